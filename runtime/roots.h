@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Roots that are not stacks: registered ranges, callbacks, data segments.
+ *
+ *   add/remove     any thread at any time, beside a scan too
+ *   scan           collector threads; a range removed beside a scan may still
+ *                  be read once if removal did not return yet: remove waits
+ *                  for scans in progress, so memory may be unmapped after it
+ */
+#ifndef WEIR_RUNTIME_ROOTS_H
+#define WEIR_RUNTIME_ROOTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct wr_roots;
+
+/* Scan aligned words of [start, end). */
+typedef void wr_root_range_fn(void *arg, uintptr_t start, uintptr_t end);
+/* Run a registered callback (the owner knows its type). */
+typedef void wr_root_call_fn(void *arg, void (*fn)(void), void *fn_arg);
+
+int wr_roots_create(bool data_segments, struct wr_roots **out);
+void wr_roots_destroy(struct wr_roots *r);
+int wr_roots_add(struct wr_roots *r, uintptr_t start, uintptr_t end);
+int wr_roots_remove(struct wr_roots *r, uintptr_t start, uintptr_t end);
+int wr_roots_add_call(struct wr_roots *r, void (*fn)(void), void *arg,
+		      bool concurrent);
+int wr_roots_remove_call(struct wr_roots *r, void (*fn)(void), void *arg);
+
+/* Call range for every range (and writable data segment of the program and
+ * its shared objects, when asked for; relro and the library's own data are
+ * left out), call for every callback.  In a pause (stopped true) it takes no
+ * lock that a stopped thread could hold: use wr_roots_pause_begin() before
+ * stopping, which takes the locks and refreshes the segment list. */
+void wr_roots_scan(struct wr_roots *r, bool stopped, wr_root_range_fn *range,
+		   wr_root_call_fn *call, void *arg);
+void wr_roots_pause_begin(struct wr_roots *r);
+void wr_roots_pause_end(struct wr_roots *r);
+
+void wr_roots_fork_prepare(struct wr_roots *r);
+void wr_roots_fork_done(struct wr_roots *r); /* parent and child */
+
+#endif

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Mutator threads: registry, stops, blocking regions.
+ *
+ * States of an attached thread:
+ *
+ *   RUNNING   runs program code; must be stopped before its stack is read
+ *   CRITICAL  RUNNING with *gate.critical != 0: a stop is put off
+ *             (*gate.pending = 1) until wr_thread_poll()
+ *   BLOCKED   inside a blocking region: its stack [sp, base) and saved
+ *             registers are constant; leaving the region waits out a stop
+ *   STOPPED   held in the signal handler or in wr_thread_poll()
+ *
+ * A stopper holds the stop lock from stop to resume, so stops never nest.
+ * While the world is stopped no registered thread is RUNNING, none can
+ * attach, detach, or leave BLOCKED.
+ *
+ *   who may call                        from
+ *   attach, detach, poll, block_*       the thread itself, not in a stop
+ *   stop_world/resume_world, hold_one   any thread that is not attached, or an
+ *                                       attached one in a blocking region
+ *   for_each                            between stop_world and resume_world,
+ *                                       or within hold_each's callback
+ */
+#ifndef WEIR_RUNTIME_THREAD_H
+#define WEIR_RUNTIME_THREAD_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct wr_threads; /* the registry */
+
+enum wr_stop_mode {
+	WR_STOP_SIGNALS,    /* preemptive; works for any code */
+	WR_STOP_SAFEPOINTS, /* threads stop at wr_thread_poll() only */
+};
+
+/* Where the thread's deferral flags are: the head of a weir_mutator. */
+struct wr_gate {
+	uint32_t *critical;
+	uint32_t *pending;
+};
+
+/* Embedded in the owner's per-thread object, which the owner allocates and
+ * frees (after detach returned, or in the exit callback). */
+struct wr_thread {
+	struct wr_gate gate;	   /* set by the owner before attach */
+	struct wr_threads *owner;  /* registry, set by attach */
+	struct wr_thread_private *priv; /* the registry's own state */
+	uintptr_t stack_base;	   /* highest address of the stack */
+	uintptr_t stack_sp;	   /* lowest live address; valid when held */
+};
+
+struct wr_threads_config {
+	enum wr_stop_mode mode;
+	int suspend_signal; /* 0: the default (SIGPWR) */
+	int resume_signal;  /* 0: the default (SIGXCPU) */
+	/* A thread exits while attached: runs on it, detached by the registry
+	 * right after.  May be NULL. */
+	void (*on_exit)(struct wr_thread *thread, void *arg);
+	void *arg;
+};
+
+struct wr_stop_times {
+	uint64_t requested_ns; /* clock when the first signal was about to go */
+	uint64_t stopped_ns;   /* clock when the last thread was held */
+};
+
+int wr_threads_create(const struct wr_threads_config *config,
+		      struct wr_threads **out);
+void wr_threads_destroy(struct wr_threads *r); /* no thread attached */
+size_t wr_threads_count(struct wr_threads *r);
+
+int wr_thread_attach(struct wr_threads *r, struct wr_thread *t);
+void wr_thread_detach(struct wr_thread *t);
+
+/* If a stop is pending or in progress, be held until it is over.  Called when
+ * gate.critical is 0; clears gate.pending. */
+void wr_thread_poll(struct wr_thread *t);
+
+/* Enter/leave a blocking region.  enter records registers and the stack
+ * pointer so that everything the caller's callers hold is in [sp, base);
+ * returns whether it did (false: was blocked already, leave must be skipped).
+ * leave waits until no stop is in progress. */
+bool wr_thread_block_enter(struct wr_thread *t);
+void wr_thread_block_leave(struct wr_thread *t);
+
+/* Stop every attached thread but the caller (if attached it is BLOCKED). */
+void wr_threads_stop_world(struct wr_threads *r, struct wr_stop_times *times);
+void wr_threads_resume_world(struct wr_threads *r);
+
+/* With the world stopped: call fn for each attached thread.  t->stack_sp and
+ * t->stack_base bound its live stack; all its registers were saved in it. */
+typedef void wr_thread_fn(struct wr_thread *t, void *arg);
+void wr_threads_for_each(struct wr_threads *r, wr_thread_fn *fn, void *arg);
+
+/* One after the other: hold a thread, call fn for it, let it go.  Threads
+ * that attach meanwhile may be missed, threads that detach may be skipped.
+ * held_ns, if not NULL, is called with the time each was held. */
+void wr_threads_hold_each(struct wr_threads *r, wr_thread_fn *fn, void *arg,
+			  void (*held)(uint64_t ns, void *arg));
+
+/* fork: prepare waits out a stop in progress and holds the registry; in the
+ * child only the calling thread (if attached) remains. */
+void wr_threads_fork_prepare(struct wr_threads *r);
+void wr_threads_fork_parent(struct wr_threads *r);
+/* gone is called for every thread that the child does not have. */
+void wr_threads_fork_child(struct wr_threads *r, wr_thread_fn *gone, void *arg);
+
+#endif
