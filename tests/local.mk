@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+# Tests.  To add
+#
+#   a unit test   tests/test_x.c:  one line in WEIR_UNIT_TESTS.  It is compiled
+#                 from tests/test_x.c and linked with libweir-internal and
+#                 Criterion.  Only if it has more sources than that:
+#                 tests_test_x_SOURCES = tests/test_x.c tests/fake.c
+#   a script      tests/x.sh:  one line in WEIR_SCRIPT_TESTS.  It prints TAP
+#                 ("ok 1 - what", "not ok 2 - what", "ok 3 - what # SKIP why",
+#                 "1..3"), which is what is counted; see tests/tap.sh.
+#
+# Every test of a Criterion binary counts as one.  A binary or script that
+# crashes, hangs or exits unhappily without naming a failed test counts as a
+# failure of its own.
+WEIR_UNIT_TESTS += \
+	tests/test_error \
+	tests/test_histogram
+
+WEIR_SCRIPT_TESTS +=
+
+WEIR_TEST_TOOLS = tests/run_unit.sh tests/summary.sh tests/tap.sh
+
+EXTRA_DIST += $(WEIR_SCRIPT_TESTS) $(WEIR_TEST_TOOLS)
+
+TEST_EXTENSIONS = .sh
+LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) \
+	$(top_srcdir)/build-aux/tap-driver.sh
+LOG_COMPILER = $(SHELL) $(top_srcdir)/tests/run_unit.sh
+SH_LOG_DRIVER = $(LOG_DRIVER)
+SH_LOG_COMPILER = timeout -k 10 1500 $(SHELL)
+AM_TESTS_ENVIRONMENT = \
+	WEIR_SRCDIR='$(abs_top_srcdir)' WEIR_BUILDDIR='$(abs_top_builddir)' \
+	WEIR_SANITIZER='$(WEIR_SANITIZER)' \
+	CC='$(CC)' CXX='$(CXX)' MAKE='$(MAKE)' NM='$(NM)' AWK='$(AWK)' \
+	PKG_CONFIG='$(PKG_CONFIG)'; \
+	export WEIR_SRCDIR WEIR_BUILDDIR WEIR_SANITIZER CC CXX MAKE NM AWK \
+	PKG_CONFIG;
+
+if WEIR_TESTS
+check_PROGRAMS += $(WEIR_UNIT_TESTS)
+TESTS = $(WEIR_UNIT_TESTS) $(WEIR_SCRIPT_TESTS)
+else
+check-local:
+	@echo "configured --without-criterion: there is nothing to check" >&2
+	@exit 1
+endif
