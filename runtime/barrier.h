@@ -53,6 +53,9 @@ struct wr_run {
 typedef void wr_run_fn(void *arg, const struct wr_run *runs, size_t count);
 
 #define WR_FETCH_REARM 1u
+/* Unpopulated pages may be reported too.  Twice as fast for async without
+ * REARM, no difference elsewhere. */
+#define WR_FETCH_HOLES 2u
 
 struct wr_barrier_stats {
 	uint64_t faults; /* write faults that reached user space (0 for async) */
@@ -82,9 +85,14 @@ void wr_barrier_stats(const struct wr_barrier *b, struct wr_barrier_stats *s);
 int wr_barrier_add_range(struct wr_barrier *b, void *start, size_t size);
 int wr_barrier_remove_range(struct wr_barrier *b, void *start, size_t size);
 
-/* start and size are page-aligned and inside one added range.  Unpopulated
- * and PROT_NONE parts are allowed and never reported, but a later write to
- * them is (a page populated after the arm is DIRTY). */
+/*
+ * start and size are page-aligned and inside one added range.  Unpopulated
+ * and PROT_NONE parts are allowed; a page populated after the arm is DIRTY.
+ * async never reports them (but with WR_FETCH_HOLES); the other kinds may, so
+ * a page may not be read for the only reason that it was reported.
+ * An error of arm leaves pages DIRTY, and before fetch returns an error it has
+ * reported all that it could not look at: going on is safe, not fast.
+ */
 int wr_barrier_arm(struct wr_barrier *b, void *start, size_t size);
 int wr_barrier_fetch(struct wr_barrier *b, void *start, size_t size,
 		     unsigned flags, wr_run_fn *fn, void *arg);

@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: MIT
 # What touches the system.  One file a line, sorted, headers beside sources.
 WEIR_SOURCES += \
+	runtime/barrier.c \
 	runtime/barrier.h \
+	runtime/barrier_async.c \
+	runtime/barrier_none.c \
+	runtime/barrier_ops.h \
 	runtime/check.h \
 	runtime/error.c \
 	runtime/events.def \
 	runtime/events.h \
 	runtime/histogram.c \
 	runtime/histogram.h \
+	runtime/kernel_abi.h \
 	runtime/options.def \
 	runtime/options.h \
 	runtime/roots.h \
 	runtime/sys.h \
-	runtime/thread.h
+	runtime/thread.h \
+	runtime/uffd.c \
+	runtime/uffd.h

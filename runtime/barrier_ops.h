@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Between runtime/barrier.c and the back ends; nobody else includes this.
+ *
+ * A range node is published by a release store to `end` and found by an
+ * acquire load of it, without a lock, because fault handlers look ranges up
+ * in signal context.  Nodes stay in the list until the barrier is destroyed;
+ * a removed one has end == 0 and is used again by a later add.
+ */
+#ifndef WEIR_RUNTIME_BARRIER_OPS_H
+#define WEIR_RUNTIME_BARRIER_OPS_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "runtime/barrier.h"
+#include "runtime/uffd.h"
+
+struct wr_range {
+	struct wr_range *next; /* older node; constant once linked */
+	uintptr_t start;       /* first byte; atomic */
+	uintptr_t end;         /* one past the last, 0: unused; atomic */
+	void *state;           /* the back end's, set before publication */
+};
+
+/* What a back end does.  start and end are page-aligned and inside one range;
+ * functions return 0 or a negative errno with error text. */
+struct wr_barrier_ops {
+	/* Get what the kind needs and prove on a scratch page that it works. */
+	int (*open)(struct wr_barrier *b);
+	void (*close)(struct wr_barrier *b);
+	/* Before r is published; after it was withdrawn. */
+	int (*add)(struct wr_barrier *b, struct wr_range *r);
+	void (*remove)(struct wr_barrier *b, struct wr_range *r);
+	int (*arm)(struct wr_barrier *b, uintptr_t start, uintptr_t end);
+	/* On error what was not looked at has been reported. */
+	int (*fetch)(struct wr_barrier *b, uintptr_t start, uintptr_t end,
+		     unsigned flags, wr_run_fn *fn, void *arg);
+	int (*forget)(struct wr_barrier *b, uintptr_t start, uintptr_t end);
+	/* NULL: nothing to do. */
+	void (*fork_prepare)(struct wr_barrier *b);
+	void (*fork_parent)(struct wr_barrier *b);
+	/* On failure the back end is closed. */
+	int (*fork_child)(struct wr_barrier *b);
+};
+
+struct wr_barrier {
+	const struct wr_barrier_ops *ops; /* of the kind */
+	enum wr_barrier_kind kind;        /* never AUTO */
+	struct wr_range *ranges;          /* newest first; head is atomic */
+	pthread_mutex_t lock;             /* add_range, remove_range, fork */
+	uint64_t faults;                  /* statistics; relaxed, a sum only */
+	uint64_t calls;                   /* statistics; relaxed, a sum only */
+	struct wr_uffd uffd;              /* async, sync, sigbus */
+	int pagemap;                      /* async: PAGEMAP_SCAN goes here */
+	void *state;                      /* the back end's */
+};
+
+extern const struct wr_barrier_ops wr_barrier_async_ops;
+extern const struct wr_barrier_ops wr_barrier_none_ops;
+
+/* A range's node by address, or NULL.  Signal-safe. */
+struct wr_range *wr_barrier_find(struct wr_barrier *b, uintptr_t p);
+
+/* Relaxed: independent counters, read without order by wr_barrier_stats. */
+static inline void wr_barrier_count_calls(struct wr_barrier *b, uint64_t n)
+{
+	__atomic_fetch_add(&b->calls, n, __ATOMIC_RELAXED);
+}
+
+static inline void wr_barrier_count_fault(struct wr_barrier *b)
+{
+	__atomic_fetch_add(&b->faults, 1, __ATOMIC_RELAXED);
+}
+
+#endif

@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * userfaultfd descriptors: opening, registering, protecting.  See uffd.h.
+ *
+ * Invariant: the table holds exactly the ranges registered on u->fd; both
+ * change under u->lock.
+ */
+#include "runtime/uffd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "runtime/check.h"
+#include "runtime/kernel_abi.h"
+
+#define DEVICE "/dev/userfaultfd"
+
+/* Unprotecting holds the kernel's mmap lock (for reading) throughout, about
+ * 30 ms a GiB with 4 KiB pages; in pieces, so that mmap() gets in between. */
+#define PIECE ((uintptr_t)64 << 20)
+
+static int open_device(void)
+{
+	int dev = open(DEVICE, O_RDWR | O_CLOEXEC);
+	int fd;
+
+	if (dev < 0)
+		return -errno;
+	fd = ioctl(dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		fd = -errno;
+	close(dev);
+	return fd;
+}
+
+int wr_uffd_open_way(enum wr_uffd_way way)
+{
+	int flags = O_CLOEXEC | O_NONBLOCK;
+	int fd;
+
+	if (way == WR_UFFD_DEVICE)
+		return open_device();
+	if (way == WR_UFFD_USER_ONLY)
+		flags |= UFFD_USER_MODE_ONLY;
+	fd = (int)syscall(SYS_userfaultfd, flags);
+	return fd < 0 ? -errno : fd;
+}
+
+const char *wr_uffd_way_name(enum wr_uffd_way way)
+{
+	static const char *const names[WR_UFFD_WAYS] = {
+		[WR_UFFD_SYSCALL] = "userfaultfd(2)",
+		[WR_UFFD_DEVICE] = DEVICE,
+		[WR_UFFD_USER_ONLY] = "userfaultfd(2) for user-mode faults",
+	};
+
+	return names[way];
+}
+
+void wr_uffd_explain(enum wr_uffd_way way, int err, const char **cause,
+		     const char **cure)
+{
+	*cause = strerror(err);
+	*cure = "see userfaultfd(2)";
+	switch (err) {
+	case EMFILE:
+	case ENFILE:
+		*cause = "no file descriptor is left";
+		*cure = "raise RLIMIT_NOFILE (ulimit -n)";
+		return;
+	case ENOMEM:
+		*cause = "the kernel is out of memory";
+		*cure = "free memory or raise the cgroup's limit";
+		return;
+	case ENOSYS:
+		*cause = "the system call is not there: the kernel was built "
+			 "without CONFIG_USERFAULTFD, or a seccomp filter "
+			 "hides it";
+		*cure = "run a kernel with CONFIG_USERFAULTFD=y; in a "
+			"container, allow userfaultfd in its seccomp profile";
+		return;
+	}
+	switch (way) {
+	case WR_UFFD_DEVICE:
+		if (err == ENOENT || err == ENXIO || err == ENODEV) {
+			*cause = "there is no " DEVICE " (kernel older than "
+				 "6.1, or a container without the device)";
+			*cure = "give the container the device "
+				"(--device " DEVICE ")";
+		} else if (err == EACCES || err == EPERM) {
+			*cause = "no permission to open " DEVICE;
+			*cure = "let this user read and write the device "
+				"(chgrp and chmod, or a udev rule)";
+		}
+		break;
+	case WR_UFFD_SYSCALL:
+		if (err == EPERM || err == EACCES) {
+			*cause = "without privilege (CAP_SYS_PTRACE, or "
+				 "vm.unprivileged_userfaultfd=1) kernel-mode "
+				 "faults are not to be had, or a seccomp "
+				 "filter denies the call";
+			*cure = "sysctl vm.unprivileged_userfaultfd=1, or "
+				"CAP_SYS_PTRACE, or access to " DEVICE;
+		}
+		break;
+	case WR_UFFD_USER_ONLY:
+		if (err == EPERM || err == EACCES) {
+			*cause = "the system call is denied by a seccomp "
+				 "filter or a security module (usual in "
+				 "containers)";
+			*cure = "allow userfaultfd in the container's seccomp "
+				"profile, or give it " DEVICE;
+		} else if (err == EINVAL) {
+			*cause = "the kernel (older than 5.11) does not know "
+				 "UFFD_USER_MODE_ONLY";
+			*cure = "run Linux 6.7 or later";
+		}
+		break;
+	case WR_UFFD_WAYS:
+		break;
+	}
+}
+
+int wr_uffd_handshake(int fd, uint64_t features, uint64_t *all)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = features};
+
+	if (ioctl(fd, UFFDIO_API, &api))
+		return -errno;
+	if (all)
+		*all = api.features;
+	return (api.features & features) == features ? 0 : -EINVAL;
+}
+
+/* Why the handshake failed, as far as a second descriptor tells. */
+static int explain_features(enum wr_uffd_way way, uint64_t wanted)
+{
+	static const struct {
+		uint64_t bit;
+		const char *name;
+		const char *since;
+	} table[] = {
+		{UFFD_FEATURE_PAGEFAULT_FLAG_WP, "write protection", "5.7"},
+		{UFFD_FEATURE_SIGBUS, "SIGBUS", "4.14"},
+		{UFFD_FEATURE_EVENT_REMOVE, "EVENT_REMOVE", "4.11"},
+		{UFFD_FEATURE_WP_UNPOPULATED, "WP_UNPOPULATED", "6.4"},
+		{UFFD_FEATURE_WP_ASYNC, "WP_ASYNC", "6.7"},
+	};
+	uint64_t all = 0;
+	int fd = wr_uffd_open_way(way);
+
+	if (fd >= 0) {
+		wr_uffd_handshake(fd, 0, &all);
+		close(fd);
+	}
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+		if (table[i].bit & wanted & ~all)
+			return wr_error(ENOTSUP,
+					"the kernel's userfaultfd lacks %s; "
+					"it came with Linux %s",
+					table[i].name, table[i].since);
+	return wr_error(ENOTSUP,
+			"the kernel refused the userfaultfd features %#llx; "
+			"see weir-info",
+			(unsigned long long)wanted);
+}
+
+/* Open and shake hands; sets fd and way. */
+static int open_best(struct wr_uffd *u)
+{
+	static const enum wr_uffd_way kernel_first[] = {
+		WR_UFFD_SYSCALL, WR_UFFD_DEVICE, WR_UFFD_USER_ONLY};
+	static const enum wr_uffd_way least_first[] = {
+		WR_UFFD_USER_ONLY, WR_UFFD_DEVICE, WR_UFFD_SYSCALL};
+	const enum wr_uffd_way *order =
+		u->want_kernel ? kernel_first : least_first;
+	const char *cause, *cure;
+	int err = 0, fd;
+
+	u->fd = -1;
+	for (int i = 0; i < WR_UFFD_WAYS; i++) {
+		fd = wr_uffd_open_way(order[i]);
+		if (fd < 0) {
+			/* The way that needs least tells most. */
+			if (!err || order[i] == WR_UFFD_USER_ONLY)
+				err = -fd;
+			continue;
+		}
+		if (wr_uffd_handshake(fd, u->features, NULL)) {
+			close(fd);
+			return explain_features(order[i], u->features);
+		}
+		u->fd = fd;
+		u->way = order[i];
+		return 0;
+	}
+	wr_uffd_explain(WR_UFFD_USER_ONLY, err, &cause, &cure);
+	return wr_error(ENOTSUP, "userfaultfd cannot be opened: %s; %s", cause,
+			cure);
+}
+
+int wr_uffd_open(struct wr_uffd *u, uint64_t features, bool want_kernel)
+{
+	int err;
+
+	*u = (struct wr_uffd){
+		.fd = -1, .features = features, .want_kernel = want_kernel};
+	err = open_best(u);
+	if (!err)
+		pthread_mutex_init(&u->lock, NULL);
+	return err;
+}
+
+void wr_uffd_close(struct wr_uffd *u)
+{
+	if (u->fd >= 0)
+		close(u->fd);
+	u->fd = -1;
+	free(u->ranges);
+	u->ranges = NULL;
+	u->count = u->capacity = 0;
+	pthread_mutex_destroy(&u->lock);
+}
+
+static int do_register(int fd, uintptr_t start, uintptr_t end)
+{
+	struct uffdio_register r = {
+		.range = {.start = start, .len = end - start},
+		.mode = UFFDIO_REGISTER_MODE_WP,
+	};
+
+	return ioctl(fd, UFFDIO_REGISTER, &r) ? -errno : 0;
+}
+
+static int explain_register(int err, uintptr_t start, uintptr_t end)
+{
+	const char *text;
+
+	switch (err) {
+	case EBUSY:
+		text = "a part of it belongs to another userfaultfd; remove "
+		       "it there first";
+		break;
+	case EINVAL:
+		text = "a part of it is not mapped, or cannot be "
+		       "write-protected; map it as private anonymous memory";
+		break;
+	case ENOMEM:
+		text = "the kernel has no mapping or no memory for it; raise "
+		       "vm.max_map_count or free memory";
+		break;
+	default:
+		text = strerror(err);
+		break;
+	}
+	return wr_error(err, "range [%#lx, %#lx) cannot be registered: %s",
+			(unsigned long)start, (unsigned long)end, text);
+}
+
+int wr_uffd_add_range(struct wr_uffd *u, uintptr_t start, uintptr_t end)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&u->lock);
+	if (u->count == u->capacity) {
+		size_t n = u->capacity ? 2 * u->capacity : 8;
+		struct wr_uffd_range *p = realloc(u->ranges, n * sizeof(*p));
+
+		if (p) {
+			u->ranges = p;
+			u->capacity = n;
+		} else {
+			err = wr_error(ENOMEM, "no memory for the table of "
+					       "ranges; free some");
+		}
+	}
+	if (!err) {
+		err = do_register(u->fd, start, end);
+		if (!err)
+			u->ranges[u->count++] =
+				(struct wr_uffd_range){start, end};
+		else
+			err = explain_register(-err, start, end);
+	}
+	pthread_mutex_unlock(&u->lock);
+	return err;
+}
+
+int wr_uffd_remove_range(struct wr_uffd *u, uintptr_t start, uintptr_t end)
+{
+	struct uffdio_range r = {.start = start, .len = end - start};
+	int err = -ENOENT;
+
+	pthread_mutex_lock(&u->lock);
+	for (size_t i = 0; i < u->count; i++) {
+		if (u->ranges[i].start != start || u->ranges[i].end != end)
+			continue;
+		u->ranges[i] = u->ranges[--u->count];
+		/* Fails if the owner unmapped it already: nothing to undo. */
+		ioctl(u->fd, UFFDIO_UNREGISTER, &r);
+		err = 0;
+		break;
+	}
+	pthread_mutex_unlock(&u->lock);
+	return err;
+}
+
+int wr_uffd_reopen(struct wr_uffd *u)
+{
+	int err;
+
+	/* The lock may have been held by a thread that the child lacks. */
+	pthread_mutex_init(&u->lock, NULL);
+	if (u->fd >= 0)
+		close(u->fd);
+	err = open_best(u);
+	for (size_t i = 0; !err && i < u->count; i++) {
+		const struct wr_uffd_range *r = &u->ranges[i];
+
+		err = do_register(u->fd, r->start, r->end);
+		if (err)
+			explain_register(-err, r->start, r->end);
+	}
+	if (err)
+		wr_uffd_close(u);
+	return err;
+}
+
+static int set_protection(int fd, uintptr_t start, uintptr_t end, uint64_t mode)
+{
+	int saved = errno;
+	int calls = 0;
+
+	while (start < end) {
+		uintptr_t stop = end - start > PIECE ? start + PIECE : end;
+		struct uffdio_writeprotect wp = {
+			.range = {.start = start, .len = stop - start},
+			.mode = mode,
+		};
+
+		calls++;
+		if (!ioctl(fd, UFFDIO_WRITEPROTECT, &wp)) {
+			start = stop;
+		} else if (errno == EAGAIN) {
+			/* An event of another mapping change is unread; its
+			 * reader needs the processor. */
+			sched_yield();
+		} else if (errno != EINTR) {
+			calls = -errno;
+			break;
+		}
+	}
+	errno = saved;
+	return calls;
+}
+
+int wr_uffd_protect(int fd, uintptr_t start, uintptr_t end)
+{
+	return set_protection(fd, start, end, UFFDIO_WRITEPROTECT_MODE_WP);
+}
+
+int wr_uffd_unprotect(int fd, uintptr_t start, uintptr_t end)
+{
+	return set_protection(fd, start, end, 0);
+}
