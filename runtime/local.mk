@@ -6,6 +6,8 @@ WEIR_SOURCES += \
 	runtime/barrier_async.c \
 	runtime/barrier_none.c \
 	runtime/barrier_ops.h \
+	runtime/cgroup.c \
+	runtime/cgroup.h \
 	runtime/check.h \
 	runtime/error.c \
 	runtime/events.def \
@@ -17,6 +19,7 @@ WEIR_SOURCES += \
 	runtime/options.h \
 	runtime/roots.h \
 	runtime/sys.h \
+	runtime/sys_linux.c \
 	runtime/thread.h \
 	runtime/uffd.c \
 	runtime/uffd.h

@@ -13,8 +13,10 @@
 # crashes, hangs or exits unhappily without naming a failed test counts as a
 # failure of its own.
 WEIR_UNIT_TESTS += \
+	tests/test_cgroup \
 	tests/test_error \
-	tests/test_histogram
+	tests/test_histogram \
+	tests/test_sys
 
 WEIR_SCRIPT_TESTS +=
 
