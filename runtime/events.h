@@ -37,6 +37,7 @@ void wr_event_counter(struct wr_events *e, const char *name, uint64_t now_ns,
 		      uint64_t value);
 
 bool wr_log_gc(const struct wr_events *e);
+bool wr_log_barrier(const struct wr_events *e);
 void wr_event_log(struct wr_events *e, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 

@@ -10,16 +10,20 @@ WEIR_SOURCES += \
 	runtime/cgroup.h \
 	runtime/check.h \
 	runtime/error.c \
+	runtime/events.c \
 	runtime/events.def \
 	runtime/events.h \
 	runtime/histogram.c \
 	runtime/histogram.h \
 	runtime/kernel_abi.h \
+	runtime/options.c \
 	runtime/options.def \
 	runtime/options.h \
 	runtime/roots.h \
 	runtime/sys.h \
 	runtime/sys_linux.c \
 	runtime/thread.h \
+	runtime/trace.c \
+	runtime/trace.h \
 	runtime/uffd.c \
 	runtime/uffd.h

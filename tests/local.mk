@@ -15,8 +15,14 @@
 WEIR_UNIT_TESTS += \
 	tests/test_cgroup \
 	tests/test_error \
+	tests/test_events \
 	tests/test_histogram \
+	tests/test_json \
+	tests/test_options \
 	tests/test_sys
+
+tests_test_events_SOURCES = tests/test_events.c tests/json.c tests/json.h
+tests_test_json_SOURCES = tests/test_json.c tests/json.c tests/json.h
 
 WEIR_SCRIPT_TESTS +=
 
