@@ -1,2 +1,19 @@
 # SPDX-License-Identifier: MIT
 # The collector.  One file a line, sorted: WEIR_SOURCES += gc/x.c
+WEIR_SOURCES += gc/alloc.c
+WEIR_SOURCES += gc/block.c
+WEIR_SOURCES += gc/collector.c
+WEIR_SOURCES += gc/cycle.c
+WEIR_SOURCES += gc/deque.c
+WEIR_SOURCES += gc/heap.c
+WEIR_SOURCES += gc/kind.c
+WEIR_SOURCES += gc/mark.c
+WEIR_SOURCES += gc/mutant.c
+WEIR_SOURCES += gc/mutator.c
+WEIR_SOURCES += gc/pace.c
+WEIR_SOURCES += gc/rootscan.c
+WEIR_SOURCES += gc/scan.c
+WEIR_SOURCES += gc/sweep.c
+WEIR_SOURCES += gc/team.c
+WEIR_SOURCES += gc/verify.c
+WEIR_SOURCES += gc/weak.c

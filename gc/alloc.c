@@ -1,0 +1,493 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Allocation out of line: refilling the buffers, medium and large objects.
+ *
+ * A buffer is a hole: a run of free granules in a block that the mutator owns
+ * (ACTIVE), zeroed a slice at a time.  Blocks are taken in this order: the one
+ * owned; swept blocks with holes, or unswept ones which the mutator sweeps
+ * itself; free blocks; and if a limit is in the way, after a collection.
+ *
+ * A medium object that no hole at hand can hold goes to a second buffer, which
+ * only takes whole free blocks, so that one such object does not make the
+ * mutator give up a block full of small holes.
+ *
+ * Everything here runs CRITICAL (a stop is put off) but for the waits and the
+ * zeroing of large objects.
+ */
+#include "gc/heap.h"
+
+#include <errno.h>
+#include <string.h>
+
+static void critical_enter(struct weir_mutator *m)
+{
+	__atomic_store_n(&m->b.critical, 1, __ATOMIC_RELAXED);
+	WEIR_COMPILER_BARRIER();
+}
+
+static void critical_leave(struct weir_mutator *m)
+{
+	WEIR_COMPILER_BARRIER();
+	__atomic_store_n(&m->b.critical, 0, __ATOMIC_RELAXED);
+	WEIR_COMPILER_BARRIER();
+	if (wr_unlikely(__atomic_load_n(&m->b.pending, __ATOMIC_RELAXED)))
+		wr_thread_poll(&m->thread);
+}
+
+/* Publish the object [p, p + n), n a multiple of the granule. */
+static void publish(struct weir_mutator *m, char *p, size_t n, weir_kind kind)
+{
+	uint8_t *meta = m->heap->meta + wg_granule_of(m->heap, (uintptr_t)p);
+	size_t last = (n >> WEIR_GRANULE_SHIFT) - 1;
+
+	if (kind >= WG_INLINE_KINDS) {
+		/* The kind's number is in the object's last word. */
+		*(uint64_t *)(void *)(p + n - 8) = kind;
+		kind = WG_INLINE_KINDS;
+	}
+	__atomic_store_n(&meta[last], (uint8_t)WEIR_META_END, __ATOMIC_RELAXED);
+	__atomic_store_n(&meta[0],
+			 (uint8_t)(m->b.newborn | kind << WEIR_META_KIND_SHIFT |
+				   (last ? 0 : WEIR_META_END)),
+			 __ATOMIC_RELEASE);
+}
+
+/* Hand over what was taken; start a cycle when it is time. */
+static void account(struct weir_mutator *m)
+{
+	struct weir_heap *h = m->heap;
+	uint64_t total = __atomic_add_fetch(&h->allocated, m->handed,
+					    __ATOMIC_RELAXED);
+
+	m->handed = 0;
+	if (total >= __atomic_load_n(&h->trigger, __ATOMIC_RELAXED))
+		wg_cycle_request(h, 0);
+}
+
+/* Find a hole of at least `need` granules in the owned block and make its
+ * first slice the buffer. */
+static bool next_hole(struct weir_mutator *m, struct wg_bump *bump,
+		      char **cursor, char **limit, size_t need)
+{
+	struct weir_heap *h = m->heap;
+	struct wg_block *b = &h->blocks[bump->block];
+	size_t g = bump->next;
+	size_t end = ((size_t)bump->block + 1) * WG_BLOCK_GRANULES;
+	uintptr_t start;
+	size_t size;
+
+	if (need < WG_MIN_HOLE)
+		need = WG_MIN_HOLE;
+	while (g < end) {
+		size_t stop;
+
+		if (h->meta[g]) {
+			g = wg_meta_end(h->meta, g) + 1;
+			continue;
+		}
+		stop = wg_meta_nonzero(h->meta, g, end);
+		if (stop - g < need) {
+			g = stop;
+			continue;
+		}
+		start = wg_granule_start(h, g);
+		size = (stop - g) << WEIR_GRANULE_SHIFT;
+		if (g >= bump->bare &&
+		    __atomic_load_n(&b->armed, __ATOMIC_RELAXED)) {
+			wg_forget(h, start, size);
+			bump->bare = (uint32_t)stop;
+		}
+		/* The rest of the hole is found again from `next`. */
+		if (size > WG_SLICE && (need << WEIR_GRANULE_SHIFT) <= WG_SLICE)
+			size = WG_SLICE;
+		if (!b->zeroed)
+			memset((void *)start, 0, size);
+		*cursor = (char *)start;
+		*limit = (char *)start + size;
+		bump->next = (uint32_t)(g + (size >> WEIR_GRANULE_SHIFT));
+		m->handed += size;
+		return true;
+	}
+	return false;
+}
+
+static void own(struct weir_heap *h, struct wg_bump *bump, uint32_t i,
+		bool fresh)
+{
+	struct wg_block *b = &h->blocks[i];
+
+	__atomic_store_n(&b->young, 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&b->seq, h->sweep_seq, __ATOMIC_RELAXED);
+	__atomic_store_n(&b->fresh, fresh, __ATOMIC_RELAXED);
+	bump->block = i;
+	bump->next = bump->bare = i * (uint32_t)WG_BLOCK_GRANULES;
+}
+
+/* Own a block with holes that exists already, sweeping if need be. */
+static bool recycle(struct weir_mutator *m, unsigned space,
+		    struct wg_bump *bump)
+{
+	struct weir_heap *h = m->heap;
+	struct wg_space *s = &h->space[space];
+
+	for (;;) {
+		uint32_t i = __atomic_load_n(&s->cursor, __ATOMIC_RELAXED);
+		struct wg_block *b;
+
+		if (i >= s->high)
+			return false;
+		i = __atomic_fetch_add(&s->cursor, 1, __ATOMIC_RELAXED);
+		if (i >= s->high)
+			return false;
+		b = &h->blocks[i];
+		if (wg_sweep_claim(h, i)) {
+			wg_sweep_block(h, i);
+		} else if (wg_block_state(b) == WG_RECYCLABLE &&
+			   wg_block_unswept(h, b)) {
+			continue; /* somebody else is at it */
+		}
+		/* A recyclable block that is claimed here was swept, or this
+		 * sweep leaves it alone. */
+		if (wg_block_state(b) == WG_RECYCLABLE &&
+		    wg_block_claim(b, WG_RECYCLABLE, WG_ACTIVE)) {
+			b->zeroed = 0;
+			own(h, bump, i, false);
+			return true;
+		}
+	}
+}
+
+static bool take_free(struct weir_mutator *m, unsigned space,
+		      struct wg_bump *bump, bool *full)
+{
+	struct weir_heap *h = m->heap;
+	uint32_t i = wg_block_take(h, space, full);
+
+	if (!i)
+		return false;
+	own(h, bump, i, m->b.newborn != WG_YOUNG);
+	return true;
+}
+
+static void disown(struct weir_mutator *m, struct wg_bump *bump, char **cursor,
+		   char **limit)
+{
+	m->handed -= (uint64_t)(*limit - *cursor);
+	*cursor = *limit = NULL;
+	if (bump->block) {
+		/* The block is not free, so zeroed says nothing more. */
+		m->heap->blocks[bump->block].zeroed = 0;
+		wg_block_set(&m->heap->blocks[bump->block], WG_USED);
+		bump->block = 0;
+	}
+}
+
+/* Make the main buffer of `space` hold `size` bytes.  *full: a limit. */
+static bool refill(struct weir_mutator *m, unsigned space, size_t size,
+		   bool *full)
+{
+	struct wg_bump *bump = &m->bump[space];
+	char **cursor = &m->b.buffer[space].cursor;
+	char **limit = &m->b.buffer[space].limit;
+	size_t need = size >> WEIR_GRANULE_SHIFT;
+
+	*full = false;
+	m->handed -= (uint64_t)(*limit - *cursor);
+	*cursor = *limit = NULL;
+	for (;;) {
+		if (bump->block && next_hole(m, bump, cursor, limit, need))
+			return true;
+		disown(m, bump, cursor, limit);
+		account(m);
+		if (!recycle(m, space, bump) &&
+		    !take_free(m, space, bump, full))
+			return false;
+	}
+}
+
+/* A recyclable block with a hole of `need` granules, passing over others
+ * without using them up: small objects will come to them. */
+static bool recycle_wide(struct weir_mutator *m, unsigned space,
+			 struct wg_bump *bump, size_t need)
+{
+	struct weir_heap *h = m->heap;
+	struct wg_space *s = &h->space[space];
+
+	for (int tries = 0; tries < 64; tries++) {
+		uint32_t i = __atomic_fetch_add(&s->wide, 1, __ATOMIC_RELAXED);
+		struct wg_block *b = &h->blocks[i];
+
+		if (i >= s->high) {
+			__atomic_store_n(&s->wide, s->high, __ATOMIC_RELAXED);
+			return false;
+		}
+		if (wg_sweep_claim(h, i))
+			wg_sweep_block(h, i);
+		if (wg_block_state(b) != WG_RECYCLABLE || b->hole < need ||
+		    wg_block_unswept(h, b))
+			continue;
+		if (wg_block_claim(b, WG_RECYCLABLE, WG_ACTIVE)) {
+			b->zeroed = 0;
+			own(h, bump, i, false);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* The same for the buffer of medium objects. */
+static bool refill_wide(struct weir_mutator *m, unsigned space, size_t size,
+			bool *full)
+{
+	struct wg_bump *bump = &m->wide[space];
+	char **cursor = &m->wide_buffer[space].cursor;
+	char **limit = &m->wide_buffer[space].limit;
+	size_t need = size >> WEIR_GRANULE_SHIFT;
+
+	m->handed -= (uint64_t)(*limit - *cursor);
+	*cursor = *limit = NULL;
+	for (;;) {
+		if (bump->block && next_hole(m, bump, cursor, limit, need))
+			return true;
+		disown(m, bump, cursor, limit);
+		account(m);
+		if (!recycle_wide(m, space, bump, need) &&
+		    !take_free(m, space, bump, full))
+			return false;
+	}
+}
+
+/* p in the buffer such that p is aligned and p + n fits, or NULL. */
+static char *bump_aligned(char **cursor, char *limit, size_t n, size_t align)
+{
+	uintptr_t p = ((uintptr_t)*cursor + align - 1) & ~(align - 1);
+
+	if (!*cursor || p > (uintptr_t)limit || (uintptr_t)limit - p < n)
+		return NULL;
+	*cursor = (char *)(p + n);
+	return (char *)p;
+}
+
+static char *small_alloc(struct weir_mutator *m, unsigned space, size_t n,
+			 size_t align, bool *full)
+{
+	size_t room = n + (align > WEIR_GRANULE ? align : 0);
+	char *p;
+
+	*full = false;
+	p = bump_aligned(&m->b.buffer[space].cursor,
+			 m->b.buffer[space].limit, n, align);
+	if (p)
+		return p;
+	if (room > WEIR_SMALL_MAX) {
+		p = bump_aligned(&m->wide_buffer[space].cursor,
+				 m->wide_buffer[space].limit, n, align);
+		if (!p && refill_wide(m, space, room, full))
+			p = bump_aligned(&m->wide_buffer[space].cursor,
+					 m->wide_buffer[space].limit, n,
+					 align);
+		return p;
+	}
+	if (!refill(m, space, room, full))
+		return NULL;
+	return bump_aligned(&m->b.buffer[space].cursor,
+			    m->b.buffer[space].limit, n, align);
+}
+
+static char *large_alloc(struct weir_mutator *m, unsigned space, size_t n,
+			 size_t align, weir_kind kind, bool *full)
+{
+	struct weir_heap *h = m->heap;
+	uint32_t i, count;
+	struct wg_block *b;
+	uintptr_t p;
+
+	i = wg_run_take(h, space, n, align, full);
+	if (!i)
+		return NULL;
+	b = &h->blocks[i];
+	count = b->blocks;
+	p = wg_block_start(h, i);
+	m->handed += n;
+	account(m);
+	/* Zeroing may take long: let the thread be stopped.  The run is
+	 * LARGE_NEW meanwhile, which nobody marks or sweeps. */
+	critical_leave(m);
+	for (uint32_t k = i; k < i + count; k++) {
+		size_t part = n - ((size_t)(k - i) << WG_BLOCK_SHIFT);
+
+		if (part > WG_BLOCK)
+			part = WG_BLOCK;
+		if (h->blocks[k].armed)
+			wg_forget(h, wg_block_start(h, k), WG_BLOCK);
+		if (!h->blocks[k].zeroed)
+			memset((void *)wg_block_start(h, k), 0, part);
+		h->blocks[k].zeroed = 0;
+	}
+	critical_enter(m);
+	if (kind >= WG_INLINE_KINDS) {
+		*(uint64_t *)(p + n - 8) = kind;
+		kind = WG_INLINE_KINDS;
+	}
+	__atomic_store_n(&b->young, 1, __ATOMIC_RELAXED);
+	/* Not for the sweep under way, which began before the object did. */
+	__atomic_store_n(&b->seq, h->sweep_seq, __ATOMIC_RELAXED);
+	__atomic_store_n(&h->meta[wg_granule_of(h, p)],
+			 (uint8_t)(m->b.newborn | kind << WEIR_META_KIND_SHIFT),
+			 __ATOMIC_RELEASE);
+	wg_block_set(b, WG_LARGE_HEAD);
+	return (char *)p;
+}
+
+/*
+ * A limit is in the way: wait for a cycle, then for a full one, then for a
+ * stopped one, then ask the program.  False: give up.  Not CRITICAL.
+ */
+static bool make_room(struct weir_mutator *m, size_t size, int attempt)
+{
+	struct weir_heap *h = m->heap;
+	uint64_t begin = h->sys->now_ns();
+	bool again = true;
+
+	switch (attempt) {
+	case 0:
+		wg_cycle_wait(h, m, 0);
+		break;
+	case 1:
+		wg_cycle_wait(h, m, WG_REQ_FULL);
+		break;
+	case 2:
+		wg_cycle_wait(h, m, WG_REQ_FULL | WG_REQ_STOPPED);
+		break;
+	default:
+		again = h->oom && h->oom(h, size, h->oom_arg);
+		break;
+	}
+	if (attempt < 3) {
+		uint64_t end = h->sys->now_ns();
+
+		wr_histogram_add(&h->stats.assist, end - begin);
+		wr_event_end(h->events, WR_PHASE_assist, begin, end, size,
+			     "bytes");
+	}
+	return again;
+}
+
+/* Fall behind the collector no further: wait for it a little. */
+static void assist(struct weir_mutator *m)
+{
+	struct weir_heap *h = m->heap;
+	uint64_t begin = h->sys->now_ns(), end;
+
+	wg_cycle_stall(h, m, 1000000);
+	end = h->sys->now_ns();
+	wr_histogram_add(&h->stats.assist, end - begin);
+}
+
+static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
+			weir_kind kind)
+{
+	struct weir_heap *h = m->heap;
+	unsigned space = kind == WEIR_KIND_LEAF;
+	size_t n = (size ? size : 1);
+	char *p;
+
+	if (kind >= __atomic_load_n(&h->kind_count, __ATOMIC_ACQUIRE)) {
+		wr_error(EINVAL, "weir_alloc_kind: kind %u was never created",
+			 kind);
+		errno = EINVAL;
+		return NULL;
+	}
+	if (n > h->span || n + align > h->span) {
+		wr_error(ENOMEM,
+			 "weir_alloc: %zu bytes are more than the heap can ever hold; raise heap-max",
+			 size);
+		errno = ENOMEM;
+		return NULL;
+	}
+	if (kind >= WG_INLINE_KINDS)
+		n += 8;
+	n = (n + WEIR_GRANULE - 1) & ~(size_t)(WEIR_GRANULE - 1);
+	if (wr_unlikely(__atomic_load_n(&h->allocated, __ATOMIC_RELAXED) >=
+			__atomic_load_n(&h->assist_at, __ATOMIC_RELAXED)))
+		assist(m);
+	for (int attempt = 0;; attempt++) {
+		bool full;
+
+		critical_enter(m);
+		if (n + (align > WEIR_GRANULE ? align : 0) <= WG_MEDIUM_MAX) {
+			p = small_alloc(m, space, n, align, &full);
+			if (p)
+				publish(m, p, n, kind);
+		} else {
+			p = large_alloc(m, space, n, align, kind, &full);
+		}
+		critical_leave(m);
+		if (p)
+			return p;
+		if (!make_room(m, size, attempt))
+			break;
+	}
+	wr_error(ENOMEM,
+		 "weir_alloc: no room for %zu bytes: %zu of %zu MiB are in use after a full collection; raise heap-max or drop references",
+		 size, (size_t)(h->used >> 20), h->hard >> 20);
+	errno = ENOMEM;
+	return NULL;
+}
+
+static bool usable(const struct weir_mutator *m, const char *function)
+{
+	if (wr_likely(m && m == wg_mutator_self()))
+		return true;
+#if WEIR_CHECKING
+	wr_fatal("%s: the mutator is NULL or another thread's", function);
+#endif
+	wr_error(EINVAL,
+		 "%s: the mutator is NULL or another thread's; attach first",
+		 function);
+	errno = EINVAL;
+	return false;
+}
+
+void *weir_alloc_kind(weir_mutator *m, size_t size, weir_kind kind)
+{
+	if (!usable(m, __func__))
+		return NULL;
+	return alloc_slow(m, size, WEIR_GRANULE, kind);
+}
+
+void *weir_alloc(weir_mutator *m, size_t size)
+{
+	if (!usable(m, __func__))
+		return NULL;
+	if (size - 1 < WEIR_SMALL_MAX)
+		return weir_alloc_inline(m, size, WEIR_KIND_CONSERVATIVE);
+	return alloc_slow(m, size, WEIR_GRANULE, WEIR_KIND_CONSERVATIVE);
+}
+
+void *weir_alloc_leaf(weir_mutator *m, size_t size)
+{
+	if (!usable(m, __func__))
+		return NULL;
+	if (size - 1 < WEIR_SMALL_MAX)
+		return weir_alloc_inline(m, size, WEIR_KIND_LEAF);
+	return alloc_slow(m, size, WEIR_GRANULE, WEIR_KIND_LEAF);
+}
+
+void *weir_alloc_aligned(weir_mutator *m, size_t size, size_t alignment,
+			 weir_kind kind)
+{
+	if (!usable(m, __func__))
+		return NULL;
+	if (!alignment || (alignment & (alignment - 1)) ||
+	    alignment > (size_t)1 << 30) {
+		wr_error(EINVAL,
+			 "weir_alloc_aligned: alignment %zu is not a power of two up to 2^30",
+			 alignment);
+		errno = EINVAL;
+		return NULL;
+	}
+	return alloc_slow(m, size,
+			  alignment < WEIR_GRANULE ? WEIR_GRANULE : alignment,
+			  kind);
+}

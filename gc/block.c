@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Blocks: reserving the range, taking and freeing blocks and runs.
+ *
+ * Taking is first-fit by address, so that the used part of the heap stays
+ * compact and one page scan covers it.  All of it runs under the heap lock,
+ * with the caller's `critical` set, so that no thread is stopped holding it.
+ */
+#include "gc/heap.h"
+
+#include <errno.h>
+#include <string.h>
+
+static inline uint64_t *map_word(struct wg_space *s, uint32_t i)
+{
+	return &s->free_map[(i - s->first) / 64];
+}
+
+static inline uint64_t map_bit(const struct wg_space *s, uint32_t i)
+{
+	return 1ull << ((i - s->first) % 64);
+}
+
+static void map_set(struct wg_space *s, uint32_t i)
+{
+	*map_word(s, i) |= map_bit(s, i);
+}
+
+static void map_clear(struct wg_space *s, uint32_t i)
+{
+	*map_word(s, i) &= ~map_bit(s, i);
+}
+
+static bool map_test(struct wg_space *s, uint32_t i)
+{
+	return *map_word(s, i) & map_bit(s, i);
+}
+
+/* Side tables of the reserved range: granule bytes, block table, free maps. */
+struct side {
+	size_t meta, blocks, map, total;
+};
+
+static struct side side_sizes(size_t span)
+{
+	struct side s;
+
+	s.meta = 2 * span >> WEIR_GRANULE_SHIFT;
+	s.blocks = (2 * span >> WG_BLOCK_SHIFT) * sizeof(struct wg_block);
+	s.map = (span >> WG_BLOCK_SHIFT) / 8;
+	s.blocks = (s.blocks + 4095) & ~(size_t)4095;
+	s.map = (s.map + 4095) & ~(size_t)4095;
+	s.total = s.meta + s.blocks + 2 * s.map;
+	return s;
+}
+
+int wg_blocks_init(struct weir_heap *h, size_t heap_max, bool exact)
+{
+	const size_t step = (size_t)64 << 20;
+	size_t span = (heap_max + step - 1) & ~(step - 1);
+	struct side s;
+	char *side;
+	void *base;
+	int err;
+
+	/* Room for both spaces to fill up, and for runs to be found. */
+	for (;; span = (span / 2 + step - 1) & ~(step - 1)) {
+		s = side_sizes(span);
+		base = h->sys->reserve(2 * span, (size_t)2 << 20);
+		side = base ? h->sys->reserve(s.total, 1 << 16) : NULL;
+		if (side)
+			break;
+		if (base)
+			h->sys->release(base, 2 * span);
+		if (exact || span <= step)
+			return wr_error(
+				ENOMEM,
+				"cannot reserve %zu MiB of addresses for the heap; raise RLIMIT_AS (ulimit -v) or lower heap-max",
+				(2 * span + s.total) >> 20);
+	}
+	h->span = span;
+	h->base = (uintptr_t)base;
+	h->extent = 2 * span;
+	h->leaf_base = h->base + span;
+	h->meta = (uint8_t *)side;
+	h->blocks = (struct wg_block *)(void *)(side + s.meta);
+	h->space[0].free_map = (uint64_t *)(void *)(side + s.meta + s.blocks);
+	h->space[1].free_map =
+		(uint64_t *)(void *)(side + s.meta + s.blocks + s.map);
+	for (int i = 0; i < 2; i++) {
+		struct wg_space *sp = &h->space[i];
+
+		sp->first = (uint32_t)(i * (span >> WG_BLOCK_SHIFT));
+		sp->end = sp->first + (uint32_t)(span >> WG_BLOCK_SHIFT);
+		sp->committed = sp->high = sp->hint = sp->first;
+		sp->cursor = sp->sweep = sp->first;
+	}
+	err = h->sys->commit(side + s.meta, s.blocks + 2 * s.map, false);
+	if (err) {
+		wg_blocks_fini(h);
+		return wr_error(ENOMEM,
+				"no memory for the heap's block table");
+	}
+	/* Block index 0 means none. */
+	h->space[0].high = h->space[0].hint = 1;
+	wg_block_set(&h->blocks[0], WG_ACTIVE);
+	return 0;
+}
+
+void wg_blocks_fini(struct weir_heap *h)
+{
+	struct side s = side_sizes(h->span);
+
+	h->sys->release(h->meta, s.total);
+	h->sys->release((void *)h->base, 2 * h->span);
+}
+
+/* Commit more blocks, at least up to index `until` (exclusive). */
+static bool grow(struct weir_heap *h, struct wg_space *s, uint32_t until)
+{
+	uint32_t from = s->committed;
+	uint32_t to = (until - s->first + WG_GROW_BLOCKS - 1) /
+			      WG_GROW_BLOCKS * WG_GROW_BLOCKS +
+		      s->first;
+	size_t bytes;
+
+	if (until > s->end)
+		return false;
+	if (to > s->end)
+		to = s->end;
+	bytes = (size_t)(to - from) << WG_BLOCK_SHIFT;
+	if (h->sys->commit(h->meta + (size_t)from * WG_BLOCK_GRANULES,
+			   bytes >> WEIR_GRANULE_SHIFT, false) ||
+	    h->sys->commit((void *)wg_block_start(h, from), bytes,
+			   h->opt.thp))
+		return false;
+	for (uint32_t i = from; i < to; i++) {
+		if (i == 0)
+			continue;
+		h->blocks[i].zeroed = 1;
+		map_set(s, i);
+	}
+	h->committed += bytes;
+	s->committed = to;
+	__atomic_store_n(&h->backed[s == &h->space[1]],
+			 (uintptr_t)(to - s->first) << WG_BLOCK_SHIFT,
+			 __ATOMIC_RELEASE);
+	return true;
+}
+
+/* First index >= from of a free block, or s->committed. */
+static uint32_t find_free(struct wg_space *s, uint32_t from)
+{
+	uint32_t i = from - s->first;
+	uint32_t n = s->committed - s->first;
+	uint64_t w;
+
+	if (i >= n)
+		return s->committed;
+	w = s->free_map[i / 64] & (~0ull << (i % 64));
+	for (i /= 64; !w;) {
+		if (++i * 64 >= n)
+			return s->committed;
+		w = s->free_map[i];
+	}
+	return s->first + i * 64 + (uint32_t)__builtin_ctzll(w);
+}
+
+static uint32_t find_run(struct weir_heap *h, struct wg_space *s,
+			 uint32_t count, uint32_t align)
+{
+	uint32_t i = s->hint;
+
+	for (;;) {
+		uint32_t run = 0;
+
+		i = find_free(s, i);
+		/* Alignment is of addresses; base is 2 MiB aligned. */
+		if (align > 1) {
+			uintptr_t a = (wg_block_start(h, i) +
+				       ((uintptr_t)align << WG_BLOCK_SHIFT) -
+				       1) &
+				      ~(((uintptr_t)align << WG_BLOCK_SHIFT) -
+					1);
+
+			i = wg_block_of(h, a);
+		}
+		if (i + (uint64_t)count > s->end)
+			return 0;
+		while (run < count && i + run < s->committed &&
+		       map_test(s, i + run))
+			run++;
+		if (run == count)
+			return i;
+		if (i + run >= s->committed) {
+			if (!grow(h, s, i + count))
+				return 0;
+			continue;
+		}
+		i += run ? run : 1;
+	}
+}
+
+static void account(struct weir_heap *h, size_t bytes)
+{
+	uint64_t used = __atomic_add_fetch(&h->used, bytes, __ATOMIC_RELAXED);
+
+	if (used > h->peak)
+		h->peak = used;
+}
+
+uint32_t wg_block_take(struct weir_heap *h, unsigned space, bool *full)
+{
+	struct wg_space *s = &h->space[space];
+	struct wg_block *b;
+	uint32_t i;
+
+	*full = false;
+	pthread_mutex_lock(&h->lock);
+	if (__atomic_load_n(&h->used, __ATOMIC_RELAXED) + WG_BLOCK > h->hard)
+		goto none;
+	i = find_free(s, s->hint);
+	if (i >= s->committed && !grow(h, s, i + 1))
+		goto none;
+	map_clear(s, i);
+	s->hint = i + 1;
+	if (s->high < i + 1)
+		s->high = i + 1;
+	account(h, WG_BLOCK);
+	b = &h->blocks[i];
+	__atomic_store_n(&b->seq, h->sweep_seq, __ATOMIC_RELAXED);
+	b->live = 0;
+	b->idle = 0;
+	wg_block_set(b, WG_ACTIVE);
+	pthread_mutex_unlock(&h->lock);
+	return i;
+none:
+	*full = true;
+	pthread_mutex_unlock(&h->lock);
+	return 0;
+}
+
+uint32_t wg_run_take(struct weir_heap *h, unsigned space, size_t size,
+		     size_t align, bool *full)
+{
+	struct wg_space *s = &h->space[space];
+	uint32_t count = (uint32_t)((size + WG_BLOCK - 1) >> WG_BLOCK_SHIFT);
+	uint32_t i;
+
+	*full = false;
+	pthread_mutex_lock(&h->lock);
+	if (__atomic_load_n(&h->used, __ATOMIC_RELAXED) +
+		    wg_large_bytes(h, size) >
+	    h->hard)
+		goto none;
+	i = find_run(h, s, count,
+		     align > WG_BLOCK ? (uint32_t)(align >> WG_BLOCK_SHIFT) :
+					1);
+	if (!i)
+		goto none;
+	for (uint32_t k = i; k < i + count; k++) {
+		struct wg_block *b = &h->blocks[k];
+
+		map_clear(s, k);
+		b->head = i;
+		__atomic_store_n(&b->seq, h->sweep_seq, __ATOMIC_RELAXED);
+		b->idle = 0;
+		b->live = 0;
+		wg_block_set(b, k == i ? WG_LARGE_NEW : WG_LARGE_TAIL);
+	}
+	h->blocks[i].size = size;
+	h->blocks[i].blocks = count;
+	if (s->high < i + count)
+		s->high = i + count;
+	if (s->hint == i)
+		s->hint = i + count;
+	account(h, wg_large_bytes(h, size));
+	pthread_mutex_unlock(&h->lock);
+	return i;
+none:
+	*full = true;
+	pthread_mutex_unlock(&h->lock);
+	return 0;
+}
+
+/* Blocks whose granule bytes are zero and whose state nobody else changes. */
+void wg_blocks_free(struct weir_heap *h, uint32_t first, uint32_t count)
+{
+	struct wg_space *s = &h->space[first >= h->space[1].first];
+	struct wg_block *head = &h->blocks[first];
+	size_t bytes = WG_BLOCK;
+	unsigned state = wg_block_state(head);
+
+	pthread_mutex_lock(&h->lock);
+	if (state == WG_LARGE_HEAD || state == WG_LARGE_NEW)
+		bytes = wg_large_bytes(h, head->size);
+	for (uint32_t i = first; i < first + count; i++) {
+		struct wg_block *b = &h->blocks[i];
+
+		b->zeroed = 0;
+		b->young = 0;
+		b->fresh = 0;
+		b->live = 0;
+		b->size = 0;
+		wg_block_set(b, WG_FREE);
+		map_set(s, i);
+	}
+	if (first < s->hint)
+		s->hint = first;
+	__atomic_sub_fetch(&h->used, bytes, __ATOMIC_RELAXED);
+	pthread_mutex_unlock(&h->lock);
+}
+
+/*
+ * Discard free blocks that have been free for a whole cycle, above `keep`
+ * bytes, in whole aligned 2 MiB pieces when huge pages are in use (a smaller
+ * piece would split the huge page).  Under the lock a block at a time would
+ * be long: a piece is taken out of the free map while it is discarded.
+ */
+size_t wg_blocks_trim(struct weir_heap *h, size_t keep)
+{
+	uint32_t unit = h->opt.thp ? 32 : 1;
+	size_t given = 0, kept = 0;
+
+	for (int sp = 0; sp < 2; sp++) {
+		struct wg_space *s = &h->space[sp];
+
+		for (uint32_t i = s->first; i + unit <= s->committed;
+		     i += unit) {
+			bool old = true, zero = true;
+			uint32_t k;
+
+			pthread_mutex_lock(&h->lock);
+			for (k = i; k < i + unit && map_test(s, k); k++) {
+				struct wg_block *b = &h->blocks[k];
+
+				zero &= b->zeroed;
+				old &= b->idle > 0;
+				b->idle++;
+			}
+			if (k < i + unit || zero || !old) {
+				pthread_mutex_unlock(&h->lock);
+				continue;
+			}
+			if (kept < keep) {
+				kept += unit * WG_BLOCK;
+				pthread_mutex_unlock(&h->lock);
+				continue;
+			}
+			for (k = i; k < i + unit; k++)
+				map_clear(s, k);
+			pthread_mutex_unlock(&h->lock);
+			if (!h->sys->discard((void *)wg_block_start(h, i),
+					     unit * WG_BLOCK)) {
+				given += unit * WG_BLOCK;
+				for (k = i; k < i + unit; k++) {
+					h->blocks[k].zeroed = 1;
+					h->blocks[k].armed = 0;
+				}
+			}
+			pthread_mutex_lock(&h->lock);
+			for (k = i; k < i + unit; k++)
+				map_set(s, k);
+			if (i < s->hint)
+				s->hint = i;
+			pthread_mutex_unlock(&h->lock);
+		}
+	}
+	return given;
+}
+
+/* Whole pages of [start, start + size) that the barrier may be protecting
+ * become dirty at once, so that the bulk of writes to come does not fault.
+ * A race with the collector's arming leaves a page armed: it then faults. */
+void wg_forget(struct weir_heap *h, uintptr_t start, size_t size)
+{
+	uintptr_t page = h->sys->page_size;
+	uintptr_t lo = (start + page - 1) & ~(page - 1);
+	uintptr_t hi = (start + size) & ~(page - 1);
+
+	if (hi > lo + page)
+		wr_barrier_forget(h->barrier, (void *)lo, hi - lo);
+}

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The collector thread: waits for requests, runs cycles, tells who waits.
+ *
+ * Cycles are numbered from 1 in the order they start; a cycle is done when its
+ * pause is over.  Whoever needs a cycle that begins after the call waits for
+ * number cycles_started + 1.  Between cycles the thread sleeps on a condition
+ * variable: it uses no CPU when the program does not allocate.
+ *
+ *   main                    the collector thread
+ *   request, wait, stall    any thread; wait and stall not CRITICAL
+ */
+#include "gc/cycle.h"
+
+#include <errno.h>
+#include <time.h>
+
+#include "gc/team.h"
+#include "gc/weak.h"
+
+static void *collector_main(void *arg)
+{
+	struct weir_heap *h = arg;
+
+	pthread_mutex_lock(&h->ctl_lock);
+	for (;;) {
+		unsigned req;
+		uint64_t number;
+		bool full, stopped;
+
+		while (!h->requests)
+			pthread_cond_wait(&h->ctl_wake, &h->ctl_lock);
+		req = h->requests;
+		h->requests = 0;
+		if (req & WG_REQ_QUIT)
+			break;
+		number = ++h->cycles_started;
+		h->running = true;
+		pthread_mutex_unlock(&h->ctl_lock);
+
+		stopped = (req & WG_REQ_STOPPED) ||
+			  wr_barrier_kind(h->barrier) == WR_BARRIER_NONE;
+		full = (req & (WG_REQ_FULL | WG_REQ_STOPPED)) ||
+		       wg_pace_wants_full(h);
+		wg_cycle_run(h, full, stopped, number);
+
+		pthread_mutex_lock(&h->ctl_lock);
+		h->running = false;
+		pthread_cond_broadcast(&h->ctl_done);
+	}
+	pthread_mutex_unlock(&h->ctl_lock);
+	return NULL;
+}
+
+void wg_cycle_marked(struct weir_heap *h, bool full, uint64_t number)
+{
+	pthread_mutex_lock(&h->ctl_lock);
+	h->cycles_done = number;
+	if (full)
+		h->full_done = number;
+	pthread_cond_broadcast(&h->ctl_done);
+	pthread_mutex_unlock(&h->ctl_lock);
+	wg_weak_after(h);
+}
+
+int wg_collector_start(struct weir_heap *h)
+{
+	int err = wg_team_create(h);
+
+	if (err)
+		return err;
+	err = wg_thread_start(&h->collector, collector_main, h);
+	if (err)
+		return wr_error(
+			-err,
+			"cannot start the collector thread; raise RLIMIT_NPROC");
+	h->threads_up = true;
+	return 0;
+}
+
+void wg_collector_stop(struct weir_heap *h)
+{
+	if (h->threads_up) {
+		pthread_mutex_lock(&h->ctl_lock);
+		h->requests |= WG_REQ_QUIT;
+		pthread_cond_signal(&h->ctl_wake);
+		pthread_mutex_unlock(&h->ctl_lock);
+		pthread_join(h->collector, NULL);
+		h->threads_up = false;
+	}
+	wg_team_destroy(h);
+}
+
+/* Under ctl_lock. */
+static void request(struct weir_heap *h, unsigned req)
+{
+	h->requests |= req ? req : WG_REQ_MINOR;
+	pthread_cond_signal(&h->ctl_wake);
+}
+
+/* The trigger goes out of reach, so that one mutator asks, once. */
+void wg_cycle_request(struct weir_heap *h, unsigned req)
+{
+	uint64_t trigger = __atomic_exchange_n(&h->trigger, UINT64_MAX,
+					       __ATOMIC_RELAXED);
+
+	if (trigger == UINT64_MAX && !req)
+		return;
+	pthread_mutex_lock(&h->ctl_lock);
+	request(h, req);
+	pthread_mutex_unlock(&h->ctl_lock);
+}
+
+static bool reached(const struct weir_heap *h, unsigned req, uint64_t number)
+{
+	return (req & WG_REQ_FULL ? h->full_done : h->cycles_done) >= number;
+}
+
+void wg_cycle_wait(struct weir_heap *h, struct weir_mutator *m, unsigned req)
+{
+	bool blocked = m && wr_thread_block_enter(&m->thread);
+
+	pthread_mutex_lock(&h->ctl_lock);
+	if (!req && h->running) {
+		/* Whatever is under way, sweep included. */
+		uint64_t number = h->cycles_started;
+
+		while (h->running && h->cycles_started == number)
+			pthread_cond_wait(&h->ctl_done, &h->ctl_lock);
+	} else {
+		uint64_t number = h->cycles_started + 1;
+
+		request(h, req);
+		while (!reached(h, req, number))
+			pthread_cond_wait(&h->ctl_done, &h->ctl_lock);
+	}
+	pthread_mutex_unlock(&h->ctl_lock);
+	if (blocked)
+		wr_thread_block_leave(&m->thread);
+}
+
+void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns)
+{
+	bool blocked = m && wr_thread_block_enter(&m->thread);
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += (long)ns;
+	if (until.tv_nsec >= 1000000000) {
+		until.tv_sec += until.tv_nsec / 1000000000;
+		until.tv_nsec %= 1000000000;
+	}
+	pthread_mutex_lock(&h->ctl_lock);
+	if (h->running)
+		pthread_cond_timedwait(&h->ctl_done, &h->ctl_lock, &until);
+	pthread_mutex_unlock(&h->ctl_lock);
+	if (blocked)
+		wr_thread_block_leave(&m->thread);
+}
+
+int weir_collect(weir_heap *h, unsigned flags)
+{
+	struct weir_mutator *m = wg_mutator_self();
+	unsigned req = flags & WEIR_COLLECT_MINOR ? WG_REQ_MINOR : WG_REQ_FULL;
+
+	if (!wg_heap_ok(h))
+		return wr_error(EINVAL, "weir_collect: not a live heap");
+	if (flags & ~(WEIR_COLLECT_MINOR | WEIR_COLLECT_NOWAIT |
+		      WEIR_COLLECT_STOPPED))
+		return wr_error(EINVAL, "weir_collect: unknown flags %#x",
+				flags);
+	if (wg_on_collector_thread())
+		return wr_error(
+			EDEADLK,
+			"weir_collect: called from a callback of the collector, which would wait for itself");
+	if (flags & WEIR_COLLECT_STOPPED)
+		req |= WG_REQ_STOPPED;
+	if (flags & WEIR_COLLECT_NOWAIT)
+		wg_cycle_request(h, req);
+	else
+		wg_cycle_wait(h, m, req);
+	return 0;
+}

@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The cycle: arm, concurrent roots and mark, preclean, pause (remark), sweep.
+ *
+ * Why nothing reachable is missed.  Let an object be black when its granule
+ * byte has the cycle's colour, and say that a page is clean when the barrier
+ * holds it armed.  At every step between arm and pause:
+ *
+ *   (1) a black object's field, on a clean page, was read after the page was
+ *       last armed, and what it referred to was pushed; or the object is on
+ *       some marker's stack, list or overflow block;
+ *   (2) every other reference is on a page that a fetch will report, in a
+ *       root, in a register or on a stack, or in an object that is not black.
+ *
+ * The pause reads all of (2) but the last, with nobody writing, and drains the
+ * stacks; by then an object that is reachable is black.  (1) rests on the
+ * order arm-before-read (runtime/barrier.h), which preclean keeps: it re-arms
+ * a page before it reads it.
+ *
+ * A minor cycle keeps the colour: (1) holds from the last cycle on, since its
+ * armed pages stayed so, and the dirty pages are the remembered set.
+ *
+ *   all of it runs on the collector thread; requests come from any thread
+ */
+#include "gc/cycle.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "gc/mutant.h"
+#include "gc/team.h"
+#include "gc/verify.h"
+#include "gc/weak.h"
+
+/* A preclean pass that finds fewer dirty pages than this is the last. */
+#define FEW_PAGES 64
+#define MAX_PRECLEAN 8
+#define CHUNK_BLOCKS 1024 /* 64 MiB: what a worker fetches at a time */
+#define GAP_BLOCKS 16	  /* free blocks that make it worth two scans */
+
+struct dirty {
+	uint32_t next;	 /* atomic: block to go on from */
+	uint32_t end;	 /* block to stop at */
+	unsigned flags;	 /* of wr_barrier_fetch */
+	bool all;	 /* treat every page as dirty */
+	uint64_t pages;	 /* atomic: found */
+};
+
+struct dirty_scan {
+	struct weir_heap *h;	/* the heap */
+	struct wg_marker *m;	/* who scans */
+	uint64_t pages;		/* seen */
+};
+
+static void dirty_runs(void *arg, const struct wr_run *runs, size_t count)
+{
+	struct dirty_scan *s = arg;
+
+	for (size_t i = 0; i < count; i++) {
+		s->pages += (runs[i].end - runs[i].start) /
+			    s->h->sys->page_size;
+		if (wg_mutant(WG_MUTANT_SKIP_DIRTY) && s->m->in_pause && i % 2)
+			continue;
+		wg_scan_marked(s->m, runs[i].start, runs[i].end);
+	}
+}
+
+/* Fetch [from, to), blocks. */
+static void dirty_range(struct weir_heap *h, struct wg_marker *m,
+			struct dirty *d, uint32_t from, uint32_t to)
+{
+	struct dirty_scan s = { .h = h, .m = m };
+	uintptr_t start = wg_block_start(h, from);
+	struct wr_run all = { start, wg_block_start(h, to) };
+	unsigned flags = d->flags;
+
+	if (wg_mutant(WG_MUTANT_NO_REARM) && !d->all)
+		flags &= ~WR_FETCH_REARM;
+	if (flags & WR_FETCH_REARM)
+		for (uint32_t i = from; i < to; i++)
+			__atomic_store_n(&h->blocks[i].armed, 1,
+					 __ATOMIC_RELAXED);
+	if (d->all) {
+		if (flags & WR_FETCH_REARM)
+			wr_barrier_arm(h->barrier, (void *)start,
+				       all.end - start);
+		dirty_runs(&s, &all, 1);
+	} else {
+		wr_barrier_fetch(h->barrier, (void *)start, all.end - start,
+				 flags, dirty_runs, &s);
+	}
+	__atomic_add_fetch(&d->pages, s.pages, __ATOMIC_RELAXED);
+}
+
+/* Call for runs of blocks in use in [from, to), small gaps included. */
+static void dirty_chunk(struct weir_heap *h, struct wg_marker *m,
+			struct dirty *d, uint32_t from, uint32_t to)
+{
+	uint32_t i = from;
+
+	if (!(d->flags & WR_FETCH_REARM) && !d->all) {
+		dirty_range(h, m, d, from, to);
+		return;
+	}
+	while (i < to) {
+		uint32_t begin, last;
+
+		while (i < to && wg_block_state(&h->blocks[i]) == WG_FREE)
+			i++;
+		if (i == to)
+			break;
+		begin = last = i;
+		for (; i < to && i - last <= GAP_BLOCKS; i++)
+			if (wg_block_state(&h->blocks[i]) != WG_FREE)
+				last = i;
+		dirty_range(h, m, d, begin, last + 1);
+	}
+}
+
+/* Fetch, scan and mark, by all workers. */
+static void dirty_job(struct weir_heap *h, struct wg_marker *m, void *arg)
+{
+	struct dirty *d = arg;
+
+	for (;;) {
+		uint32_t from = __atomic_fetch_add(&d->next, CHUNK_BLOCKS,
+						   __ATOMIC_RELAXED);
+		uint32_t to = from + CHUNK_BLOCKS;
+
+		if (from >= d->end)
+			break;
+		dirty_chunk(h, m, d, from, to < d->end ? to : d->end);
+		if (!m->in_pause)
+			wg_team_checkpoint(h);
+	}
+	wg_mark_loop(m);
+}
+
+/* Process the dirty set; returns how many pages it had. */
+static uint64_t dirty_pass(struct weir_heap *h, unsigned workers,
+			   unsigned flags, bool all)
+{
+	struct wg_space *s = &h->space[0];
+	struct dirty d = { .next = s->first + 1,
+			   .end = s->high,
+			   .flags = flags,
+			   .all = all };
+
+	/* Waking helpers costs more than a small heap's scan. */
+	if (s->high - s->first < CHUNK_BLOCKS * 2 && workers > 1)
+		workers = 1;
+	wg_team_run(h, workers, dirty_job, &d);
+	if (__atomic_load_n(&h->overflow, __ATOMIC_RELAXED))
+		wg_team_mark(h, workers);
+	h->stats.dirty_pages += d.pages;
+	return d.pages;
+}
+
+static void arm(struct weir_heap *h)
+{
+	struct wg_space *s = &h->space[0];
+
+	for (uint32_t i = s->first + 1; i < s->high;) {
+		uint32_t end = i + CHUNK_BLOCKS;
+		uint32_t last;
+
+		if (wg_block_state(&h->blocks[i]) == WG_FREE) {
+			i++;
+			continue;
+		}
+		if (end > s->high)
+			end = s->high;
+		last = i;
+		for (uint32_t k = i; k < end && k - last <= GAP_BLOCKS; k++) {
+			if (wg_block_state(&h->blocks[k]) == WG_FREE)
+				continue;
+			last = k;
+		}
+		for (uint32_t k = i; k <= last; k++)
+			__atomic_store_n(&h->blocks[k].armed, 1,
+					 __ATOMIC_RELAXED);
+		wr_barrier_arm(h->barrier, (void *)wg_block_start(h, i),
+			       (size_t)(last + 1 - i) << WG_BLOCK_SHIFT);
+		i = last + 1;
+		wg_team_checkpoint(h);
+	}
+}
+
+struct span {
+	enum wr_phase phase; /* what is being timed */
+	uint64_t begin;	     /* when it began */
+};
+
+static struct span span_begin(struct weir_heap *h, enum wr_phase phase)
+{
+	struct span s = { phase, h->sys->now_ns() };
+
+	wr_event_begin(h->events, phase, s.begin);
+	wg_delay(h);
+	return s;
+}
+
+static uint64_t span_end(struct weir_heap *h, struct span s, uint64_t value,
+			 const char *unit)
+{
+	uint64_t now = h->sys->now_ns();
+
+	wr_event_end(h->events, s.phase, s.begin, now, value, unit);
+	return now - s.begin;
+}
+
+struct report {
+	bool full, stopped;	 /* what kind of cycle */
+	unsigned passes;	 /* preclean passes */
+	uint64_t dirty;		 /* pages fetched before the pause */
+	uint64_t remark_pages;	 /* in the pause */
+	uint64_t arm_ns, mark_ns, preclean_ns, stop_ns, pause_ns, sweep_ns;
+};
+
+static void concurrent_part(struct weir_heap *h, struct report *r)
+{
+	struct wg_marker *m = h->marker[0];
+	bool all = h->all_dirty;
+	uint64_t pages, before = UINT64_MAX;
+	struct span s;
+
+	/* Threads that attach from here on are born with the new colour;
+	 * pairs with the load in weir_thread_attach. */
+	__atomic_store_n(&h->newborn, h->colour, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&h->phase, WG_MARKING, __ATOMIC_RELEASE);
+	s = span_begin(h, WR_PHASE_arm);
+	if (r->full)
+		arm(h);
+	else
+		r->dirty = dirty_pass(h, h->markers, WR_FETCH_REARM, all);
+	h->all_dirty = false;
+	h->tracking = true;
+	r->arm_ns = span_end(h, s, r->dirty, "pages");
+
+	s = span_begin(h, WR_PHASE_roots);
+	wg_roots_concurrent(h, m, true);
+	span_end(h, s, 0, NULL);
+
+	s = span_begin(h, WR_PHASE_mark);
+	wg_team_mark(h, h->markers);
+	r->mark_ns = span_end(h, s, 0, NULL);
+
+	s = span_begin(h, WR_PHASE_preclean);
+	do {
+		pages = dirty_pass(h, h->markers, WR_FETCH_REARM, false);
+		r->dirty += pages;
+		r->passes++;
+		wg_delay(h);
+		if (pages >= before - before / 4)
+			break;
+		before = pages;
+	} while (pages > FEW_PAGES && r->passes < MAX_PRECLEAN);
+	wg_weak_preclean(h);
+	r->preclean_ns = span_end(h, s, r->dirty, "pages");
+}
+
+/* Trace the objects whose callbacks wait for the pause. */
+static void trace_deferred(struct weir_heap *h)
+{
+	bool any;
+
+	do {
+		any = false;
+		for (unsigned i = 0; i < h->team->size; i++) {
+			struct wg_marker *m = h->marker[i];
+			struct wg_segment *s;
+
+			while ((s = m->deferred)) {
+				m->deferred = s->next;
+				for (uint64_t k = 0; k < s->n; k++) {
+					size_t g = wg_granule_of(h, s->e[k]);
+
+					wg_scan_object(h->marker[0], g,
+						       h->meta[g]);
+				}
+				wg_segment_put(h->pool, s);
+				any = true;
+			}
+		}
+		wg_team_mark(h, 1);
+	} while (any);
+}
+
+static void remark(struct weir_heap *h, struct report *r)
+{
+	struct wg_marker *m = h->marker[0];
+	bool whole = r->full && r->stopped;
+	unsigned workers = h->pause_markers;
+
+	for (unsigned i = 0; i < h->team->size; i++)
+		h->marker[i]->in_pause = true;
+	wg_roots_paused(h, m);
+	if (whole)
+		wg_team_mark(h, workers);
+	else
+		r->remark_pages = dirty_pass(h, workers, WR_FETCH_HOLES,
+					     h->all_dirty);
+	trace_deferred(h);
+	h->stats.remark_dirty += r->remark_pages;
+}
+
+static void pause(struct weir_heap *h, struct report *r)
+{
+	struct wr_stop_times times;
+	struct span ps, s;
+	uint64_t end;
+
+	wr_roots_pause_begin(h->roots);
+	ps = span_begin(h, WR_PHASE_pause);
+	wr_threads_stop_world(h->threads, &times);
+	wr_event_end(h->events, WR_PHASE_stop, times.requested_ns,
+		     times.stopped_ns, 0, NULL);
+	s = span_begin(h, WR_PHASE_remark);
+	remark(h, r);
+	span_end(h, s, r->remark_pages, "pages");
+	s = span_begin(h, WR_PHASE_weak);
+	wg_weak_pause(h);
+	span_end(h, s, 0, NULL);
+	if (h->opt.verify) {
+		s = span_begin(h, WR_PHASE_verify);
+		wg_verify(h, r->full);
+		span_end(h, s, 0, NULL);
+	}
+	for (unsigned i = 0; i < h->team->size; i++)
+		h->marker[i]->in_pause = false;
+	h->sweep_minor = !r->full;
+	wg_sweep_begin(h);
+	__atomic_store_n(&h->newborn, WG_YOUNG, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&h->phase, WG_SWEEPING_PHASE, __ATOMIC_RELEASE);
+	wr_threads_resume_world(h->threads);
+	end = h->sys->now_ns();
+	wr_event_end(h->events, WR_PHASE_pause, ps.begin, end,
+		     r->remark_pages, "pages");
+	wr_roots_pause_end(h->roots);
+	r->pause_ns = end - times.requested_ns;
+	r->stop_ns = times.stopped_ns - times.requested_ns;
+	wr_histogram_add(&h->stats.pause, r->pause_ns);
+	wr_histogram_add(&h->stats.stop, r->stop_ns);
+}
+
+static void sweep_job(struct weir_heap *h, struct wg_marker *m, void *arg)
+{
+	(void)m;
+	(void)arg;
+	wg_sweep_all(h);
+}
+
+static void log_cycle(struct weir_heap *h, const struct report *r,
+		      uint64_t number, uint64_t marked)
+{
+	if (!wr_log_gc(h->events))
+		return;
+	wr_event_log(
+		h->events,
+		"gc %llu %s%s: pause %.3f ms (stop %.3f, %llu pages) | arm %.1f mark %.1f preclean %.1f/%u sweep %.1f ms | dirty %llu pages, marked %.1f MiB, live %.1f MiB, used %.1f MiB",
+		(unsigned long long)number, r->full ? "full" : "minor",
+		r->stopped ? " stopped" : "", (double)r->pause_ns / 1e6,
+		(double)r->stop_ns / 1e6, (unsigned long long)r->remark_pages,
+		(double)r->arm_ns / 1e6, (double)r->mark_ns / 1e6,
+		(double)r->preclean_ns / 1e6, r->passes,
+		(double)r->sweep_ns / 1e6, (unsigned long long)r->dirty,
+		(double)marked / 1048576, (double)h->live / 1048576,
+		(double)h->used / 1048576);
+}
+
+void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
+{
+	struct report r = { .full = full, .stopped = stopped };
+	uint64_t marked = 0, cpu = h->sys->thread_cpu_ns();
+	struct span cs = span_begin(h, WR_PHASE_cycle), s;
+
+	wg_pace_cycle_begin(h);
+	for (unsigned i = 0; i < h->team->size; i++)
+		h->marker[i]->bytes = h->marker[i]->objects = 0;
+	if (full)
+		h->colour ^= WG_BLACK_A ^ WG_BLACK_B;
+	if (!stopped)
+		concurrent_part(h, &r);
+	else if (full)
+		h->tracking = false;
+	pause(h, &r);
+	wg_cycle_marked(h, full, number);
+
+	s = span_begin(h, WR_PHASE_sweep);
+	wg_team_run(h, h->markers, sweep_job, NULL);
+	wg_sweep_finish(h);
+	r.sweep_ns = span_end(h, s, 0, NULL);
+	for (unsigned i = 0; i < h->team->size; i++) {
+		marked += h->marker[i]->bytes;
+		h->stats.overflows += h->marker[i]->overflows;
+		h->marker[i]->overflows = 0;
+	}
+	if (full) {
+		h->live_full = h->live;
+		h->stats.cycles_full++;
+		wg_blocks_trim(h, (size_t)((double)h->live * h->opt.growth));
+	} else {
+		h->stats.cycles_minor++;
+	}
+	h->stats.cycles_stopped += stopped;
+	__atomic_store_n(&h->phase, WG_IDLE, __ATOMIC_RELEASE);
+	wg_pace_cycle_end(h);
+	__atomic_add_fetch(&h->cpu_ns, h->sys->thread_cpu_ns() - cpu,
+			   __ATOMIC_RELAXED);
+	wr_event_counter(h->events, "live", h->sys->now_ns(), h->live);
+	wr_event_counter(h->events, "used", h->sys->now_ns(), h->used);
+	span_end(h, cs, marked, "bytes");
+	log_cycle(h, &r, number, marked);
+}

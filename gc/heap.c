@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Creating and destroying the heap, limits, statistics, object queries.
+ *
+ *   create, destroy   one thread, nothing else on the heap beside it
+ *   the rest          any thread
+ */
+#include "gc/mark.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gc/mutant.h"
+#include "gc/weak.h"
+
+struct weir_heap *wg_heap;
+static pthread_mutex_t create_lock = PTHREAD_MUTEX_INITIALIZER;
+
+bool wg_heap_ok(const struct weir_heap *h)
+{
+	if (wr_likely(h && h == __atomic_load_n(&wg_heap, __ATOMIC_RELAXED)))
+		return true;
+#if WEIR_CHECKING
+	wr_fatal("the heap is NULL or was destroyed");
+#endif
+	return false;
+}
+
+void wg_lock(struct weir_heap *h, struct weir_mutator *m)
+{
+	if (m) {
+		m->b.critical++;
+		WEIR_COMPILER_BARRIER();
+	}
+	pthread_mutex_lock(&h->lock);
+}
+
+void wg_unlock(struct weir_heap *h, struct weir_mutator *m)
+{
+	pthread_mutex_unlock(&h->lock);
+	if (!m)
+		return;
+	WEIR_COMPILER_BARRIER();
+	if (--m->b.critical == 0) {
+		WEIR_COMPILER_BARRIER();
+		if (wr_unlikely(__atomic_load_n(&m->b.pending,
+						__ATOMIC_RELAXED)))
+			wr_thread_poll(&m->thread);
+	}
+}
+
+static int read_options(struct weir_heap *h,
+			const struct weir_heap_options *opts)
+{
+	const char *env = getenv("WEIR_OPTIONS");
+	int err = wr_options_init(&h->opt);
+
+	if (!err && opts && opts->options)
+		err = wr_options_parse(&h->opt, opts->options,
+				       "weir_heap_options.options");
+	if (!err && env)
+		err = wr_options_parse(&h->opt, env, "WEIR_OPTIONS");
+	return err;
+}
+
+static void set_counts(struct weir_heap *h)
+{
+	unsigned cpus = h->sys->cpus();
+
+	h->markers = (unsigned)h->opt.markers;
+	if (!h->markers)
+		h->markers = cpus > 1 ? cpus / 2 : 1;
+	h->pause_markers = (unsigned)h->opt.pause_markers;
+	if (!h->pause_markers)
+		h->pause_markers = cpus;
+	if (h->markers > WG_MAX_MARKERS)
+		h->markers = WG_MAX_MARKERS;
+	if (h->pause_markers > WG_MAX_MARKERS)
+		h->pause_markers = WG_MAX_MARKERS;
+}
+
+static int create_parts(struct weir_heap *h)
+{
+	struct wr_threads_config config = {
+		.mode = h->opt.stop,
+		.suspend_signal = (int)h->opt.suspend_signal,
+		.on_exit = wg_mutator_on_exit,
+	};
+	size_t max = h->opt.heap_max ? h->opt.heap_max :
+				       h->sys->memory_limit();
+	int err;
+
+	h->hard = max;
+	h->soft = h->opt.heap_soft;
+	if (h->soft > h->hard)
+		return wr_error(EINVAL,
+				"heap-soft=%zu is above heap-max=%zu; lower it",
+				h->soft, h->hard);
+	err = wr_events_open(h->opt.log, h->opt.log_file, h->opt.trace,
+			     &h->events);
+	if (!err)
+		err = wg_blocks_init(h, max, h->opt.heap_max != 0);
+	if (!err && h->hard > h->span)
+		h->hard = h->span;
+	if (!err)
+		err = wr_barrier_create(h->opt.barrier, &h->barrier);
+	if (!err)
+		err = wr_barrier_add_range(h->barrier, (void *)h->base,
+					   h->span);
+	if (!err)
+		err = wr_threads_create(&config, &h->threads);
+	if (!err)
+		err = wr_roots_create(h->opt.data_segments, &h->roots);
+	if (!err)
+		err = wg_kinds_create(h);
+	if (!err)
+		err = wg_weak_create(h);
+	if (err)
+		return err;
+	h->pool = wg_pool_create(h->sys, h->opt.mark_stack_max ?
+						 h->opt.mark_stack_max :
+						 max / 4 + (16u << 20));
+	if (!h->pool)
+		return wr_error(ENOMEM, "no memory for the mark stacks");
+	return wg_collector_start(h);
+}
+
+static void destroy_parts(struct weir_heap *h)
+{
+	wg_collector_stop(h);
+	wg_weak_destroy(h);
+	for (unsigned i = 0; i < WG_MAX_MARKERS; i++)
+		wg_marker_destroy(h->marker[i]);
+	wg_pool_destroy(h->pool);
+	wg_kinds_fini(h);
+	if (h->roots)
+		wr_roots_destroy(h->roots);
+	if (h->threads)
+		wr_threads_destroy(h->threads);
+	if (h->barrier)
+		wr_barrier_destroy(h->barrier);
+	if (h->base)
+		wg_blocks_fini(h);
+	if (h->events)
+		wr_events_close(h->events);
+	wr_options_fini(&h->opt);
+	pthread_mutex_destroy(&h->lock);
+	pthread_mutex_destroy(&h->ctl_lock);
+	pthread_cond_destroy(&h->ctl_wake);
+	pthread_cond_destroy(&h->ctl_done);
+	free(h);
+}
+
+static int create(const struct weir_heap_options *opts, weir_heap **out)
+{
+	pthread_condattr_t attr;
+	struct weir_heap *h;
+	int err;
+
+	h = aligned_alloc(64, (sizeof(*h) + 63) & ~(size_t)63);
+	if (!h)
+		return wr_error(ENOMEM, "weir_heap_create: no memory");
+	memset(h, 0, sizeof(*h));
+	wg_mutant_init();
+	h->sys = wr_sys_linux();
+	h->colour = WG_BLACK_A;
+	h->newborn = WG_YOUNG;
+	pthread_mutex_init(&h->lock, NULL);
+	pthread_mutex_init(&h->ctl_lock, NULL);
+	pthread_cond_init(&h->ctl_wake, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&h->ctl_done, &attr);
+	pthread_condattr_destroy(&attr);
+	if (opts) {
+		h->oom = opts->oom;
+		h->oom_arg = opts->oom_arg;
+	}
+	err = read_options(h, opts);
+	if (!err) {
+		set_counts(h);
+		err = create_parts(h);
+	}
+	if (err) {
+		destroy_parts(h);
+		return err;
+	}
+	wg_pace_cycle_end(h);
+	__atomic_store_n(&wg_heap, h, __ATOMIC_RELEASE);
+	*out = h;
+	return 0;
+}
+
+int weir_heap_create(const struct weir_heap_options *opts, weir_heap **out)
+{
+	int err;
+
+	if (!out)
+		return wr_error(EINVAL,
+				"weir_heap_create: no place for the result");
+	if (opts && opts->size != sizeof(*opts))
+		return wr_error(
+			EINVAL,
+			"weir_heap_create: options of %zu bytes, this library knows %zu; set size to sizeof(struct weir_heap_options)",
+			opts->size, sizeof(*opts));
+	pthread_mutex_lock(&create_lock);
+	if (wg_heap)
+		err = wr_error(
+			EBUSY,
+			"weir_heap_create: this process has a heap already; destroy it first");
+	else
+		err = create(opts, out);
+	pthread_mutex_unlock(&create_lock);
+	return err;
+}
+
+int weir_heap_destroy(weir_heap *h)
+{
+	struct weir_mutator *m = wg_mutator_self();
+	size_t others;
+
+	if (!h)
+		return 0;
+	if (!wg_heap_ok(h))
+		return wr_error(EINVAL, "weir_heap_destroy: not a live heap");
+	pthread_mutex_lock(&create_lock);
+	others = wr_threads_count(h->threads) - (m != NULL);
+	if (others) {
+		pthread_mutex_unlock(&create_lock);
+		return wr_error(
+			EBUSY,
+			"weir_heap_destroy: %zu other threads are attached; detach them first",
+			others);
+	}
+	while (m && m->attached > 1)
+		weir_thread_detach(m);
+	if (m)
+		weir_thread_detach(m);
+	__atomic_store_n(&wg_heap, NULL, __ATOMIC_RELEASE);
+	destroy_parts(h);
+	pthread_mutex_unlock(&create_lock);
+	return 0;
+}
+
+int weir_heap_set_limits(weir_heap *h, size_t soft, size_t hard)
+{
+	struct weir_mutator *m = wg_mutator_self();
+	int err = 0;
+
+	if (!wg_heap_ok(h))
+		return wr_error(EINVAL,
+				"weir_heap_set_limits: not a live heap");
+	wg_lock(h, m);
+	if (!hard)
+		hard = h->hard;
+	if (!soft)
+		soft = h->soft;
+	if (hard > h->span || soft > hard) {
+		err = EINVAL;
+	} else {
+		h->hard = hard;
+		h->soft = soft;
+	}
+	wg_unlock(h, m);
+	if (err)
+		return wr_error(
+			EINVAL,
+			"weir_heap_set_limits: soft %zu must be at most hard %zu, and that at most the %zu bytes reserved at creation (heap-max)",
+			soft, hard, h->span);
+	return 0;
+}
+
+void *weir_object_base(weir_heap *h, const void *p)
+{
+	size_t g;
+
+	if (!wg_heap_ok(h)) {
+		errno = EINVAL;
+		return NULL;
+	}
+	g = wg_resolve(h, (uintptr_t)p);
+	return g == SIZE_MAX ? NULL : (void *)wg_granule_start(h, g);
+}
+
+size_t weir_object_size(weir_heap *h, const void *p)
+{
+	size_t g, bytes;
+
+	if (!wg_heap_ok(h)) {
+		errno = EINVAL;
+		return 0;
+	}
+	g = wg_resolve(h, (uintptr_t)p);
+	if (g == SIZE_MAX || wg_granule_start(h, g) != (uintptr_t)p)
+		return 0;
+	bytes = wg_object_bytes(h, g);
+	if (h->meta[g] >> WEIR_META_KIND_SHIFT == WG_INLINE_KINDS)
+		bytes -= 8;
+	return bytes;
+}
+
+int weir_heap_stats(weir_heap *h, struct weir_stats *out)
+{
+	struct weir_stats s;
+	size_t size;
+
+	if (!wg_heap_ok(h) || !out || out->size < sizeof(size_t))
+		return wr_error(
+			EINVAL,
+			"weir_heap_stats: not a live heap, or stats->size is not set");
+	memset(&s, 0, sizeof(s));
+	size = out->size;
+	s = h->stats;
+	s.size = size;
+	s.heap_used = __atomic_load_n(&h->used, __ATOMIC_RELAXED);
+	s.heap_live = h->live;
+	s.heap_committed = h->committed;
+	s.heap_peak = h->peak;
+	s.allocated = __atomic_load_n(&h->allocated, __ATOMIC_RELAXED);
+	s.collector_cpu_ns = __atomic_load_n(&h->cpu_ns, __ATOMIC_RELAXED);
+	wr_histogram_read(&h->stats.pause, &s.pause);
+	wr_histogram_read(&h->stats.stop, &s.stop);
+	wr_histogram_read(&h->stats.handshake, &s.handshake);
+	wr_histogram_read(&h->stats.assist, &s.assist);
+	strncpy(s.barrier, wr_barrier_name(wr_barrier_kind(h->barrier)),
+		sizeof(s.barrier) - 1);
+	memcpy(out, &s, size < sizeof(s) ? size : sizeof(s));
+	return 0;
+}
+
+/* Roots are runtime's; these check the heap and say whose they are. */
+
+int weir_root_add(weir_heap *h, const void *start, size_t size)
+{
+	uintptr_t at = (uintptr_t)start;
+
+	if (!wg_heap_ok(h) || !start || at + size < at)
+		return wr_error(EINVAL,
+				"weir_root_add: not a live heap, or not a range");
+	return wr_roots_add(h->roots, at, at + size);
+}
+
+int weir_root_remove(weir_heap *h, const void *start, size_t size)
+{
+	uintptr_t at = (uintptr_t)start;
+
+	if (!wg_heap_ok(h) || !start || at + size < at)
+		return wr_error(
+			EINVAL,
+			"weir_root_remove: not a live heap, or not a range");
+	return wr_roots_remove(h->roots, at, at + size);
+}
+
+int weir_root_add_callback(weir_heap *h, weir_root_fn *fn, void *arg,
+			   unsigned flags)
+{
+	if (!wg_heap_ok(h) || !fn || (flags & ~WEIR_TRACE_CONCURRENT))
+		return wr_error(
+			EINVAL,
+			"weir_root_add_callback: not a live heap, no function, or unknown flags");
+	return wr_roots_add_call(h->roots, (void (*)(void))fn, arg,
+				 (flags & WEIR_TRACE_CONCURRENT) != 0);
+}
+
+int weir_root_remove_callback(weir_heap *h, weir_root_fn *fn, void *arg)
+{
+	if (!wg_heap_ok(h) || !fn)
+		return wr_error(
+			EINVAL,
+			"weir_root_remove_callback: not a live heap, or no function");
+	return wr_roots_remove_call(h->roots, (void (*)(void))fn, arg);
+}

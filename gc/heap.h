@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The heap: address layout, block table, shared state of the collector.
+ *
+ *	[base, base + span)             objects with references ("refs" space)
+ *	[base + span, base + 2 span)    leaf objects ("leaf" space), never armed
+ *
+ * Both are cut into blocks of 64 KiB.  A block holds objects of up to 32 KiB,
+ * mixed sizes, no object crosses a block; or is part of a run that holds one
+ * large object, which starts at its first byte.
+ *
+ * Block states and who changes them:
+ *
+ *   FREE -> ACTIVE, LARGE_*    allocation, under the heap lock
+ *   RECYCLABLE -> ACTIVE       allocation, by compare-and-swap
+ *   ACTIVE -> USED             its owner, or the collector in a pause
+ *   USED, RECYCLABLE -> SWEEPING -> USED | RECYCLABLE | FREE
+ *                              the sweeper that won the compare-and-swap
+ *   LARGE_NEW -> LARGE_HEAD    its allocating mutator
+ *   LARGE_HEAD -> FREE         the one sweeper that claimed the index
+ *
+ * USED, RECYCLABLE and FREE blocks have no owner; only an owner allocates.
+ * A block is FREE if and only if its bit in the space's free map is set, the
+ * heap lock being held or nobody allocating.
+ */
+#ifndef WEIR_GC_HEAP_H
+#define WEIR_GC_HEAP_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include <weir/alloc.h>
+#include <weir/weir.h>
+
+#include "gc/meta.h"
+#include "runtime/barrier.h"
+#include "runtime/check.h"
+#include "runtime/events.h"
+#include "runtime/histogram.h"
+#include "runtime/options.h"
+#include "runtime/roots.h"
+#include "runtime/sys.h"
+#include "runtime/thread.h"
+
+#define WG_BLOCK_SHIFT 16
+#define WG_BLOCK ((size_t)1 << WG_BLOCK_SHIFT)
+#define WG_BLOCK_GRANULES (WG_BLOCK >> WEIR_GRANULE_SHIFT)
+#define WG_MEDIUM_MAX (WG_BLOCK / 2)	 /* largest object in a mixed block */
+#define WG_MIN_HOLE 16			 /* granules; smaller holes wait */
+#define WG_RECYCLE_MIN (WG_BLOCK_GRANULES / 8) /* usable granules to reuse */
+#define WG_SLICE ((size_t)16 << 10)	 /* bytes zeroed ahead of a cursor */
+#define WG_GROW_BLOCKS 512		 /* blocks committed at a time */
+#define WG_MAX_MARKERS 64
+#define WG_INLINE_KINDS 31 /* kinds below this are in the granule byte */
+#define WG_EPHEMERON 2	   /* the kind of ephemeron proxies */
+#define WG_FIRST_KIND 3	   /* of weir_kind_*() */
+
+enum wg_state {
+	WG_FREE,
+	WG_ACTIVE,
+	WG_USED,
+	WG_RECYCLABLE,
+	WG_SWEEPING,
+	WG_LARGE_NEW,
+	WG_LARGE_HEAD,
+	WG_LARGE_TAIL,
+};
+
+struct wg_block {
+	uint8_t state;	  /* enum wg_state, atomic */
+	uint8_t young;	  /* allocated into since its last sweep */
+	uint8_t fresh;	  /* taken while marking: every object is black */
+	uint8_t armed;	  /* the barrier may be protecting its pages */
+	uint8_t zeroed;	  /* FREE: memory is known to be zero */
+	uint8_t overflow; /* marked objects in it were not scanned */
+	uint16_t live;	  /* granules of live objects at the last sweep */
+	uint32_t seq;	  /* atomic: heap sweep_seq when swept or taken */
+	uint32_t head;	  /* LARGE_*: block index of the head */
+	uint64_t size;	  /* LARGE_HEAD, LARGE_NEW: bytes of the object */
+	uint32_t blocks;  /* LARGE_HEAD, LARGE_NEW: blocks of the run */
+	uint16_t idle;	  /* FREE: cycles that found it free */
+	uint16_t hole;	  /* granules of the largest hole at the last sweep */
+};
+_Static_assert(sizeof(struct wg_block) == 32, "two entries a cache line");
+
+/* One half of the reserved range. */
+struct wg_space {
+	uint32_t first;	    /* index of its first block */
+	uint32_t end;	    /* index after its last reserved block */
+	uint32_t committed; /* index after its last committed block */
+	uint32_t high;	    /* index after the highest block ever taken */
+	uint32_t hint;	    /* no block below it is free */
+	uint64_t *free_map; /* bit set: FREE; bit 0 is block `first` */
+	uint32_t cursor;    /* atomic: next block to sweep or recycle */
+	uint32_t wide;	    /* atomic: next block to look into for a wide hole */
+	uint32_t sweep;	    /* atomic: next block for the background */
+};
+
+/* Where a mutator allocates in one space. */
+struct wg_bump {
+	uint32_t block; /* owned ACTIVE block, 0: none */
+	uint32_t next;	/* granule of the heap to look for a hole from */
+	uint32_t bare;	/* granules below it were forgotten by the barrier */
+};
+
+enum wg_phase {
+	WG_IDLE,
+	WG_MARKING, /* from the first arm to the end of the pause */
+	WG_SWEEPING_PHASE,
+};
+
+struct weir_mutator {
+	struct weir_buffers b;	   /* what inlined code knows; comes first */
+	struct wr_thread thread;   /* registry entry */
+	struct weir_heap *heap;	   /* its heap */
+	struct wg_bump bump[2];	   /* refs, leaf: behind b.buffer */
+	struct wg_bump wide[2];	   /* for medium objects that fit no hole */
+	struct {
+		char *cursor; /* next free byte */
+		char *limit;  /* end of the zeroed, free memory */
+	} wide_buffer[2];	   /* what `wide` allocates from */
+	unsigned attached;	   /* nested attaches */
+	pthread_t self;		   /* its thread, for checks */
+	uint64_t handed;	   /* bytes taken, not yet in heap->allocated */
+};
+_Static_assert(offsetof(struct weir_mutator, b) == 0, "ABI of alloc.h");
+
+struct wg_kind {
+	uint8_t type;	     /* enum wg_kind_type */
+	uint8_t concurrent;  /* trace may run beside mutators */
+	uint32_t words;	     /* bitmap: words a record */
+	uint64_t *bitmap;    /* bitmap */
+	weir_trace_fn *fn;   /* callback */
+	void *arg;	     /* callback */
+};
+
+enum wg_kind_type {
+	WG_KIND_CONSERVATIVE,
+	WG_KIND_LEAF,
+	WG_KIND_BITMAP,
+	WG_KIND_TRACE,
+	WG_KIND_EPHEMERON,
+};
+
+struct wg_marker;
+struct wg_weak_tables;
+
+/* Requests to the collector thread. */
+enum wg_request {
+	WG_REQ_MINOR = 1,
+	WG_REQ_FULL = 2,
+	WG_REQ_STOPPED = 4,
+	WG_REQ_QUIT = 8,
+};
+
+struct weir_heap {
+	/* Read by every marker, constant after creation. */
+	uintptr_t base;		 /* lowest address of the heap */
+	uintptr_t extent;	 /* bytes of both spaces together */
+	uint8_t *meta;		 /* granule bytes, [0] for base */
+	struct wg_block *blocks; /* block table, [0] for base */
+	unsigned colour;	 /* black of this or the last cycle */
+	uintptr_t leaf_base;	 /* first address of the leaf space */
+	uintptr_t backed[2];	 /* atomic: committed bytes of each space */
+	struct wg_space space[2];
+	size_t span; /* bytes reserved for each space */
+
+	const struct wr_sys *sys;
+	struct wr_options opt;
+	struct wr_barrier *barrier;
+	struct wr_threads *threads;
+	struct wr_roots *roots;
+	struct wr_events *events;
+	weir_oom_fn *oom;
+	void *oom_arg;
+
+	/* Allocation; the lock guards the free maps, block states that leave
+	 * FREE and the limits. */
+	pthread_mutex_t lock;
+	size_t hard, soft;	/* limits, bytes */
+	uint64_t used;		/* atomic: bytes in blocks not FREE */
+	uint64_t peak;		/* highest used */
+	uint64_t committed;	/* bytes committed */
+	uint64_t allocated;	/* atomic: bytes handed out */
+	uint64_t cycle_start_allocated; /* `allocated` when it began */
+	uint64_t last_allocated; /* `allocated` when the last one ended */
+	uint64_t trigger;	/* atomic: `allocated` that starts a cycle */
+	uint64_t assist_at;	/* atomic: `allocated` that makes mutators wait */
+	unsigned newborn;	/* colour for mutators that attach */
+	unsigned phase;		/* atomic enum wg_phase */
+	uint32_t sweep_seq;	/* number of the last finished mark */
+	bool sweep_minor;	/* the sweep under way follows a minor cycle */
+
+	/* Kinds: read by markers while they grow, hence never moved. */
+	struct wg_kind *kinds;
+	uint32_t kind_count; /* atomic */
+	size_t kinds_committed; /* entries backed by memory */
+
+	/* The collector. */
+	pthread_t collector;
+	pthread_mutex_t ctl_lock;
+	pthread_cond_t ctl_wake;   /* to the collector: requests changed */
+	pthread_cond_t ctl_done;   /* to waiters: a cycle ended */
+	unsigned requests;	   /* enum wg_request bits */
+	uint64_t cycles_started;   /* under ctl_lock */
+	uint64_t cycles_done;	   /* marking finished */
+	uint64_t full_started;	   /* of them full */
+	uint64_t full_done;	   /* of them full */
+	bool running;		   /* a cycle is under way */
+	bool threads_up;	   /* collector threads exist (not after fork) */
+	bool all_dirty;		   /* the barrier knows nothing: scan all */
+	bool tracking;		   /* pages were armed and stayed so */
+	unsigned markers;	   /* beside the program */
+	unsigned pause_markers;	   /* in pauses */
+	struct wg_marker *marker[WG_MAX_MARKERS];
+	struct wg_pool *pool;	   /* mark segments */
+	struct wg_team *team;	   /* marker threads */
+	struct wg_weak_tables *weak; /* weak references, finalizers */
+	uint64_t since_full;	   /* minor cycles since the last full one */
+
+	uint64_t live;	      /* bytes live after the last cycle */
+	uint64_t live_full;   /* the same after the last full one */
+	uint64_t sweep_live;  /* atomic: granules found by this sweep */
+	uint64_t sweep_left;  /* atomic: blocks that this sweep has left */
+	struct weir_stats stats; /* counters; histograms are atomic */
+	uint64_t cpu_ns;      /* atomic: collector CPU time */
+	bool overflow;	      /* atomic: some block is noted as overflow */
+};
+
+/* The heap of this process, or NULL. */
+extern struct weir_heap *wg_heap;
+
+static inline uint32_t wg_block_of(const struct weir_heap *h, uintptr_t p)
+{
+	return (uint32_t)((p - h->base) >> WG_BLOCK_SHIFT);
+}
+
+static inline uintptr_t wg_block_start(const struct weir_heap *h, uint32_t i)
+{
+	return h->base + ((uintptr_t)i << WG_BLOCK_SHIFT);
+}
+
+static inline size_t wg_granule_of(const struct weir_heap *h, uintptr_t p)
+{
+	return (p - h->base) >> WEIR_GRANULE_SHIFT;
+}
+
+static inline uintptr_t wg_granule_start(const struct weir_heap *h, size_t g)
+{
+	return h->base + ((uintptr_t)g << WEIR_GRANULE_SHIFT);
+}
+
+/*
+ * Whether p lies in memory that was committed, so that it has granule bytes.
+ * A marker may read an old bound and drop a reference into memory that was
+ * committed just now; the word it came from was written since the arm, so its
+ * page is dirty and is scanned again, at the latest in the pause.
+ */
+static inline bool wg_in_heap(const struct weir_heap *h, uintptr_t p)
+{
+	return p - h->base <
+		       __atomic_load_n(&h->backed[0], __ATOMIC_RELAXED) ||
+	       p - h->leaf_base <
+		       __atomic_load_n(&h->backed[1], __ATOMIC_RELAXED);
+}
+
+static inline unsigned wg_block_state(const struct wg_block *b)
+{
+	return __atomic_load_n(&b->state, __ATOMIC_ACQUIRE);
+}
+
+static inline void wg_block_set(struct wg_block *b, enum wg_state s)
+{
+	__atomic_store_n(&b->state, (uint8_t)s, __ATOMIC_RELEASE);
+}
+
+static inline bool wg_block_claim(struct wg_block *b, enum wg_state from,
+				  enum wg_state to)
+{
+	uint8_t expected = (uint8_t)from;
+
+	return __atomic_compare_exchange_n(&b->state, &expected, (uint8_t)to,
+					   false, __ATOMIC_ACQ_REL,
+					   __ATOMIC_RELAXED);
+}
+
+static inline bool wg_is_black(const struct weir_heap *h, size_t granule)
+{
+	return (h->meta[granule] & WEIR_META_COLOUR) == h->colour;
+}
+
+/* block.c */
+int wg_blocks_init(struct weir_heap *h, size_t heap_max, bool exact);
+void wg_blocks_fini(struct weir_heap *h);
+/* A free block, ACTIVE, or 0 with *full set when a limit is in the way. */
+uint32_t wg_block_take(struct weir_heap *h, unsigned space, bool *full);
+/* A run for a large object, its head LARGE_NEW; 0 likewise. */
+uint32_t wg_run_take(struct weir_heap *h, unsigned space, size_t size,
+		     size_t align, bool *full);
+void wg_blocks_free(struct weir_heap *h, uint32_t first, uint32_t count);
+/* Give free memory back to the system; returns bytes. */
+size_t wg_blocks_trim(struct weir_heap *h, size_t keep);
+/* Make writes to come on these pages free of faults. */
+void wg_forget(struct weir_heap *h, uintptr_t start, size_t size);
+
+/* Bytes of the system that a large object of this size occupies. */
+static inline size_t wg_large_bytes(const struct weir_heap *h, size_t size)
+{
+	return (size + h->sys->page_size - 1) & ~(h->sys->page_size - 1);
+}
+
+/* Whether the sweep under way has yet to visit the block. */
+static inline bool wg_block_unswept(const struct weir_heap *h,
+				    const struct wg_block *b)
+{
+	return __atomic_load_n(&b->seq, __ATOMIC_RELAXED) != h->sweep_seq &&
+	       (!h->sweep_minor ||
+		__atomic_load_n(&b->young, __ATOMIC_RELAXED));
+}
+
+/* sweep.c */
+/* Claim block i if it waits for its sweep. */
+bool wg_sweep_claim(struct weir_heap *h, uint32_t i);
+void wg_sweep_begin(struct weir_heap *h); /* in the pause */
+/* Sweep one claimed small block; its usable granules. */
+unsigned wg_sweep_block(struct weir_heap *h, uint32_t i);
+void wg_sweep_all(struct weir_heap *h);	   /* collector threads */
+void wg_sweep_finish(struct weir_heap *h); /* after all helpers */
+
+/* heap.c */
+/* Whether h is the live heap; in checking builds abort if not. */
+bool wg_heap_ok(const struct weir_heap *h);
+/* The heap lock, with the caller (a mutator or NULL) CRITICAL. */
+void wg_lock(struct weir_heap *h, struct weir_mutator *m);
+void wg_unlock(struct weir_heap *h, struct weir_mutator *m);
+
+/* kind.c */
+int wg_kinds_create(struct weir_heap *h);
+void wg_kinds_fini(struct weir_heap *h);
+
+/* mutator.c, alloc.c */
+void wg_mutator_on_exit(struct wr_thread *t, void *arg);
+void wg_buffers_retire(struct weir_mutator *m, bool in_pause);
+struct weir_mutator *wg_mutator_self(void);
+
+/* cycle.c */
+int wg_collector_start(struct weir_heap *h);
+void wg_collector_stop(struct weir_heap *h);
+bool wg_on_collector_thread(void); /* of the library's marker threads */
+/* Ask for a cycle; does not wait.  Lock-free unless it must wake. */
+void wg_cycle_request(struct weir_heap *h, unsigned requests);
+/* Run or wait for a whole cycle; the caller may be attached. */
+void wg_cycle_wait(struct weir_heap *h, struct weir_mutator *m,
+		   unsigned requests);
+/* Wait until a cycle or sweep under way ends or `ns` have gone by. */
+void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns);
+
+/* pace.c */
+void wg_pace_cycle_begin(struct weir_heap *h);
+void wg_pace_cycle_end(struct weir_heap *h);
+bool wg_pace_wants_full(struct weir_heap *h);
+
+#endif

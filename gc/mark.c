@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The mark loop: take a candidate, find its object, mark and scan it.
+ *
+ * Marking an object is a plain store of its granule byte with the new colour.
+ * Two markers may both find it unmarked and both scan it: they store the same
+ * byte, and scanning twice does no harm.  No other bit of a START changes
+ * while the object lives, so no atomic read-modify-write is needed.
+ */
+#include "gc/mark.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct wg_pool {
+	pthread_mutex_t lock;	/* guards all of it */
+	struct wg_segment *free; /* segments that were put back */
+	char *slab;		/* segments never used: [slab, slab_end) */
+	char *slab_end;
+	const struct wr_sys *sys;
+	size_t left; /* bytes that may still be taken */
+	struct slab {
+		void *p;
+		size_t size;
+	} *slabs; /* all of them, to be released */
+	size_t slab_count;
+};
+
+#define SLAB ((size_t)1 << 20)
+
+struct wg_pool *wg_pool_create(const struct wr_sys *sys, size_t limit)
+{
+	struct wg_pool *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return NULL;
+	pthread_mutex_init(&p->lock, NULL);
+	p->sys = sys;
+	p->left = limit;
+	return p;
+}
+
+void wg_pool_destroy(struct wg_pool *p)
+{
+	if (!p)
+		return;
+	for (size_t i = 0; i < p->slab_count; i++)
+		p->sys->release(p->slabs[i].p, p->slabs[i].size);
+	free(p->slabs);
+	pthread_mutex_destroy(&p->lock);
+	free(p);
+}
+
+void wg_pool_lock(struct wg_pool *p, bool lock)
+{
+	if (lock)
+		pthread_mutex_lock(&p->lock);
+	else
+		pthread_mutex_unlock(&p->lock);
+}
+
+/* The slab list uses addresses of its own: malloc could be held by a stopped
+ * thread. */
+static bool new_slab(struct wg_pool *p)
+{
+	const size_t table = (size_t)1 << 20;
+	void *s;
+
+	if (p->left < SLAB)
+		return false;
+	if (!p->slabs) {
+		p->slabs = p->sys->reserve(table, 4096);
+		if (!p->slabs || p->sys->commit(p->slabs, table, false))
+			return false;
+		p->slabs[0] = (struct slab){ p->slabs, table };
+		p->slab_count = 1;
+	}
+	if (p->slab_count >= table / sizeof(struct slab))
+		return false;
+	s = p->sys->reserve(SLAB, 4096);
+	if (!s)
+		return false;
+	if (p->sys->commit(s, SLAB, false)) {
+		p->sys->release(s, SLAB);
+		return false;
+	}
+	p->slabs[p->slab_count++] = (struct slab){ s, SLAB };
+	p->slab = s;
+	p->slab_end = p->slab + SLAB;
+	p->left -= SLAB;
+	return true;
+}
+
+struct wg_segment *wg_segment_get(struct wg_pool *p)
+{
+	struct wg_segment *s = NULL;
+
+	pthread_mutex_lock(&p->lock);
+	if (p->free) {
+		s = p->free;
+		p->free = s->next;
+	} else if (p->slab != p->slab_end || new_slab(p)) {
+		s = (struct wg_segment *)(void *)p->slab;
+		p->slab += sizeof(*s);
+	}
+	pthread_mutex_unlock(&p->lock);
+	if (s) {
+		s->n = 0;
+		s->next = NULL;
+	}
+	return s;
+}
+
+void wg_segment_put(struct wg_pool *p, struct wg_segment *s)
+{
+	pthread_mutex_lock(&p->lock);
+	s->next = p->free;
+	p->free = s;
+	pthread_mutex_unlock(&p->lock);
+}
+
+struct wg_marker *wg_marker_create(struct weir_heap *h, unsigned index)
+{
+	struct wg_marker *m = aligned_alloc(
+		64, (sizeof(struct wg_marker) + 63) & ~(size_t)63);
+
+	if (!m)
+		return NULL;
+	memset(m, 0, sizeof(*m));
+	m->heap = h;
+	m->index = index;
+	return m;
+}
+
+void wg_marker_destroy(struct wg_marker *m)
+{
+	free(m);
+}
+
+void wg_mark_overflow(struct wg_marker *m, size_t g)
+{
+	uint32_t i = (uint32_t)(g / WG_BLOCK_GRANULES);
+
+	m->overflows++;
+	__atomic_store_n(&m->heap->blocks[i].overflow, 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&m->heap->overflow, true, __ATOMIC_RELAXED);
+}
+
+/* No segment is left: mark the target here and have its block scanned. */
+static void push_overflow(struct wg_marker *m, uintptr_t p)
+{
+	struct weir_heap *h = m->heap;
+	size_t g = wg_resolve(h, p);
+	uint8_t byte;
+
+	if (g == SIZE_MAX)
+		return;
+	byte = wg_meta_load(&h->meta[g]);
+	if ((byte & WEIR_META_COLOUR) == h->colour)
+		return;
+	__atomic_store_n(&h->meta[g],
+			 (uint8_t)((byte & ~WEIR_META_COLOUR) | h->colour),
+			 __ATOMIC_RELAXED);
+	wg_mark_overflow(m, g);
+}
+
+void wg_push_slow(struct wg_marker *m, uintptr_t p)
+{
+	struct wg_segment *s = m->spare;
+
+	m->spare = NULL;
+	if (!s)
+		s = wg_segment_get(m->heap->pool);
+	if (!s) {
+		push_overflow(m, p);
+		return;
+	}
+	if (m->cur) {
+		m->cur->next = m->full;
+		m->full = m->cur;
+	}
+	m->cur = s;
+	s->e[s->n++] = p;
+}
+
+bool wg_list_add(struct wg_marker *m, struct wg_segment **list, uintptr_t p)
+{
+	if (!*list || (*list)->n == WG_SEGMENT_ENTRIES) {
+		struct wg_segment *s = wg_segment_get(m->heap->pool);
+
+		if (!s)
+			return false;
+		s->next = *list;
+		*list = s;
+	}
+	(*list)->e[(*list)->n++] = p;
+	return true;
+}
+
+/* The slow part of wg_resolve: p is not in an object's first granule. */
+static size_t resolve_interior(const struct weir_heap *h, uintptr_t p)
+{
+	uint32_t i = wg_block_of(h, p);
+	const struct wg_block *b = &h->blocks[i];
+	size_t g = wg_granule_of(h, p);
+	size_t start;
+
+	switch (wg_block_state(b)) {
+	case WG_LARGE_TAIL:
+		i = b->head;
+		b = &h->blocks[i];
+		if (wg_block_state(b) != WG_LARGE_HEAD)
+			return SIZE_MAX;
+		/* fall through */
+	case WG_LARGE_HEAD:
+		start = (size_t)i * WG_BLOCK_GRANULES;
+		if (p - wg_block_start(h, i) >= b->size ||
+		    !(wg_meta_load(&h->meta[start]) & WEIR_META_COLOUR))
+			return SIZE_MAX;
+		return start;
+	case WG_FREE:
+	case WG_LARGE_NEW:
+		return SIZE_MAX;
+	default:
+		break;
+	}
+	start = wg_meta_prev(h->meta, g, (size_t)i * WG_BLOCK_GRANULES);
+	if (start == SIZE_MAX || wg_meta_end(h->meta, start) < g)
+		return SIZE_MAX;
+	return start;
+}
+
+size_t wg_resolve(const struct weir_heap *h, uintptr_t p)
+{
+	size_t g = wg_granule_of(h, p);
+
+	if (!wg_in_heap(h, p))
+		return SIZE_MAX;
+	if (wg_meta_load(&h->meta[g]) & WEIR_META_COLOUR)
+		return g;
+	return resolve_interior(h, p);
+}
+
+static void process(struct wg_marker *m, uintptr_t p)
+{
+	struct weir_heap *h = m->heap;
+	size_t g = wg_granule_of(h, p);
+	uint8_t byte = wg_meta_load(&h->meta[g]);
+
+	if (wr_unlikely(!(byte & WEIR_META_COLOUR))) {
+		g = resolve_interior(h, p);
+		if (g == SIZE_MAX)
+			return;
+		byte = wg_meta_load(&h->meta[g]);
+	}
+	if ((byte & WEIR_META_COLOUR) == h->colour)
+		return;
+	__atomic_store_n(&h->meta[g],
+			 (uint8_t)((byte & ~WEIR_META_COLOUR) | h->colour),
+			 __ATOMIC_RELAXED);
+	wg_scan_object(m, g, byte);
+}
+
+/* Give half of the work away when somebody is idle. */
+static void share(struct wg_marker *m)
+{
+	struct wg_segment *s;
+
+	m->since_share = 0;
+	if (m->full) {
+		s = m->full;
+		m->full = s->next;
+	} else if (m->cur && m->cur->n >= 8) {
+		uint64_t half = m->cur->n / 2;
+
+		s = wg_segment_get(m->heap->pool);
+		if (!s)
+			return;
+		/* The older half: it is likelier to lead to much work. */
+		memcpy(s->e, m->cur->e, half * sizeof(s->e[0]));
+		s->n = half;
+		memmove(m->cur->e, m->cur->e + half,
+			(m->cur->n - half) * sizeof(s->e[0]));
+		m->cur->n -= half;
+	} else {
+		return;
+	}
+	if (!wg_deque_push(&m->deque, s)) {
+		s->next = m->full;
+		m->full = s;
+		return;
+	}
+	wg_team_announce(m->heap);
+}
+
+/* Replace the empty working segment by a full one. */
+static bool next_segment(struct wg_marker *m)
+{
+	struct wg_segment *s = m->full;
+
+	if (s)
+		m->full = s->next;
+	else
+		s = wg_deque_pop(&m->deque);
+	if (!s)
+		return false;
+	if (m->cur) {
+		if (m->spare)
+			wg_segment_put(m->heap->pool, m->cur);
+		else
+			m->spare = m->cur;
+		m->spare->n = 0;
+	}
+	s->next = NULL;
+	m->cur = s;
+	return true;
+}
+
+static bool drain_ring(struct wg_marker *m)
+{
+	bool any = false;
+
+	for (unsigned k = 0; k < WG_RING; k++) {
+		uintptr_t p = m->ring[m->ring_at];
+
+		m->ring[m->ring_at] = 0;
+		m->ring_at = (m->ring_at + 1) % WG_RING;
+		if (p) {
+			process(m, p);
+			any = true;
+		}
+	}
+	return any;
+}
+
+/* Work off the marker's own stack. */
+static void drain(struct wg_marker *m)
+{
+	struct weir_heap *h = m->heap;
+
+	for (;;) {
+		struct wg_segment *s = m->cur;
+		uintptr_t p, q;
+
+		if (wr_unlikely(!s || !s->n)) {
+			if (next_segment(m))
+				continue;
+			if (drain_ring(m))
+				continue;
+			if (!m->slices)
+				return;
+			wg_scan_slice(m);
+			continue;
+		}
+		p = s->e[--s->n];
+		__builtin_prefetch(&h->meta[wg_granule_of(h, p)], 1);
+		__builtin_prefetch((const void *)p, 0);
+		q = m->ring[m->ring_at];
+		m->ring[m->ring_at] = p;
+		m->ring_at = (m->ring_at + 1) % WG_RING;
+		if (q)
+			process(m, q);
+		if (wr_unlikely(++m->since_share >= 128)) {
+			m->since_share = 0;
+			if (wg_team_hungry(h))
+				share(m);
+			wg_team_checkpoint(h);
+		}
+	}
+}
+
+void wg_mark_loop(struct wg_marker *m)
+{
+	do {
+		drain(m);
+	} while (wg_team_idle(m));
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Roots: stacks, registers, registered ranges and callbacks.
+ *
+ *   wg_roots_concurrent   the collector, beside the program
+ *   wg_roots_paused       the collector, with the world stopped
+ */
+#include "gc/mark.h"
+
+static void scan_thread(struct wg_marker *m, struct wr_thread *t)
+{
+	wg_scan_roots(m, t->stack_sp, t->stack_base);
+	for (unsigned i = 0; i < sizeof(t->more) / sizeof(t->more[0]); i++)
+		wg_scan_roots(m, t->more[i].start, t->more[i].end);
+}
+
+static struct weir_mutator *mutator_of(struct wr_thread *t)
+{
+	return (struct weir_mutator *)((char *)t -
+				       offsetof(struct weir_mutator, thread));
+}
+
+/* A handshake: from here on the thread's new objects are black. */
+static void thread_held(struct wr_thread *t, void *arg)
+{
+	struct wg_marker *m = arg;
+	struct weir_mutator *mutator = mutator_of(t);
+
+	mutator->b.newborn = m->heap->newborn;
+	scan_thread(m, t);
+}
+
+static void held_for(uint64_t ns, void *arg)
+{
+	struct wg_marker *m = arg;
+
+	wr_histogram_add(&m->heap->stats.handshake, ns);
+}
+
+static void root_range(void *arg, uintptr_t start, uintptr_t end)
+{
+	wg_scan_roots(arg, start, end);
+}
+
+static void root_call(void *arg, void (*fn)(void), void *fn_arg)
+{
+	((weir_root_fn *)fn)((struct weir_visitor *)arg, fn_arg);
+}
+
+void wg_roots_concurrent(struct weir_heap *h, struct wg_marker *m, bool first)
+{
+	if (first)
+		wr_threads_hold_each(h->threads, thread_held, m, held_for);
+	wr_roots_scan(h->roots, false, root_range, root_call, m);
+}
+
+static void thread_stopped(struct wr_thread *t, void *arg)
+{
+	struct wg_marker *m = arg;
+	struct weir_mutator *mutator = mutator_of(t);
+
+	scan_thread(m, t);
+	/* Until the sweep has been through, a block with a buffer could not
+	 * be told from one without; and the colour changes. */
+	wg_buffers_retire(mutator, true);
+	mutator->b.newborn = WG_YOUNG;
+}
+
+void wg_roots_paused(struct weir_heap *h, struct wg_marker *m)
+{
+	wr_threads_for_each(h->threads, thread_stopped, m);
+	wr_roots_scan(h->roots, true, root_range, root_call, m);
+}
