@@ -220,8 +220,11 @@ uint32_t wg_block_take(struct weir_heap *h, unsigned space, bool *full)
 	if (__atomic_load_n(&h->used, __ATOMIC_RELAXED) + WG_BLOCK > h->hard)
 		goto none;
 	i = find_free(s, s->hint);
-	if (i >= s->committed && !grow(h, s, i + 1))
-		goto none;
+	if (i >= s->committed) {
+		if (!grow(h, s, s->committed + 1))
+			goto none;
+		i = find_free(s, s->hint);
+	}
 	map_clear(s, i);
 	s->hint = i + 1;
 	if (s->high < i + 1)

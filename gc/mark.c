@@ -44,9 +44,12 @@ void wg_pool_destroy(struct wg_pool *p)
 {
 	if (!p)
 		return;
-	for (size_t i = 0; i < p->slab_count; i++)
-		p->sys->release(p->slabs[i].p, p->slabs[i].size);
-	free(p->slabs);
+	/* The first entry is the table itself. */
+	while (p->slab_count) {
+		struct slab s = p->slabs[--p->slab_count];
+
+		p->sys->release(s.p, s.size);
+	}
 	pthread_mutex_destroy(&p->lock);
 	free(p);
 }

@@ -215,16 +215,17 @@ static void queued(void *arg, uintptr_t p)
 void wg_verify(struct weir_heap *h, bool full)
 {
 	struct verifier v = { .h = h };
+	const size_t probe = (sizeof(*v.probe) + 4095) & ~(size_t)4095;
 
 	(void)full;
 	v.seen_bytes = ((h->extent >> WEIR_GRANULE_SHIFT) / 8 + 4095) &
 		       ~(size_t)4095;
 	v.seen = h->sys->reserve(v.seen_bytes, 4096);
 	/* Not malloc: a stopped thread may hold its lock. */
-	v.probe = h->sys->reserve(sizeof(*v.probe), 4096);
+	v.probe = h->sys->reserve(probe, 4096);
 	wr_require(v.seen && v.probe &&
 			   !h->sys->commit(v.seen, v.seen_bytes, false) &&
-			   !h->sys->commit(v.probe, sizeof(*v.probe), false),
+			   !h->sys->commit(v.probe, probe, false),
 		   "verify: no memory for a bitmap of %zu bytes; lower heap-max",
 		   v.seen_bytes);
 	v.probe->heap = h;
@@ -241,5 +242,5 @@ void wg_verify(struct weir_heap *h, bool full)
 		wg_segment_put(h->pool, v.probe->cur);
 	if (v.probe->spare)
 		wg_segment_put(h->pool, v.probe->spare);
-	h->sys->release(v.probe, sizeof(*v.probe));
+	h->sys->release(v.probe, probe);
 }
