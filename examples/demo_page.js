@@ -4,6 +4,9 @@
 // of the table), `machine`, `info` and `remarks`.  No library, no network.
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
+for (const s of data.summary)
+	for (const k of ["weir", "libgc"])
+		s[k] = s[k].replace(/ us$/, " µs");
 const peers = ["weir", "libgc"];
 const byPeer = Object.fromEntries(
 	peers.map(p => [p, data.runs.filter(r => r.peer === p)]));

@@ -121,8 +121,8 @@ const char *heap_configuration(void)
 {
 	static char text[64];
 
-	snprintf(text, sizeof(text), "stop-the-world, %d helper marker threads",
-		 GC_get_parallel());
+	snprintf(text, sizeof(text), "stop-the-world, markers: %d",
+		 GC_get_parallel() + 1);
 	return text;
 }
 

@@ -213,42 +213,54 @@ static int fail(const char *what, int err)
 	return 1;
 }
 
+/* Run on the text that was read. */
+static int work(const struct settings *s, const struct corpus *corpus,
+		struct run_result *result)
+{
+	struct report report = {&s->run, corpus, result};
+	int err;
+
+	heap_open();
+	heap_attach();
+	index_open(corpus, s->copies);
+	err = run(&s->run, result);
+	if (!err && !s->quiet)
+		report_text(&report, stderr);
+	if (!err && s->json)
+		report_json(&report, stdout);
+	run_free(result);
+	index_close();
+	heap_detach();
+	heap_close();
+	if (err)
+		return fail("drawing queries from so little text", err);
+	if (fflush(stdout) || ferror(stdout))
+		return fail("standard output", -errno);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct settings s;
 	struct corpus corpus;
-	struct run_result *result = malloc(sizeof(*result));
-	struct report report = {&s.run, &corpus, result};
+	struct run_result *result;
 	int err;
 
 	memset(&s, 0, sizeof(s));
 	parse(argc, argv, &s);
-	if (!result)
-		return fail("results", -ENOMEM);
 	choose_sizes(&s);
 	err = corpus_read(&corpus, s.path, s.paths, s.text);
+	if (err == -ENODATA) {
+		fprintf(stderr,
+			"word-index: there is no text below the paths\n");
+		return 1;
+	}
 	if (err)
-		return fail(err == -ENODATA ? "no text below the given paths"
-					    : "reading the text",
-			    err);
+		return fail("reading the text", err);
 	choose_copies(&s, &corpus);
-	heap_open();
-	heap_attach();
-	index_open(&corpus, s.copies);
-	err = run(&s.run, result);
-	if (err)
-		return fail("drawing queries: too little text", err);
-	if (!s.quiet)
-		report_text(&report, stderr);
-	if (s.json)
-		report_json(&report, stdout);
-	run_free(result);
+	result = malloc(sizeof(*result));
+	err = result ? work(&s, &corpus, result) : fail("results", -ENOMEM);
 	free(result);
-	index_close();
-	heap_detach();
-	heap_close();
 	corpus_free(&corpus);
-	if (fflush(stdout) || ferror(stdout))
-		return fail("standard output", -errno);
-	return 0;
+	return err;
 }
