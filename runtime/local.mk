@@ -16,6 +16,8 @@ WEIR_SOURCES += \
 	runtime/histogram.c \
 	runtime/histogram.h \
 	runtime/kernel_abi.h \
+	runtime/lock.c \
+	runtime/lock.h \
 	runtime/options.c \
 	runtime/options.def \
 	runtime/options.h \
@@ -23,6 +25,10 @@ WEIR_SOURCES += \
 	runtime/sys.h \
 	runtime/sys_linux.c \
 	runtime/thread.h \
+	runtime/thread_block.c \
+	runtime/thread_private.h \
+	runtime/thread_registry.c \
+	runtime/thread_stop.c \
 	runtime/trace.c \
 	runtime/trace.h \
 	runtime/uffd.c \

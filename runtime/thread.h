@@ -17,10 +17,21 @@
  *
  *   who may call                        from
  *   attach, detach, poll, block_*       the thread itself, not in a stop
- *   stop_world/resume_world, hold_one   any thread that is not attached, or an
+ *   stop_world/resume_world, hold_each  any thread that is not attached, or an
  *                                       attached one in a blocking region
- *   for_each                            between stop_world and resume_world,
- *                                       or within hold_each's callback
+ *   for_each                            between stop_world and resume_world
+ *   count                               any thread at any time
+ *   fork_*                              the thread that calls fork()
+ *
+ * What a held thread may have in its hands: any lock, the C library's too.
+ * Between stop and resume, and in hold_each's fn, take no lock that a running
+ * thread takes, and do not allocate with malloc().
+ *
+ * Limits: a thread must leave through return, pthread_exit() or cancellation,
+ * not by the bare exit system call; it must not block the suspend signal; a
+ * thread runs on its own stack or on its alternate signal stack.  Other
+ * stacks (coroutines) are the owner's to register as roots: of the running
+ * one only what the signal put on it is found (see thread_stop.c).
  */
 #ifndef WEIR_RUNTIME_THREAD_H
 #define WEIR_RUNTIME_THREAD_H
@@ -43,22 +54,32 @@ struct wr_gate {
 	uint32_t *pending;
 };
 
+struct wr_span {
+	uintptr_t start; /* first byte */
+	uintptr_t end;   /* after the last byte */
+};
+
 /* Embedded in the owner's per-thread object, which the owner allocates and
  * frees (after detach returned, or in the exit callback). */
 struct wr_thread {
-	struct wr_gate gate;	   /* set by the owner before attach */
-	struct wr_threads *owner;  /* registry, set by attach */
+	struct wr_gate gate;            /* set by the owner before attach */
+	struct wr_threads *owner;       /* registry, set by attach */
 	struct wr_thread_private *priv; /* the registry's own state */
-	uintptr_t stack_base;	   /* highest address of the stack */
-	uintptr_t stack_sp;	   /* lowest live address; valid when held */
+	uintptr_t stack_base;           /* highest address of the stack */
+	uintptr_t stack_sp; /* lowest live address; valid when held */
+	/* What is live beside [stack_sp, stack_base), valid when held: the
+	 * registers of a blocked thread; its part of an alternate signal
+	 * stack.  Every scan of the stack must scan these; start == end if
+	 * there is none. */
+	struct wr_span more[2];
 };
 
 struct wr_threads_config {
 	enum wr_stop_mode mode;
 	int suspend_signal; /* 0: the default (SIGPWR) */
-	int resume_signal;  /* 0: the default (SIGXCPU) */
-	/* A thread exits while attached: runs on it, detached by the registry
-	 * right after.  May be NULL. */
+	/* A thread exits while attached: runs on it while it is attached and
+	 * running.  It may call wr_thread_detach() and then free the thread;
+	 * if it does not, the registry detaches right after.  May be NULL. */
 	void (*on_exit)(struct wr_thread *thread, void *arg);
 	void *arg;
 };
@@ -87,18 +108,25 @@ void wr_thread_poll(struct wr_thread *t);
 bool wr_thread_block_enter(struct wr_thread *t);
 void wr_thread_block_leave(struct wr_thread *t);
 
+/* Take a lock that a stopper may hold over a stop: if it is not free, wait
+ * for it in a blocking region. */
+struct wr_mutex;
+void wr_thread_lock(struct wr_thread *t, struct wr_mutex *m);
+
 /* Stop every attached thread but the caller (if attached it is BLOCKED). */
 void wr_threads_stop_world(struct wr_threads *r, struct wr_stop_times *times);
 void wr_threads_resume_world(struct wr_threads *r);
 
 /* With the world stopped: call fn for each attached thread.  t->stack_sp and
- * t->stack_base bound its live stack; all its registers were saved in it. */
+ * t->stack_base bound its live stack, t->more[] is the rest; all its registers
+ * were saved in these. */
 typedef void wr_thread_fn(struct wr_thread *t, void *arg);
 void wr_threads_for_each(struct wr_threads *r, wr_thread_fn *fn, void *arg);
 
 /* One after the other: hold a thread, call fn for it, let it go.  Threads
  * that attach meanwhile may be missed, threads that detach may be skipped.
- * held_ns, if not NULL, is called with the time each was held. */
+ * held, if not NULL, is called for each thread that was running, with the
+ * time from the request to its release. */
 void wr_threads_hold_each(struct wr_threads *r, wr_thread_fn *fn, void *arg,
 			  void (*held)(uint64_t ns, void *arg));
 

@@ -19,12 +19,17 @@ WEIR_UNIT_TESTS += \
 	tests/test_histogram \
 	tests/test_json \
 	tests/test_options \
-	tests/test_sys
+	tests/test_sys \
+	tests/test_thread
 
 tests_test_events_SOURCES = tests/test_events.c tests/json.c tests/json.h
 tests_test_json_SOURCES = tests/test_json.c tests/json.c tests/json.h
 
-WEIR_SCRIPT_TESTS +=
+WEIR_SCRIPT_TESTS += \
+	tests/docs.sh \
+	tests/install.sh \
+	tests/sanitizers.sh \
+	tests/symbols.sh
 
 WEIR_TEST_TOOLS = tests/run_unit.sh tests/summary.sh tests/tap.sh
 

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Mutexes with ranks.
+ *
+ * A thread takes locks in rising rank only: while it holds a lock of rank r it
+ * may wait for locks of a rank above r and for no other, so no cycle of
+ * waiting threads can form.  Checking builds keep a witness for each thread,
+ * the list of what it holds, and abort with the names of both locks when the
+ * order is broken.  wr_mutex_trylock() never waits and may break the order.
+ *
+ *   init, destroy    one thread, before and after all others
+ *   lock, trylock    any thread but in a signal handler
+ *   unlock, wait     the thread that holds the lock
+ *
+ * After fork() the child's only thread holds what it held; it unlocks.
+ *
+ * A stopper may hold a lock over a stop.  Under WR_STOP_SAFEPOINTS a mutator
+ * that waits for such a lock must be in a blocking region, or the stop never
+ * completes (wr_thread_lock() in runtime/thread.h does that).
+ */
+#ifndef WEIR_RUNTIME_LOCK_H
+#define WEIR_RUNTIME_LOCK_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <time.h>
+
+/* Every rank, X(name, what it guards), the one taken first on top.
+ *
+ * roots is above stop because a pause takes the roots' lock before it stops
+ * the world; registry is below stop because a stopper walks the registry. */
+#define WR_LOCK_RANKS(X)                                \
+	X(fork, "one fork at a time")                   \
+	X(heap, "blocks, spaces and the cycle's state") \
+	X(roots, "registered ranges and callbacks")     \
+	X(stop, "who may hold threads")                 \
+	X(registry, "the list of threads")              \
+	X(barrier, "page protection")                   \
+	X(kinds, "the table of kinds")                  \
+	X(finalizers, "finalizers and weak references") \
+	X(events, "log and trace")
+
+enum wr_rank {
+#define WR_RANK(name, what) WR_RANK_##name,
+	WR_LOCK_RANKS(WR_RANK)
+#undef WR_RANK
+		WR_RANKS
+};
+
+struct wr_mutex {
+	pthread_mutex_t mutex; /* the lock itself */
+	enum wr_rank rank;     /* its place in the order, and its name */
+};
+
+void wr_mutex_init(struct wr_mutex *m, enum wr_rank rank);
+void wr_mutex_destroy(struct wr_mutex *m);
+void wr_mutex_lock(struct wr_mutex *m);
+bool wr_mutex_trylock(struct wr_mutex *m); /* whether it was free */
+void wr_mutex_unlock(struct wr_mutex *m);
+
+/* pthread_cond_wait() and pthread_cond_timedwait() with `m`, the last lock
+ * that the thread took.  timedwait: 0 or -ETIMEDOUT. */
+void wr_mutex_wait(struct wr_mutex *m, pthread_cond_t *cond);
+int wr_mutex_timedwait(struct wr_mutex *m, pthread_cond_t *cond,
+		       const struct timespec *deadline);
+
+/* Checking builds: abort unless the calling thread holds `m`. */
+void wr_mutex_assert_held(const struct wr_mutex *m);
+
+const char *wr_rank_name(enum wr_rank rank);
+
+#endif

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Inside the thread registry: the state word and who may change it.
+ *
+ * Each attached thread has a word = state | REQ.  REQ says that a stopper
+ * wants the thread held, or holds it.
+ *
+ *   transition                      by           allowed if
+ *   set REQ                         stopper      stop and registry locks held
+ *   clear REQ                       stopper      it set it
+ *   RUNNING -> HELD                 the thread   REQ set
+ *   RUNNING -> BLOCKED              the thread   always
+ *   HELD, BLOCKED -> RUNNING        the thread   REQ clear
+ *   RUNNING -> DEAD                 stopper      REQ set, no such thread
+ *   unlink (detach)                 the thread   BLOCKED, REQ clear, registry
+ *                                                lock held
+ *
+ * What follows from it:
+ *
+ *  - Only the registry's lock allows to set REQ, so a thread that holds that
+ *    lock cannot be asked to stop, and REQ does not appear while it is held.
+ *  - REQ pins: a thread with REQ set stays attached, its wr_thread and its
+ *    private part stay valid, until REQ is cleared.
+ *  - A stopper that sets REQ and finds RUNNING is owed exactly one
+ *    acknowledgement: the thread's next transition gives it.  One that finds
+ *    HELD or BLOCKED is owed none, the thread is held already.  HELD without
+ *    REQ is a thread that was released and did not run yet.
+ *
+ * Waiting has two futex words.  `owed` counts acknowledgements down; the one
+ * that makes it 0 wakes the stopper.  `epoch` is raised after REQ was cleared;
+ * a thread reads epoch, then its word, then waits for epoch to change, so it
+ * cannot miss the release.
+ */
+#ifndef WEIR_RUNTIME_THREAD_PRIVATE_H
+#define WEIR_RUNTIME_THREAD_PRIVATE_H
+
+#include <signal.h>
+#include <sys/types.h>
+
+#include <urcu/list.h>
+
+#include "runtime/lock.h"
+#include "runtime/thread.h"
+
+enum wr_thread_state {
+	WR_RUNNING = 0,
+	WR_BLOCKED = 1,
+	WR_HELD = 2,
+	WR_DEAD = 3, /* went without detaching; the stopper unlinks it */
+	WR_REQ = 4,  /* flag, see above */
+};
+
+/* Added to `owed` while requests go out, so that it cannot reach 0. */
+#define WR_OWED_BIAS (1u << 30)
+
+/* Words of the frame of block_enter that are kept: it has all registers that
+ * functions must preserve, and little else. */
+#define WR_FRAME_WORDS 64
+
+/* Where a thread stands. */
+struct wr_place {
+	uintptr_t sp;      /* lowest live address */
+	uintptr_t alt_end; /* not 0: sp is on another stack, live up to here */
+};
+
+struct wr_thread_private {
+	struct cds_list_head link; /* registry's list, under its lock */
+	struct wr_threads *owner;  /* the registry */
+	struct wr_thread *thread;  /* the owner's part; valid while linked */
+	uint32_t word;             /* atomic: state | REQ, see above */
+	pid_t tid;                 /* where signals go */
+	uintptr_t stack_low;       /* lowest address; 0: grows (main) */
+	struct wr_place held;      /* written before HELD is */
+	struct wr_place blocked;   /* written before BLOCKED is */
+	unsigned frame_words;      /* of frame[], in use */
+	unsigned exit_rounds;      /* calls of the exit destructor so far */
+	bool unblocked_signal;     /* attach unblocked the suspend signal */
+	uintptr_t frame[WR_FRAME_WORDS]; /* registers of a BLOCKED thread */
+};
+
+struct wr_threads {
+	struct wr_threads_config config; /* as given, signal filled in */
+	struct sigaction old_action;     /* to put back */
+	pthread_key_t exit_key;          /* its destructor sees exits */
+	pid_t pid;                       /* for tgkill */
+	bool spin;                       /* more than one processor */
+
+	struct wr_mutex stop;      /* held from stop to resume */
+	struct wr_mutex registry;  /* guards list; held over stops of all */
+	struct cds_list_head list; /* newest first */
+	size_t count;              /* atomic: threads in list */
+	struct cds_list_head dead; /* DEAD threads, freed after the stop */
+
+	/* Apart from each other: threads hit them at the same time. */
+	uint32_t owed __attribute__((aligned(64)));  /* atomic futex */
+	uint32_t epoch __attribute__((aligned(64))); /* atomic futex */
+};
+
+/* The entry after `link`, NULL at the end; registry lock held. */
+static inline struct wr_thread_private *
+wr_thread_next(struct wr_threads *r, struct cds_list_head *link)
+{
+	if (link->next == &r->list)
+		return NULL;
+	return cds_list_entry(link->next, struct wr_thread_private, link);
+}
+
+/* The calling thread's entry, NULL if it is not attached.  initial-exec: the
+ * signal handler must not allocate the variable. */
+extern __thread struct wr_thread_private *wr_thread_self
+	__attribute__((tls_model("initial-exec")));
+
+/* thread_block.c: the thread's own transitions. */
+void wr_thread_hold(struct wr_thread_private *p);
+void wr_thread_await_release(struct wr_thread_private *p, uint32_t state);
+bool wr_thread_on_own_stack(const struct wr_thread_private *p, uintptr_t sp);
+int wr_futex_wait(uint32_t *word, uint32_t value,
+		  const struct timespec *timeout);
+void wr_futex_wake(uint32_t *word, int count);
+
+/* thread_stop.c: the suspend signal's handler. */
+void wr_thread_on_suspend(int sig, siginfo_t *info, void *context);
+
+/* thread_registry.c: take out an entry; registry lock held. */
+void wr_thread_unlink(struct wr_threads *r, struct wr_thread_private *p);
+
+#endif

@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Stopping threads: requests, the suspend handler, resume.
+ *
+ *   on_suspend                     a thread that got the suspend signal
+ *   stop_world .. resume_world     one stopper; it holds the stop and the
+ *                                  registry lock in between
+ *   hold_each                      one stopper; it holds the stop lock, and
+ *                                  the registry lock only to step
+ *
+ * A signal is only a hint to look at the state word: one that comes late,
+ * twice, or to a thread that is not attached finds no REQ and does nothing.
+ * There is no resume signal.  A held thread waits on a futex inside the
+ * handler: futex() is a bare system call, safe in a handler, and the wait's
+ * compare-and-sleep closes the window that sigsuspend() closes otherwise; one
+ * wake then releases every thread.
+ *
+ * The handler runs on the stack that the thread was running on (no
+ * SA_ONSTACK), so the kernel's signal frame, which has all registers, lies
+ * above the recorded stack pointer.  If that stack is not the thread's own,
+ * where it was interrupted on its own is not known: all of its own stack is
+ * live, and of the other
+ *
+ *   an alternate signal stack        from the stack pointer to its end
+ *   any other (a coroutine's, or     from the stack pointer to where the
+ *   an alternate one that is set     interrupted code's was: the signal
+ *   with SS_AUTODISARM)              frame, thus the registers
+ *
+ * A suspended stack of the last kind is the owner's to register as roots.
+ *
+ * System calls: the signal interrupts one that blocks.  Those that SA_RESTART
+ * covers go on; the others (poll, nanosleep, epoll_wait, semop, ..., see
+ * signal(7)) return EINTR, as with any signal.  Blocking regions avoid it: a
+ * BLOCKED thread gets no signal.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <limits.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "runtime/check.h"
+#include "runtime/thread_private.h"
+
+/* Reads of owed before the stopper sleeps: about 3 us, the time that a
+ * running thread needs to get the signal and answer. */
+#define SPINS 128
+/* A stop that takes longer is reported, once. */
+#define STUCK_SECONDS 10
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static inline void relax(void)
+{
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
+/* Stack pointer of the interrupted code. */
+static uintptr_t context_sp(const ucontext_t *uc)
+{
+#if defined(__x86_64__)
+	return (uintptr_t)uc->uc_mcontext.gregs[REG_RSP];
+#elif defined(__aarch64__)
+	return (uintptr_t)uc->uc_mcontext.sp;
+#else
+#error "stack pointer of a signal context: not known for this machine"
+#endif
+}
+
+/* The handler: be held here, or have the thread poll when its critical
+ * section is over. */
+static __attribute__((noinline)) void
+hold_in_handler(struct wr_thread_private *p, const ucontext_t *uc)
+{
+	uintptr_t sp = (uintptr_t)__builtin_frame_address(0);
+	uintptr_t alt = (uintptr_t)uc->uc_stack.ss_sp;
+	struct wr_gate *gate = &p->thread->gate;
+
+	if (__atomic_load_n(&p->word, __ATOMIC_ACQUIRE) !=
+	    (WR_RUNNING | WR_REQ))
+		return;
+	/* Relaxed: the same thread writes both; see weir/alloc.h for the
+	 * compiler barriers on the other side. */
+	if (__atomic_load_n(gate->critical, __ATOMIC_RELAXED)) {
+		__atomic_store_n(gate->pending, 1, __ATOMIC_RELAXED);
+		return;
+	}
+	p->held.sp = sp;
+	/* The alternate stack first: it may be an array on the own stack. */
+	if (!(uc->uc_stack.ss_flags & SS_DISABLE) && sp >= alt &&
+	    sp < alt + uc->uc_stack.ss_size)
+		p->held.alt_end = alt + uc->uc_stack.ss_size;
+	else
+		p->held.alt_end =
+			wr_thread_on_own_stack(p, sp) ? 0 : context_sp(uc);
+	wr_thread_hold(p);
+}
+
+void wr_thread_on_suspend(int sig, siginfo_t *info, void *context)
+{
+	struct wr_thread_private *p = wr_thread_self;
+	int saved = errno;
+
+	(void)sig;
+	(void)info;
+	if (p)
+		hold_in_handler(p, context);
+	errno = saved;
+}
+
+/* ---- The stopper's side ------------------------------------------------- */
+
+/* Make a RUNNING thread look at its word.  False: there is no such thread. */
+static bool kick(struct wr_threads *r, struct wr_thread_private *p)
+{
+	if (r->config.mode == WR_STOP_SAFEPOINTS) {
+		/* Release: partner of the exchange in wr_thread_poll(). */
+		__atomic_store_n(p->thread->gate.pending, 1, __ATOMIC_RELEASE);
+		return true;
+	}
+	while (syscall(SYS_tgkill, r->pid, p->tid, r->config.suspend_signal) <
+	       0) {
+		if (errno == ESRCH)
+			return false;
+		/* EAGAIN: a real-time signal and the queue is full. */
+		wr_require(errno == EAGAIN, "cannot signal thread %d: %s",
+			   (int)p->tid, strerror(errno));
+		sched_yield();
+	}
+	return true;
+}
+
+/* Set REQ; whether the thread owes an acknowledgement. */
+static bool request(struct wr_threads *r, struct wr_thread_private *p)
+{
+	/* Acquire: partner of the release in enter_below() and hold(). */
+	uint32_t word = __atomic_fetch_or(&p->word, WR_REQ, __ATOMIC_ACQ_REL);
+
+	wr_assert(!(word & WR_REQ));
+	if (word != WR_RUNNING)
+		return false;
+	if (kick(r, p))
+		return true;
+	/* It ended by the bare exit system call; nobody else touches it. */
+	__atomic_store_n(&p->word, WR_DEAD | WR_REQ, __ATOMIC_RELAXED);
+	return false;
+}
+
+/* Clear REQ.  Release: what the stopper wrote is seen by the thread when it
+ * runs on (the acquire in wr_thread_await_release()). */
+static void release(struct wr_threads *r, struct wr_thread_private *p)
+{
+	uint32_t word = __atomic_fetch_and(&p->word, ~(uint32_t)WR_REQ,
+					   __ATOMIC_RELEASE);
+
+	if (wr_unlikely(word == (WR_DEAD | WR_REQ))) {
+		wr_thread_unlink(r, p);
+		cds_list_add(&p->link, &r->dead);
+	}
+}
+
+/* Let go of the locks, then of what release() found dead. */
+static void end_stop(struct wr_threads *r)
+{
+	struct wr_thread_private *p;
+	struct cds_list_head dead;
+
+	CDS_INIT_LIST_HEAD(&dead);
+	cds_list_splice(&r->dead, &dead);
+	CDS_INIT_LIST_HEAD(&r->dead);
+	wr_mutex_unlock(&r->registry);
+	wr_mutex_unlock(&r->stop);
+	while (!cds_list_empty(&dead)) {
+		p = cds_list_entry(dead.next, struct wr_thread_private, link);
+		cds_list_del(&p->link);
+		free(p);
+	}
+}
+
+/* After release() of some threads: let them go. */
+static void wake_released(struct wr_threads *r)
+{
+	__atomic_add_fetch(&r->epoch, 1, __ATOMIC_RELEASE);
+	wr_futex_wake(&r->epoch, INT_MAX);
+}
+
+static void report_stuck(struct wr_threads *r, struct wr_thread_private *only)
+{
+	struct wr_thread_private *p;
+	char text[160];
+	int n;
+
+	for (p = wr_thread_next(r, &r->list); p;
+	     p = wr_thread_next(r, &p->link)) {
+		if ((only && p != only) ||
+		    __atomic_load_n(&p->word, __ATOMIC_RELAXED) !=
+			    (WR_RUNNING | WR_REQ))
+			continue;
+		n = snprintf(
+			text, sizeof(text),
+			"weir: thread %d did not stop within %d s: %s\n",
+			(int)p->tid, STUCK_SECONDS,
+			r->config.mode == WR_STOP_SIGNALS
+				? "it blocks the suspend signal, another "
+				  "handler took it, or it is critical"
+				: "it reached no safepoint; blocking calls "
+				  "need a blocking region");
+		if (write(STDERR_FILENO, text, (size_t)n) < 0)
+			return;
+	}
+}
+
+/* Wait until `requested` threads acknowledged.  `only`: the thread that it is
+ * about, NULL for all (registry lock held). */
+static void await_held(struct wr_threads *r, uint32_t requested,
+		       struct wr_thread_private *only)
+{
+	const struct timespec patience = {.tv_sec = STUCK_SECONDS};
+	bool reported = false;
+	uint32_t owed;
+
+	owed = __atomic_sub_fetch(&r->owed, WR_OWED_BIAS - requested,
+				  __ATOMIC_ACQ_REL);
+	for (int i = 0; owed && r->spin && i < SPINS; i++) {
+		relax();
+		owed = __atomic_load_n(&r->owed, __ATOMIC_ACQUIRE);
+	}
+	while (owed) {
+		if (wr_futex_wait(&r->owed, owed,
+				  reported ? NULL : &patience) == -ETIMEDOUT) {
+			if (only)
+				wr_mutex_lock(&r->registry);
+			report_stuck(r, only);
+			if (only)
+				wr_mutex_unlock(&r->registry);
+			reported = true;
+		}
+		owed = __atomic_load_n(&r->owed, __ATOMIC_ACQUIRE);
+	}
+}
+
+/* Lowest address of the mapping that ends at or above `base`, whose top page
+ * is mapped.  msync(MS_ASYNC) does nothing but to fail with ENOMEM if a part
+ * of the range is not mapped; the kernel keeps a gap below a growing stack. */
+static uintptr_t lowest_mapped(uintptr_t base)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t low = base - page;
+	uintptr_t step = page;
+
+	while (msync((void *)(low - step), step, MS_ASYNC) == 0) {
+		low -= step;
+		step *= 2;
+	}
+	for (; step >= page; step /= 2)
+		if (msync((void *)(low - step), step, MS_ASYNC) == 0)
+			low -= step;
+	return low;
+}
+
+/* Fill in what is live on a thread that is held.  No other thread writes
+ * these fields, so that the handler cannot disturb a block_enter. */
+static void show_live(struct wr_thread_private *p)
+{
+	struct wr_thread *t = p->thread;
+	uint32_t state = __atomic_load_n(&p->word, __ATOMIC_ACQUIRE) & ~WR_REQ;
+	const struct wr_place *at =
+		state == WR_BLOCKED ? &p->blocked : &p->held;
+
+	wr_assert(state == WR_BLOCKED || state == WR_HELD);
+	t->more[0].start = (uintptr_t)p->frame;
+	t->more[0].end = (uintptr_t)p->frame;
+	if (state == WR_BLOCKED)
+		t->more[0].end += p->frame_words * sizeof(p->frame[0]);
+	t->stack_sp = at->sp;
+	t->more[1].start = t->more[1].end = at->sp;
+	if (wr_unlikely(at->alt_end)) {
+		t->more[1].end = at->alt_end;
+		t->stack_sp = p->stack_low ? p->stack_low
+					   : lowest_mapped(t->stack_base);
+	}
+}
+
+static bool is_dead(struct wr_thread_private *p)
+{
+	return __atomic_load_n(&p->word, __ATOMIC_RELAXED) ==
+	       (WR_DEAD | WR_REQ);
+}
+
+/* A RUNNING stopper would wait for itself. */
+static void check_stopper(struct wr_threads *r)
+{
+	struct wr_thread_private *p = wr_thread_self;
+
+	wr_require(!p || p->owner != r ||
+			   (__atomic_load_n(&p->word, __ATOMIC_RELAXED) &
+			    ~(uint32_t)WR_REQ) == WR_BLOCKED,
+		   "stop requested by an attached thread outside a blocking "
+		   "region; enter one first");
+}
+
+void wr_threads_stop_world(struct wr_threads *r, struct wr_stop_times *times)
+{
+	struct wr_thread_private *p;
+	uint32_t requested = 0;
+
+	check_stopper(r);
+	wr_mutex_lock(&r->stop);
+	wr_mutex_lock(&r->registry);
+	if (times)
+		times->requested_ns = now_ns();
+	__atomic_store_n(&r->owed, WR_OWED_BIAS, __ATOMIC_RELAXED);
+	for (p = wr_thread_next(r, &r->list); p;
+	     p = wr_thread_next(r, &p->link))
+		requested += request(r, p);
+	await_held(r, requested, NULL);
+	if (times)
+		times->stopped_ns = now_ns();
+}
+
+void wr_threads_resume_world(struct wr_threads *r)
+{
+	struct wr_thread_private *p, *next;
+
+	for (p = wr_thread_next(r, &r->list); p; p = next) {
+		next = wr_thread_next(r, &p->link);
+		release(r, p);
+	}
+	wake_released(r);
+	end_stop(r);
+}
+
+void wr_threads_for_each(struct wr_threads *r, wr_thread_fn *fn, void *arg)
+{
+	struct wr_thread_private *p;
+
+	wr_mutex_assert_held(&r->stop);
+	for (p = wr_thread_next(r, &r->list); p;
+	     p = wr_thread_next(r, &p->link)) {
+		if (is_dead(p))
+			continue;
+		show_live(p);
+		fn(p->thread, arg);
+	}
+}
+
+/* New threads go to the head of the list, so the walk ends although threads
+ * keep coming.  Hand over hand: REQ pins the thread that is looked at in the
+ * list while the registry lock is free, and REQ is set on the next one before
+ * that lock is let go again. */
+void wr_threads_hold_each(struct wr_threads *r, wr_thread_fn *fn, void *arg,
+			  void (*held)(uint64_t ns, void *arg))
+{
+	struct wr_thread_private *p, *next;
+	uint64_t begin, ns = 0;
+	bool owed = false;
+
+	check_stopper(r);
+	wr_mutex_lock(&r->stop);
+	wr_mutex_lock(&r->registry);
+	for (p = wr_thread_next(r, &r->list); p; p = next) {
+		begin = now_ns();
+		__atomic_store_n(&r->owed, WR_OWED_BIAS, __ATOMIC_RELAXED);
+		owed = request(r, p);
+		wr_mutex_unlock(&r->registry);
+		await_held(r, owed, p);
+		if (!is_dead(p)) {
+			show_live(p);
+			fn(p->thread, arg);
+		}
+		wr_mutex_lock(&r->registry);
+		next = wr_thread_next(r, &p->link);
+		release(r, p);
+		wake_released(r);
+		ns = now_ns() - begin;
+		if (owed && held)
+			held(ns, arg);
+	}
+	end_stop(r);
+}
