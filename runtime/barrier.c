@@ -7,11 +7,14 @@
  * end exactly while end != 0 (add publishes after the back end has it, remove
  * withdraws before the back end drops it).
  */
+#define _GNU_SOURCE
 #include "runtime/barrier.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "runtime/barrier_ops.h"
@@ -23,9 +26,9 @@ static const struct {
 } kinds[WR_BARRIER_KINDS] = {
 	[WR_BARRIER_AUTO] = {"auto", NULL},
 	[WR_BARRIER_ASYNC] = {"async", &wr_barrier_async_ops},
-	[WR_BARRIER_SYNC] = {"sync", NULL},
-	[WR_BARRIER_SIGBUS] = {"sigbus", NULL},
-	[WR_BARRIER_MPROTECT] = {"mprotect", NULL},
+	[WR_BARRIER_SYNC] = {"sync", &wr_barrier_sync_ops},
+	[WR_BARRIER_SIGBUS] = {"sigbus", &wr_barrier_sigbus_ops},
+	[WR_BARRIER_MPROTECT] = {"mprotect", &wr_barrier_mprotect_ops},
 	[WR_BARRIER_NONE] = {"none", &wr_barrier_none_ops},
 };
 
@@ -45,54 +48,144 @@ int wr_barrier_parse(const char *name, enum wr_barrier_kind *kind)
 	return -EINVAL;
 }
 
-static int open_kind(struct wr_barrier *b, enum wr_barrier_kind kind)
+/* ---- Making one ---------------------------------------------------------- */
+
+static void seen(void *arg, const struct wr_run *runs, size_t count)
 {
-	const struct wr_barrier_ops *ops = kinds[kind].ops;
+	struct wr_run *sum = arg;
+
+	if (!sum->start)
+		sum->start = runs[0].start;
+	sum->end = runs[count - 1].end;
+}
+
+/* Of two armed pages the second is written, by the program or by a system
+ * call: it and nothing else must be reported. */
+static int try_write(struct wr_barrier *b, volatile char *p, size_t page,
+		     const int *pipe_end)
+{
+	uintptr_t at = (uintptr_t)p;
+	struct wr_run run = {0, 0};
+	int err = wr_barrier_arm(b, (void *)at, 2 * page);
+
+	if (err)
+		return err;
+	if (!pipe_end)
+		p[page] = 2;
+	else if (write(pipe_end[1], "3", 1) != 1 ||
+		 read(pipe_end[0], (char *)at + page, 1) != 1)
+		return wr_error(ENOTSUP,
+				"under the \"%s\" barrier a system call that "
+				"writes into a protected page fails (%s); see "
+				"weir-info for what would allow it",
+				wr_barrier_name(b->kind), strerror(errno));
+	err = wr_barrier_fetch(b, (void *)at, 2 * page, 0, seen, &run);
+	if (!err && (run.start != at + page || run.end != at + 2 * page))
+		err = wr_error(ENOTSUP,
+			       "the \"%s\" barrier does not report the page "
+			       "that was written, and only it; choose another "
+			       "barrier and report the kernel's version",
+			       wr_barrier_name(b->kind));
+	return err;
+}
+
+/* Does it work here?  Found by doing, on a scratch page. */
+static int prove(struct wr_barrier *b, bool kernel_writes)
+{
+	size_t page = (size_t)1 << b->page_shift;
+	int ends[2];
+	char *p;
 	int err;
 
-	if (!ops)
-		return wr_error(ENOTSUP,
-				"this library was built without the \"%s\" "
-				"barrier; choose another",
-				kinds[kind].name);
-	err = ops->open(b);
-	if (!err) {
-		b->ops = ops;
-		b->kind = kind;
-		/* What the proof did is not the caller's. */
-		b->faults = b->calls = 0;
+	p = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		return wr_error(ENOMEM, "no memory for a scratch page; raise "
+					"RLIMIT_AS or free memory");
+	memset(p, 1, 2 * page);
+	err = wr_barrier_add_range(b, p, 2 * page);
+	if (!err)
+		err = try_write(b, p, page, NULL);
+	if (!err && kernel_writes) {
+		if (pipe2(ends, O_CLOEXEC)) {
+			err = wr_error(errno, "no pipe to try the barrier "
+					      "with; raise RLIMIT_NOFILE");
+		} else {
+			err = try_write(b, p, page, ends);
+			close(ends[0]);
+			close(ends[1]);
+		}
 	}
+	wr_barrier_remove_range(b, p, 2 * page);
+	munmap(p, 2 * page);
 	return err;
+}
+
+static int open_kind(struct wr_barrier *b, enum wr_barrier_kind kind, bool safe)
+{
+	int err;
+
+	b->ops = kinds[kind].ops;
+	b->kind = kind;
+	err = b->ops->open(b);
+	if (err || kind == WR_BARRIER_NONE)
+		return err;
+	err = prove(b, safe);
+	if (err) {
+		b->ops->close(b);
+		/* What fails in the proof is missing, whatever it said. */
+		return -ENOTSUP;
+	}
+	/* The proof's own are not the caller's. */
+	b->faults = b->calls = 0;
+	return 0;
+}
+
+static int create(enum wr_barrier_kind kind, bool safe, struct wr_barrier **out)
+{
+	struct wr_barrier *b = calloc(1, sizeof(*b));
+	struct wr_range *r;
+	int err;
+
+	if (!b)
+		return wr_error(ENOMEM, "no memory for a barrier; free some");
+	b->page_shift =
+		(unsigned)__builtin_ctzl((unsigned long)sysconf(_SC_PAGESIZE));
+	wr_mutex_init(&b->lock, WR_RANK_barrier);
+	err = open_kind(b, kind, safe);
+	if (!err) {
+		*out = b;
+		return 0;
+	}
+	while ((r = b->ranges)) {
+		b->ranges = r->next;
+		free(r);
+	}
+	wr_mutex_destroy(&b->lock);
+	free(b);
+	return err;
+}
+
+int wr_barrier_create_safe(enum wr_barrier_kind kind, struct wr_barrier **out)
+{
+	return create(kind, true, out);
 }
 
 int wr_barrier_create(enum wr_barrier_kind kind, struct wr_barrier **out)
 {
-	struct wr_barrier *b;
-	int err;
+	static const enum wr_barrier_kind order[] = WR_BARRIER_AUTO_ORDER;
+	int err = -ENOTSUP;
 
 	if ((unsigned)kind >= WR_BARRIER_KINDS)
 		return wr_error(EINVAL,
 				"%d is not a barrier kind; weir-info "
 				"lists them",
 				(int)kind);
-	b = calloc(1, sizeof(*b));
-	if (!b)
-		return wr_error(ENOMEM, "no memory for a barrier; free some");
-	pthread_mutex_init(&b->lock, NULL);
-	if (kind != WR_BARRIER_AUTO) {
-		err = open_kind(b, kind);
-	} else {
-		err = open_kind(b, WR_BARRIER_ASYNC);
-		if (err)
-			err = open_kind(b, WR_BARRIER_NONE);
-	}
-	if (err) {
-		pthread_mutex_destroy(&b->lock);
-		free(b);
-		return err;
-	}
-	*out = b;
-	return 0;
+	if (kind != WR_BARRIER_AUTO)
+		return create(kind, false, out);
+	for (size_t i = 0; i < sizeof(order) / sizeof(order[0]) && err; i++)
+		err = wr_barrier_create_safe(order[i], out);
+	return err;
 }
 
 void wr_barrier_destroy(struct wr_barrier *b)
@@ -111,7 +204,7 @@ void wr_barrier_destroy(struct wr_barrier *b)
 		b->ranges = r->next;
 		free(r);
 	}
-	pthread_mutex_destroy(&b->lock);
+	wr_mutex_destroy(&b->lock);
 	free(b);
 }
 
@@ -186,7 +279,7 @@ int wr_barrier_add_range(struct wr_barrier *b, void *p, size_t size)
 	if (!whole_pages(start, size))
 		return wr_error(EINVAL, "%p, %zu bytes: not whole pages", p,
 				size);
-	pthread_mutex_lock(&b->lock);
+	wr_mutex_lock(&b->lock);
 	err = 0;
 	for (r = b->ranges; r && !err; r = r->next)
 		if (r->end > start && r->start < end)
@@ -208,7 +301,7 @@ int wr_barrier_add_range(struct wr_barrier *b, void *p, size_t size)
 	} else if (!err) {
 		err = wr_error(ENOMEM, "no memory for a range; free some");
 	}
-	pthread_mutex_unlock(&b->lock);
+	wr_mutex_unlock(&b->lock);
 	return err;
 }
 
@@ -218,13 +311,14 @@ int wr_barrier_remove_range(struct wr_barrier *b, void *p, size_t size)
 	struct wr_range *r, old;
 	int err = 0;
 
-	pthread_mutex_lock(&b->lock);
+	wr_mutex_lock(&b->lock);
 	for (r = b->ranges; r; r = r->next)
 		if (size && r->start == start && r->end == end)
 			break;
 	if (r) {
 		old = *r;
-		__atomic_store_n(&r->end, 0, __ATOMIC_RELEASE);
+		__atomic_store_n(&r->end, 0, __ATOMIC_SEQ_CST);
+		wr_grace_wait(&b->grace);
 		b->ops->remove(b, &old);
 	} else {
 		err = wr_error(ENOENT,
@@ -232,7 +326,7 @@ int wr_barrier_remove_range(struct wr_barrier *b, void *p, size_t size)
 			       "was passed to add",
 			       p, size);
 	}
-	pthread_mutex_unlock(&b->lock);
+	wr_mutex_unlock(&b->lock);
 	return err;
 }
 
@@ -267,7 +361,7 @@ int wr_barrier_forget(struct wr_barrier *b, void *start, size_t size)
 
 void wr_barrier_fork_prepare(struct wr_barrier *b)
 {
-	pthread_mutex_lock(&b->lock);
+	wr_mutex_lock(&b->lock);
 	if (b->ops->fork_prepare)
 		b->ops->fork_prepare(b);
 }
@@ -276,19 +370,21 @@ void wr_barrier_fork_parent(struct wr_barrier *b)
 {
 	if (b->ops->fork_parent)
 		b->ops->fork_parent(b);
-	pthread_mutex_unlock(&b->lock);
+	wr_mutex_unlock(&b->lock);
 }
 
 int wr_barrier_fork_child(struct wr_barrier *b)
 {
-	int err = b->ops->fork_child(b);
+	int err;
 
+	wr_grace_reset(&b->grace);
+	err = b->ops->fork_child(b);
 	if (err) {
 		/* Text is set.  Every page DIRTY for ever is always right. */
 		b->ops = &wr_barrier_none_ops;
 		b->kind = WR_BARRIER_NONE;
 		err = -ENOTSUP;
 	}
-	pthread_mutex_unlock(&b->lock);
+	wr_mutex_unlock(&b->lock);
 	return err;
 }

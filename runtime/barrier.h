@@ -22,6 +22,12 @@
  *   forget                 beside arm/fetch of the same range: the page ends
  *                          DIRTY or is reported; never silently CLEAN
  *   fork_*                 nothing else
+ *
+ * Giving pages back (MADV_DONTNEED) leaves them unpopulated, and DIRTY once
+ * they are written again, under every kind.  But sync and sigbus learn of it a
+ * moment before it happens: there, pages must not be discarded beside an arm
+ * or re-arming fetch of the same pages, unless forget is called before they
+ * are used again.  MADV_FREE is not to be used on a range.
  */
 #ifndef WEIR_RUNTIME_BARRIER_H
 #define WEIR_RUNTIME_BARRIER_H
@@ -58,8 +64,9 @@ typedef void wr_run_fn(void *arg, const struct wr_run *runs, size_t count);
 #define WR_FETCH_HOLES 2u
 
 struct wr_barrier_stats {
-	uint64_t faults; /* write faults that reached user space (0 for async) */
-	uint64_t calls;	 /* system calls made by arm, fetch, forget */
+	uint64_t
+		faults; /* write faults that reached user space (0 for async) */
+	uint64_t calls; /* system calls made by arm, fetch, forget */
 };
 
 /*

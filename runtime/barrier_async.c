@@ -20,7 +20,6 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "runtime/barrier_ops.h"
@@ -61,6 +60,9 @@ static long scan(int fd, struct wr_pm_scan_arg *a, uintptr_t start,
 
 static int scan_error(int err)
 {
+	if (err == ENOTTY)
+		return wr_error(err, "the kernel lacks PAGEMAP_SCAN; it came "
+				     "with Linux 6.7");
 	if (err == EPERM)
 		return wr_error(err, "PAGEMAP_SCAN: a part of the range is no "
 				     "longer registered; do not map over it "
@@ -174,53 +176,6 @@ static int open_pagemap(int *fd)
 	}
 }
 
-static void seen(void *arg, const struct wr_run *runs, size_t count)
-{
-	struct wr_run *r = arg;
-
-	/* Two runs can only be wrong: make the result differ from one page. */
-	*r = count == 1 && r->end == 0 ? runs[0] : (struct wr_run){0, 1};
-}
-
-/* Protect two pages, write the second, look which one is reported. */
-static int prove(struct wr_barrier *b)
-{
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
-	struct wr_run run = {0, 0};
-	volatile char *p;
-	uintptr_t at;
-	int err;
-
-	p = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (p == MAP_FAILED)
-		return wr_error(ENOMEM, "no memory for a scratch page; raise "
-					"RLIMIT_AS or free memory");
-	at = (uintptr_t)p;
-	p[0] = 1;
-	p[page] = 1;
-	err = wr_uffd_add_range(&b->uffd, at, at + 2 * page);
-	if (!err) {
-		err = async_arm(b, at, at + 2 * page);
-		if (!err) {
-			p[page] = 2;
-			err = async_fetch(b, at, at + 2 * page, 0, seen, &run);
-		}
-		if (err == -ENOTTY)
-			wr_error(ENOTSUP, "the kernel lacks PAGEMAP_SCAN; it "
-					  "came with Linux 6.7");
-		else if (!err &&
-			 (run.start != at + page || run.end != at + 2 * page))
-			err = wr_error(ENOTSUP,
-				       "PAGEMAP_SCAN does not report the "
-				       "written page; report the kernel's "
-				       "version to weir's maintainers");
-		wr_uffd_remove_range(&b->uffd, at, at + 2 * page);
-	}
-	munmap((void *)at, 2 * page);
-	return err ? -ENOTSUP : 0;
-}
-
 static int async_open(struct wr_barrier *b)
 {
 	int err = wr_uffd_open(&b->uffd, FEATURES, false);
@@ -228,11 +183,6 @@ static int async_open(struct wr_barrier *b)
 	if (err)
 		return err;
 	err = open_pagemap(&b->pagemap);
-	if (!err) {
-		err = prove(b);
-		if (err)
-			close(b->pagemap);
-	}
 	if (err)
 		wr_uffd_close(&b->uffd);
 	return err;

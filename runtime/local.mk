@@ -4,8 +4,17 @@ WEIR_SOURCES += \
 	runtime/barrier.c \
 	runtime/barrier.h \
 	runtime/barrier_async.c \
+	runtime/barrier_grace.h \
+	runtime/barrier_map.c \
+	runtime/barrier_map.h \
+	runtime/barrier_mprotect.c \
 	runtime/barrier_none.c \
 	runtime/barrier_ops.h \
+	runtime/barrier_sigbus.c \
+	runtime/barrier_signal.c \
+	runtime/barrier_signal.h \
+	runtime/barrier_sync.c \
+	runtime/barrier_wp.h \
 	runtime/cgroup.c \
 	runtime/cgroup.h \
 	runtime/check.h \

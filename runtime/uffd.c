@@ -2,8 +2,7 @@
 /*
  * userfaultfd descriptors: opening, registering, protecting.  See uffd.h.
  *
- * Invariant: the table holds exactly the ranges registered on u->fd; both
- * change under u->lock.
+ * Invariant: the table holds exactly the ranges registered on u->fd.
  */
 #include "runtime/uffd.h"
 
@@ -207,14 +206,9 @@ static int open_best(struct wr_uffd *u)
 
 int wr_uffd_open(struct wr_uffd *u, uint64_t features, bool want_kernel)
 {
-	int err;
-
 	*u = (struct wr_uffd){
 		.fd = -1, .features = features, .want_kernel = want_kernel};
-	err = open_best(u);
-	if (!err)
-		pthread_mutex_init(&u->lock, NULL);
-	return err;
+	return open_best(u);
 }
 
 void wr_uffd_close(struct wr_uffd *u)
@@ -225,7 +219,6 @@ void wr_uffd_close(struct wr_uffd *u)
 	free(u->ranges);
 	u->ranges = NULL;
 	u->count = u->capacity = 0;
-	pthread_mutex_destroy(&u->lock);
 }
 
 static int do_register(int fd, uintptr_t start, uintptr_t end)
@@ -267,7 +260,6 @@ int wr_uffd_add_range(struct wr_uffd *u, uintptr_t start, uintptr_t end)
 {
 	int err = 0;
 
-	pthread_mutex_lock(&u->lock);
 	if (u->count == u->capacity) {
 		size_t n = u->capacity ? 2 * u->capacity : 8;
 		struct wr_uffd_range *p = realloc(u->ranges, n * sizeof(*p));
@@ -288,7 +280,6 @@ int wr_uffd_add_range(struct wr_uffd *u, uintptr_t start, uintptr_t end)
 		else
 			err = explain_register(-err, start, end);
 	}
-	pthread_mutex_unlock(&u->lock);
 	return err;
 }
 
@@ -297,7 +288,6 @@ int wr_uffd_remove_range(struct wr_uffd *u, uintptr_t start, uintptr_t end)
 	struct uffdio_range r = {.start = start, .len = end - start};
 	int err = -ENOENT;
 
-	pthread_mutex_lock(&u->lock);
 	for (size_t i = 0; i < u->count; i++) {
 		if (u->ranges[i].start != start || u->ranges[i].end != end)
 			continue;
@@ -307,7 +297,6 @@ int wr_uffd_remove_range(struct wr_uffd *u, uintptr_t start, uintptr_t end)
 		err = 0;
 		break;
 	}
-	pthread_mutex_unlock(&u->lock);
 	return err;
 }
 
@@ -315,8 +304,6 @@ int wr_uffd_reopen(struct wr_uffd *u)
 {
 	int err;
 
-	/* The lock may have been held by a thread that the child lacks. */
-	pthread_mutex_init(&u->lock, NULL);
 	if (u->fd >= 0)
 		close(u->fd);
 	err = open_best(u);

@@ -10,13 +10,13 @@
  *
  *   who may call               beside whom
  *   open, close, reopen        nothing else on the same wr_uffd
- *   add_range, remove_range    anything; the table has a lock
+ *   add_range, remove_range    protect and unprotect; the owner's lock keeps
+ *                              them from each other
  *   protect, unprotect         anything
  */
 #ifndef WEIR_RUNTIME_UFFD_H
 #define WEIR_RUNTIME_UFFD_H
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -39,7 +39,6 @@ struct wr_uffd {
 	enum wr_uffd_way way; /* how it was opened */
 	uint64_t features;    /* asked for in the handshake */
 	bool want_kernel;     /* open prefers a way with kernel faults */
-	pthread_mutex_t lock; /* of the table below */
 	struct wr_uffd_range *ranges; /* registered, malloc'd, unordered */
 	size_t count;                 /* entries in use */
 	size_t capacity;              /* entries allocated */

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The sync back end: a thread of ours reads each write fault from the
+ * userfaultfd, notes the page and lets the writer go on.  What arrives is the
+ * barrier's own faults only: population, copy-on-write after fork() and the
+ * like are the kernel's and never reach the descriptor.
+ *
+ * Holes are protected too (WP_UNPOPULATED), at the price of their page tables,
+ * because the map is all that is known: a page that came up unnoticed would
+ * be CLEAN in it.  For the same reason the descriptor asks for EVENT_REMOVE:
+ * MADV_DONTNEED drops the protection, and the event tells which pages.  It
+ * comes before the pages go, so a discard may not race a re-arm (barrier.h).
+ *
+ *   listener thread        reads events, resolves; all signals blocked;
+ *                          attached to nothing, so no stop ever waits for it
+ *   start, stop            with the barrier's creation, destruction, fork
+ *
+ * A faulting thread that gets a signal leaves its wait, runs the handler and
+ * faults anew: then the page is found writable, or a second event comes.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "runtime/barrier_wp.h"
+#include "runtime/check.h"
+#include "runtime/kernel_abi.h"
+
+#define BATCH 16
+
+struct wr_listener {
+	pthread_t thread; /* the reader */
+	int stop;         /* eventfd: readable when it is to return */
+};
+
+/* ---- Protection --------------------------------------------------------- */
+
+static int wp_protect(struct wr_barrier *b, uintptr_t start, uintptr_t end)
+{
+	return wr_uffd_protect(b->uffd.fd, start, end);
+}
+
+static int wp_unprotect(struct wr_barrier *b, uintptr_t start, uintptr_t end)
+{
+	return wr_uffd_unprotect(b->uffd.fd, start, end);
+}
+
+static const struct wr_protector wp_protector = {
+	.protect = wp_protect,
+	.unprotect = wp_unprotect,
+};
+
+void wr_wp_fault(struct wr_barrier *b, struct wr_range *r, uintptr_t p)
+{
+	int err = wr_map_resolve(b, r, p);
+
+	/* ENOENT: the range was unregistered meanwhile, which unprotected the
+	 * page and woke its waiters. */
+	if (wr_unlikely(err && err != -ENOENT))
+		wr_fatal("userfaultfd: page %#lx cannot be made writable: %s",
+			 (unsigned long)p, strerror(-err));
+}
+
+/* ---- The listener ------------------------------------------------------- */
+
+static void on_event(struct wr_barrier *b, const struct uffd_msg *m)
+{
+	unsigned ticket;
+	uintptr_t p;
+	struct wr_range *r;
+
+	switch (m->event) {
+	case UFFD_EVENT_PAGEFAULT:
+		p = (uintptr_t)m->arg.pagefault.address;
+		wr_barrier_count_fault(b);
+		ticket = wr_grace_enter(&b->grace);
+		r = wr_barrier_find(b, p);
+		/* No range: it is being removed, which wakes the writer. */
+		if (r)
+			wr_wp_fault(b, r, p);
+		wr_grace_leave(&b->grace, ticket);
+		break;
+	case UFFD_EVENT_REMOVE:
+		ticket = wr_grace_enter(&b->grace);
+		wr_map_discarded(b, (uintptr_t)m->arg.remove.start,
+				 (uintptr_t)m->arg.remove.end);
+		wr_grace_leave(&b->grace, ticket);
+		break;
+	default:
+		wr_fatal("userfaultfd: event %#x was not asked for", m->event);
+	}
+}
+
+static void *listen_main(void *arg)
+{
+	struct wr_barrier *b = arg;
+	struct pollfd fds[] = {
+		{.fd = b->uffd.fd, .events = POLLIN},
+		{.fd = b->listener->stop, .events = POLLIN},
+	};
+	struct uffd_msg msgs[BATCH];
+	ssize_t n;
+
+	prctl(PR_SET_NAME, "weir-barrier");
+	for (;;) {
+		if (poll(fds, 2, -1) < 0 && errno != EINTR)
+			wr_fatal("poll on userfaultfd: %s", strerror(errno));
+		if (fds[1].revents)
+			return NULL;
+		n = read(b->uffd.fd, msgs, sizeof(msgs));
+		/* EAGAIN: the writer was interrupted and took it back. */
+		if (n < 0 && errno != EAGAIN && errno != EINTR)
+			wr_fatal("read from userfaultfd: %s", strerror(errno));
+		for (ssize_t i = 0; i * (ssize_t)sizeof(msgs[0]) < n; i++)
+			on_event(b, &msgs[i]);
+	}
+}
+
+static int listen_start(struct wr_barrier *b)
+{
+	struct wr_listener *l = malloc(sizeof(*l));
+	sigset_t all, saved;
+	int err;
+
+	if (!l)
+		return wr_error(ENOMEM, "no memory for a thread; free some");
+	l->stop = eventfd(0, EFD_CLOEXEC);
+	if (l->stop < 0) {
+		err = errno;
+		free(l);
+		return wr_error(err, "eventfd: %s; raise RLIMIT_NOFILE",
+				strerror(err));
+	}
+	b->listener = l;
+	/* The thread inherits the mask: signals are for the program's own. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &saved);
+	err = pthread_create(&l->thread, NULL, listen_main, b);
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	if (err) {
+		close(l->stop);
+		free(l);
+		b->listener = NULL;
+		return wr_error(err,
+				"the barrier's thread cannot be made: %s; "
+				"raise RLIMIT_NPROC or RLIMIT_AS",
+				strerror(err));
+	}
+	return 0;
+}
+
+static void listen_stop(struct wr_barrier *b)
+{
+	struct wr_listener *l = b->listener;
+	uint64_t one = 1;
+
+	while (write(l->stop, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+	pthread_join(l->thread, NULL);
+	close(l->stop);
+	free(l);
+	b->listener = NULL;
+}
+
+/* ---- Shared with sigbus ------------------------------------------------- */
+
+int wr_wp_open(struct wr_barrier *b, uint64_t features)
+{
+	int err = wr_uffd_open(&b->uffd,
+			       UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+				       UFFD_FEATURE_WP_UNPOPULATED |
+				       UFFD_FEATURE_EVENT_REMOVE | features,
+			       true);
+
+	if (err)
+		return err;
+	err = wr_maps_open(b, &wp_protector);
+	if (!err) {
+		err = listen_start(b);
+		if (err)
+			wr_maps_close(b);
+	}
+	if (err)
+		wr_uffd_close(&b->uffd);
+	return err;
+}
+
+void wr_wp_close(struct wr_barrier *b)
+{
+	listen_stop(b);
+	wr_uffd_close(&b->uffd);
+	wr_maps_close(b);
+}
+
+int wr_wp_add(struct wr_barrier *b, struct wr_range *r)
+{
+	int err = wr_map_add(b, r);
+
+	if (err)
+		return err;
+	err = wr_uffd_add_range(&b->uffd, r->start, r->end);
+	if (err)
+		wr_map_remove(b, r);
+	return err;
+}
+
+void wr_wp_remove(struct wr_barrier *b, struct wr_range *r)
+{
+	wr_uffd_remove_range(&b->uffd, r->start, r->end);
+	wr_map_remove(b, r);
+}
+
+int wr_wp_fork_child(struct wr_barrier *b)
+{
+	struct wr_listener *l = b->listener;
+	int err;
+
+	wr_maps_fork_child(b);
+	/* The thread is the parent's; only its things came along. */
+	close(l->stop);
+	free(l);
+	b->listener = NULL;
+	err = wr_uffd_reopen(&b->uffd);
+	if (!err) {
+		err = listen_start(b);
+		if (err)
+			wr_uffd_close(&b->uffd);
+	}
+	if (err)
+		wr_maps_drop(b);
+	return err;
+}
+
+/* ---- The back end ------------------------------------------------------- */
+
+static int sync_open(struct wr_barrier *b)
+{
+	return wr_wp_open(b, 0);
+}
+
+const struct wr_barrier_ops wr_barrier_sync_ops = {
+	.open = sync_open,
+	.close = wr_wp_close,
+	.add = wr_wp_add,
+	.remove = wr_wp_remove,
+	.arm = wr_map_arm,
+	.fetch = wr_map_fetch,
+	.forget = wr_map_forget,
+	.fork_prepare = wr_maps_fork_prepare,
+	.fork_parent = wr_maps_fork_parent,
+	.fork_child = wr_wp_fork_child,
+};
