@@ -19,6 +19,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "gc/mutant.h"
+
 static void critical_enter(struct weir_mutator *m)
 {
 	__atomic_store_n(&m->b.critical, 1, __ATOMIC_RELAXED);
@@ -165,7 +167,10 @@ static bool take_free(struct weir_mutator *m, unsigned space,
 
 	if (!i)
 		return false;
-	own(h, bump, i, m->b.newborn != WG_YOUNG);
+	own(h, bump, i,
+	    m->b.newborn != WG_YOUNG ||
+		    (wg_mutant(WG_MUTANT_BORN_WHITE) &&
+		     h->newborn != WG_YOUNG));
 	return true;
 }
 

@@ -18,10 +18,24 @@
 #include "gc/team.h"
 #include "gc/weak.h"
 
+void wg_conditions_init(struct weir_heap *h)
+{
+	pthread_condattr_t attr;
+
+	pthread_cond_init(&h->ctl_wake, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&h->ctl_done, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
 static void *collector_main(void *arg)
 {
 	struct weir_heap *h = arg;
 
+	if (h->resweep)
+		wg_sweep_run(h);
+	h->resweep = false;
 	pthread_mutex_lock(&h->ctl_lock);
 	for (;;) {
 		unsigned req;
@@ -40,8 +54,12 @@ static void *collector_main(void *arg)
 
 		stopped = (req & WG_REQ_STOPPED) ||
 			  wr_barrier_kind(h->barrier) == WR_BARRIER_NONE;
-		full = (req & (WG_REQ_FULL | WG_REQ_STOPPED)) ||
+		full = (req & (WG_REQ_FULL | WG_REQ_STOPPED)) || h->resume ||
 		       wg_pace_wants_full(h);
+		/* What a child of fork goes on with is not yet the whole cycle
+		 * that somebody may have asked for. */
+		if (h->resume && (req & WG_REQ_FULL))
+			wg_cycle_run(h, true, stopped, number - 1);
 		wg_cycle_run(h, full, stopped, number);
 
 		pthread_mutex_lock(&h->ctl_lock);
@@ -65,7 +83,7 @@ void wg_cycle_marked(struct weir_heap *h, bool full, uint64_t number)
 
 int wg_collector_start(struct weir_heap *h)
 {
-	int err = wg_team_create(h);
+	int err = h->team ? 0 : wg_team_create(h);
 
 	if (err)
 		return err;
@@ -91,9 +109,13 @@ void wg_collector_stop(struct weir_heap *h)
 	wg_team_destroy(h);
 }
 
-/* Under ctl_lock. */
+/* Under ctl_lock.  The threads are missing in a child of fork. */
 static void request(struct weir_heap *h, unsigned req)
 {
+	if (wr_unlikely(!h->threads_up))
+		wr_require(!wg_collector_start(h),
+			   "fork: the child's collector did not start: %s",
+			   weir_error_text());
 	h->requests |= req ? req : WG_REQ_MINOR;
 	pthread_cond_signal(&h->ctl_wake);
 }

@@ -212,6 +212,7 @@ static uint64_t span_end(struct weir_heap *h, struct span s, uint64_t value,
 
 struct report {
 	bool full, stopped;	 /* what kind of cycle */
+	bool resumed;		 /* full, begun before a fork */
 	unsigned passes;	 /* preclean passes */
 	uint64_t dirty;		 /* pages fetched before the pause */
 	uint64_t remark_pages;	 /* in the pause */
@@ -230,7 +231,7 @@ static void concurrent_part(struct weir_heap *h, struct report *r)
 	__atomic_store_n(&h->newborn, h->colour, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&h->phase, WG_MARKING, __ATOMIC_RELEASE);
 	s = span_begin(h, WR_PHASE_arm);
-	if (r->full)
+	if (r->full && !r->resumed)
 		arm(h);
 	else
 		r->dirty = dirty_pass(h, h->markers, WR_FETCH_REARM, all);
@@ -290,7 +291,7 @@ static void trace_deferred(struct weir_heap *h)
 static void remark(struct weir_heap *h, struct report *r)
 {
 	struct wg_marker *m = h->marker[0];
-	bool whole = r->full && r->stopped;
+	bool whole = r->full && r->stopped && !r->resumed;
 	unsigned workers = h->pause_markers;
 
 	for (unsigned i = 0; i < h->team->size; i++)
@@ -329,6 +330,7 @@ static void pause(struct weir_heap *h, struct report *r)
 	}
 	for (unsigned i = 0; i < h->team->size; i++)
 		h->marker[i]->in_pause = false;
+	h->open_full = false;
 	h->sweep_minor = !r->full;
 	wg_sweep_begin(h);
 	__atomic_store_n(&h->newborn, WG_YOUNG, __ATOMIC_SEQ_CST);
@@ -349,6 +351,12 @@ static void sweep_job(struct weir_heap *h, struct wg_marker *m, void *arg)
 	(void)m;
 	(void)arg;
 	wg_sweep_all(h);
+}
+
+void wg_sweep_run(struct weir_heap *h)
+{
+	wg_team_run(h, h->markers, sweep_job, NULL);
+	wg_sweep_finish(h);
 }
 
 static void log_cycle(struct weir_heap *h, const struct report *r,
@@ -378,8 +386,16 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 	wg_pace_cycle_begin(h);
 	for (unsigned i = 0; i < h->team->size; i++)
 		h->marker[i]->bytes = h->marker[i]->objects = 0;
-	if (full)
-		h->colour ^= WG_BLACK_A ^ WG_BLACK_B;
+	r.resumed = h->resume;
+	if (full) {
+		/* fork must see both or neither. */
+		pthread_mutex_lock(&h->ctl_lock);
+		if (!h->resume)
+			h->colour ^= WG_BLACK_A ^ WG_BLACK_B;
+		h->resume = false;
+		h->open_full = true;
+		pthread_mutex_unlock(&h->ctl_lock);
+	}
 	if (!stopped)
 		concurrent_part(h, &r);
 	else if (full)
@@ -388,8 +404,7 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 	wg_cycle_marked(h, full, number);
 
 	s = span_begin(h, WR_PHASE_sweep);
-	wg_team_run(h, h->markers, sweep_job, NULL);
-	wg_sweep_finish(h);
+	wg_sweep_run(h);
 	r.sweep_ns = span_end(h, s, 0, NULL);
 	for (unsigned i = 0; i < h->team->size; i++) {
 		marked += h->marker[i]->bytes;

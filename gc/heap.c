@@ -154,7 +154,6 @@ static void destroy_parts(struct weir_heap *h)
 
 static int create(const struct weir_heap_options *opts, weir_heap **out)
 {
-	pthread_condattr_t attr;
 	struct weir_heap *h;
 	int err;
 
@@ -168,11 +167,7 @@ static int create(const struct weir_heap_options *opts, weir_heap **out)
 	h->newborn = WG_YOUNG;
 	pthread_mutex_init(&h->lock, NULL);
 	pthread_mutex_init(&h->ctl_lock, NULL);
-	pthread_cond_init(&h->ctl_wake, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&h->ctl_done, &attr);
-	pthread_condattr_destroy(&attr);
+	wg_conditions_init(h);
 	if (opts) {
 		h->oom = opts->oom;
 		h->oom_arg = opts->oom_arg;
@@ -205,6 +200,7 @@ int weir_heap_create(const struct weir_heap_options *opts, weir_heap **out)
 			"weir_heap_create: options of %zu bytes, this library knows %zu; set size to sizeof(struct weir_heap_options)",
 			opts->size, sizeof(*opts));
 	pthread_mutex_lock(&create_lock);
+	wg_fork_init(&create_lock);
 	if (wg_heap)
 		err = wr_error(
 			EBUSY,

@@ -224,6 +224,9 @@ struct weir_heap {
 	uint64_t sweep_left;  /* atomic: blocks that this sweep has left */
 	struct weir_stats stats; /* counters; histograms are atomic */
 	uint64_t cpu_ns;      /* atomic: collector CPU time */
+	bool open_full;	      /* a full cycle turned the colour and marks */
+	bool resume;	      /* the next cycle goes on under this colour */
+	bool resweep;	      /* the last sweep was cut off by fork */
 	bool overflow;	      /* atomic: some block is noted as overflow */
 };
 
@@ -343,7 +346,11 @@ void wg_mutator_on_exit(struct wr_thread *t, void *arg);
 void wg_buffers_retire(struct weir_mutator *m, bool in_pause);
 struct weir_mutator *wg_mutator_self(void);
 
-/* cycle.c */
+/* fork.c: `lock` is what serialises create and destroy. */
+void wg_fork_init(pthread_mutex_t *lock);
+
+/* collector.c */
+void wg_conditions_init(struct weir_heap *h);
 int wg_collector_start(struct weir_heap *h);
 void wg_collector_stop(struct weir_heap *h);
 bool wg_on_collector_thread(void); /* of the library's marker threads */

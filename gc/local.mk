@@ -5,6 +5,7 @@ WEIR_SOURCES += gc/block.c
 WEIR_SOURCES += gc/collector.c
 WEIR_SOURCES += gc/cycle.c
 WEIR_SOURCES += gc/deque.c
+WEIR_SOURCES += gc/fork.c
 WEIR_SOURCES += gc/heap.c
 WEIR_SOURCES += gc/kind.c
 WEIR_SOURCES += gc/mark.c

@@ -6,6 +6,8 @@
  *   wg_roots_paused       the collector, with the world stopped
  */
 #include "gc/mark.h"
+#include "gc/mutant.h"
+#include "gc/weak.h"
 
 static void scan_thread(struct wg_marker *m, struct wr_thread *t)
 {
@@ -26,7 +28,8 @@ static void thread_held(struct wr_thread *t, void *arg)
 	struct wg_marker *m = arg;
 	struct weir_mutator *mutator = mutator_of(t);
 
-	mutator->b.newborn = m->heap->newborn;
+	mutator->b.newborn =
+		wg_mutant(WG_MUTANT_BORN_WHITE) ? WG_YOUNG : m->heap->newborn;
 	scan_thread(m, t);
 }
 
@@ -59,7 +62,10 @@ static void thread_stopped(struct wr_thread *t, void *arg)
 	struct wg_marker *m = arg;
 	struct weir_mutator *mutator = mutator_of(t);
 
-	scan_thread(m, t);
+	static unsigned turn;
+
+	if (!wg_mutant(WG_MUTANT_FORGET_STACK) || ++turn % 2)
+		scan_thread(m, t);
 	/* Until the sweep has been through, a block with a buffer could not
 	 * be told from one without; and the colour changes. */
 	wg_buffers_retire(mutator, true);

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * fork() of a process with a heap.
+ *
+ * The parent only waits: prepare takes every lock of the library in the order
+ *
+ *	create, roots, threads (no stop under way), weak, control, heap,
+ *	barrier, segments, events
+ *
+ * and both sides drop them.  Markers and sweepers are not among the holders:
+ * they may be anywhere, since the child can pick up from any point:
+ *
+ *  - the child has no protection on its pages, so every black object is
+ *    scanned again (all_dirty); hence mark stacks may be thrown away, and an
+ *    object that was marked but not scanned does no harm;
+ *  - a full cycle that had turned the colour is finished under that colour
+ *    (resume), since objects with the other black are alive;
+ *  - a block found SWEEPING is swept again, which gives the same result;
+ *  - blocks of threads that the child does not have lose their owner, and
+ *    large objects that were not finished are freed.
+ *
+ * The colour turns under the control lock, and marking ends in a pause, so
+ * fork sees a cycle either open or not.  The child's collector threads start
+ * when it first asks for a cycle: a child that calls exec pays nothing.
+ */
+#include "gc/cycle.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "gc/weak.h"
+
+static pthread_mutex_t *create_lock;
+static __thread bool entered; /* the forking mutator was put in a region */
+
+static void prepare(void)
+{
+	struct weir_mutator *m = wg_mutator_self();
+	struct weir_heap *h;
+
+	entered = m && wr_thread_block_enter(&m->thread);
+	pthread_mutex_lock(create_lock);
+	h = wg_heap;
+	if (!h)
+		return;
+	wr_roots_fork_prepare(h->roots);
+	wr_threads_fork_prepare(h->threads);
+	wg_weak_fork(h, 0);
+	pthread_mutex_lock(&h->ctl_lock);
+	pthread_mutex_lock(&h->lock);
+	wr_barrier_fork_prepare(h->barrier);
+	wg_pool_lock(h->pool, true);
+	wr_events_fork_prepare(h->events);
+}
+
+static void finish(struct weir_mutator *m)
+{
+	pthread_mutex_unlock(create_lock);
+	if (entered)
+		wr_thread_block_leave(&m->thread);
+	entered = false;
+}
+
+static void parent(void)
+{
+	struct weir_heap *h = wg_heap;
+
+	if (h) {
+		wr_events_fork_done(h->events, false);
+		wg_pool_lock(h->pool, false);
+		wr_barrier_fork_parent(h->barrier);
+		pthread_mutex_unlock(&h->lock);
+		pthread_mutex_unlock(&h->ctl_lock);
+		wg_weak_fork(h, 1);
+		wr_threads_fork_parent(h->threads);
+		wr_roots_fork_done(h->roots);
+	}
+	finish(wg_mutator_self());
+}
+
+static void put_list(struct weir_heap *h, struct wg_segment **list)
+{
+	while (*list) {
+		struct wg_segment *s = *list;
+
+		*list = s->next;
+		wg_segment_put(h->pool, s);
+	}
+}
+
+static void reset_marker(struct weir_heap *h, struct wg_marker *m)
+{
+	struct wg_segment *s;
+
+	if (m->cur)
+		m->cur->next = NULL;
+	put_list(h, &m->cur);
+	put_list(h, &m->full);
+	put_list(h, &m->deferred);
+	put_list(h, &m->ephemerons);
+	if (m->spare)
+		m->spare->next = NULL;
+	put_list(h, &m->spare);
+	while ((s = wg_deque_pop(&m->deque)))
+		wg_segment_put(h->pool, s);
+	memset(m->ring, 0, sizeof(m->ring));
+	m->slices = 0;
+	m->in_pause = false;
+}
+
+/* Another thread's mutator, which the child does not have. */
+static void gone(struct wr_thread *t, void *arg)
+{
+	(void)arg;
+	free((char *)t - offsetof(struct weir_mutator, thread));
+}
+
+static void reset_block(struct weir_heap *h, uint32_t i)
+{
+	struct wg_block *b = &h->blocks[i];
+
+	b->armed = 0;
+	b->overflow = 0;
+	switch (wg_block_state(b)) {
+	case WG_ACTIVE:
+		wg_block_set(b, WG_USED);
+		break;
+	case WG_SWEEPING:
+		b->young = 1;
+		b->seq = h->sweep_seq - 1;
+		wg_block_set(b, WG_USED);
+		break;
+	case WG_LARGE_NEW:
+		h->meta[(size_t)i * WG_BLOCK_GRANULES] = 0;
+		wg_blocks_free(h, i, b->blocks);
+		break;
+	default:
+		break;
+	}
+}
+
+static void reset_heap(struct weir_heap *h)
+{
+	for (int sp = 0; sp < 2; sp++) {
+		struct wg_space *s = &h->space[sp];
+
+		for (uint32_t i = s->first + !sp; i < s->high; i++)
+			reset_block(h, i);
+		s->cursor = s->wide = s->sweep = s->first;
+	}
+	for (unsigned i = 0; i < WG_MAX_MARKERS; i++)
+		if (h->marker[i])
+			reset_marker(h, h->marker[i]);
+	free(h->team);
+	h->team = NULL;
+	h->threads_up = false;
+	h->running = false;
+	h->requests = 0;
+	h->cycles_done = h->full_done = h->cycles_started;
+	h->newborn = WG_YOUNG;
+	h->resume = h->open_full;
+	h->all_dirty = true;
+	h->overflow = false;
+	h->resweep = h->phase == WG_SWEEPING_PHASE;
+	h->phase = WG_IDLE;
+}
+
+static void child(void)
+{
+	struct weir_mutator *m = wg_mutator_self();
+	struct weir_heap *h = wg_heap;
+
+	if (h) {
+		wr_events_fork_done(h->events, true);
+		wg_pool_lock(h->pool, false);
+		wr_barrier_fork_child(h->barrier);
+		pthread_mutex_unlock(&h->lock);
+		pthread_mutex_unlock(&h->ctl_lock);
+		/* Waiters of the parent are not here. */
+		wg_conditions_init(h);
+		wg_weak_fork(h, 2);
+		wr_threads_fork_child(h->threads, gone, NULL);
+		wr_roots_fork_done(h->roots);
+		if (m) {
+			wg_buffers_retire(m, false);
+			m->b.newborn = WG_YOUNG;
+		}
+		reset_heap(h);
+		wg_pace_cycle_end(h);
+	}
+	finish(m);
+}
+
+void wg_fork_init(pthread_mutex_t *lock)
+{
+	static bool done;
+
+	if (done)
+		return;
+	create_lock = lock;
+	done = !pthread_atfork(prepare, parent, child);
+}
