@@ -1,0 +1,174 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# Build everything three more times, with the address, undefined-behaviour
+# and thread sanitizers and all assertions, and run the unit tests in each.
+# Every test of every build is one TAP line.  A canary with a planted bug
+# shows for each sanitizer that it would have seen one.
+#
+# WEIR_SANITIZERS="address thread" in the environment picks some of them.
+set -u
+. "$WEIR_SRCDIR/tests/tap.sh"
+
+if [ "${WEIR_SANITIZER:-no}" != no ]; then
+	tap_skip "sanitizer builds" "this build has a sanitizer of its own"
+	tap_done
+	exit 0
+fi
+
+# The make that runs us is not to pass its targets and job slots on.
+unset MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL
+jobs=$(nproc 2>/dev/null || echo 1)
+top=$WEIR_BUILDDIR/sanitize
+mkdir -p "$top"
+
+# Where to configure from: a configured source tree cannot be built elsewhere,
+# so that one is copied as it would be released.
+source=$WEIR_SRCDIR
+if [ -f "$WEIR_SRCDIR/config.status" ]; then
+	source=$top/source
+	rm -rf "$source"
+	if ! $MAKE -C "$WEIR_BUILDDIR" distdir distdir=sanitize/source \
+		>"$top/distdir.log" 2>&1; then
+		cat "$top/distdir.log" >&2
+		tap_not_ok "copy of the sources"
+		tap_done
+		exit 0
+	fi
+fi
+
+# A report must end the test that caused it: Criterion sees a crash.
+ASAN_OPTIONS=abort_on_error=1:detect_stack_use_after_return=0
+UBSAN_OPTIONS=abort_on_error=1:print_stacktrace=1
+TSAN_OPTIONS=abort_on_error=1:halt_on_error=1:die_after_fork=0
+export ASAN_OPTIONS UBSAN_OPTIONS TSAN_OPTIONS
+
+canary_source()
+{
+	cat <<'EOF'
+#include <pthread.h>
+#include <stdlib.h>
+static int shared;
+static void *bump(void *arg)
+{
+	for (int i = 0; i < 100000; i++)
+		shared++;
+	return arg;
+}
+int main(int argc, char **argv)
+{
+	char *volatile p = malloc(10);
+	volatile int shift = 40 + argc;
+	pthread_t t;
+
+	(void)argv;
+	if (BUG == 1)
+		p[9 + argc] = 1;
+	if (BUG == 2)
+		shared = 1 << shift;
+	if (BUG == 3) {
+		pthread_create(&t, NULL, bump, NULL);
+		bump(NULL);
+		pthread_join(t, NULL);
+	}
+	free(p);
+	return 0;
+}
+EOF
+}
+
+# run_fixed COMMAND...: ThreadSanitizer cannot place its shadow under some
+# address randomizations.
+run_fixed()
+{
+	if setarch -R true 2>/dev/null; then
+		setarch -R "$@"
+	else
+		"$@"
+	fi
+}
+
+# The sanitizer lets a clean program pass and stops one with a bug.
+canary()
+{
+	case $1 in
+	address) bug=1 ;;
+	undefined) bug=2 ;;
+	thread) bug=3 ;;
+	esac
+	canary_source >"$top/canary.c"
+	for b in 0 $bug; do
+		$CC -g -O0 -pthread "-fsanitize=$1" -fno-sanitize-recover=all \
+			"-DBUG=$b" -o "$top/canary-$1-$b" "$top/canary.c" ||
+			return 1
+	done
+	run_fixed "$top/canary-$1-0" || return 1
+	! run_fixed "$top/canary-$1-$bug"
+}
+
+# Configure and compile in $dir.
+build()
+{
+	if [ ! -f "$dir/Makefile" ]; then
+		(cd "$dir" && "$source/configure" --disable-shared \
+			--enable-sanitizer="$1" --enable-checking=2 \
+			--enable-werror CFLAGS='-g -O1') || return 1
+	fi
+	$MAKE -C "$dir" -j "$jobs" check TESTS=
+}
+
+# Repeat the results of a build's unit tests as ours.  The driver's lines in
+# the logs are "PASS: tests/test_x 12 - suite::test (0.01s)"; that a test could
+# print one too is why they are counted against the total.
+repeat_results()
+{
+	told=0
+	for trs in "$dir"/tests/*.trs; do
+		[ -f "$trs" ] || continue
+		program=$(basename "$trs" .trs)
+		log=${trs%.trs}.log
+		sed -n "s|^\([A-Z]*\): tests/$program|\1|p" "$log" \
+			>"$dir/results"
+		while read -r result what; do
+			told=$((told + 1))
+			what=$(printf '%s\n' "$what" |
+				sed -e 's/^[0-9]* *- *//' -e 's/ *([0-9.]*s)//')
+			case $result in
+			PASS)
+				tap_ok "$1: $program $what"
+				;;
+			SKIP)
+				tap_skip "$1: $program ${what%%#*}" \
+					"${what#*SKIP }"
+				;;
+			*)
+				tap_not_ok "$1: $program $what"
+				;;
+			esac
+		done <"$dir/results"
+		if ! grep -q '^:global-test-result: \(PASS\|SKIP\)' "$trs"; then
+			cat "$log" >&2
+		fi
+	done
+	total=$(sed -n 's/^# TOTAL: *//p' "$dir/test-suite.log")
+	if [ "$told" -eq 0 ] || [ "$told" != "$total" ]; then
+		tap_not_ok "$1: $told results told, $total counted"
+	fi
+}
+
+for sanitizer in ${WEIR_SANITIZERS:-address undefined thread}; do
+	dir=$top/$sanitizer
+	mkdir -p "$dir"
+	tap_run "$sanitizer: catches a planted bug" canary "$sanitizer"
+	tap_run "$sanitizer: builds" build "$sanitizer" || continue
+	rm -f "$dir/test-suite.log" "$dir"/tests/*.trs "$dir"/tests/*.log
+	timeout -k 10 480 $MAKE -C "$dir" check WEIR_SCRIPT_TESTS= \
+		>"$dir/check.log" 2>&1
+	if [ ! -f "$dir/test-suite.log" ]; then
+		tap_not_ok "$sanitizer: the tests end within 480 seconds"
+		tail -n 50 "$dir/check.log" >&2
+		continue
+	fi
+	repeat_results "$sanitizer"
+done
+tap_done
