@@ -1,3 +1,45 @@
 # SPDX-License-Identifier: MIT
 # Examples: noinst_PROGRAMS += examples/x, with
 # examples_x_LDADD = libweir.la.
+noinst_PROGRAMS += examples/hello
+examples_hello_SOURCES = examples/hello.c
+examples_hello_LDADD = libweir.la
+
+# One program text, two collectors: see examples/heap_shim.h.
+WORD_INDEX_SOURCES = \
+	examples/heap_shim.h \
+	examples/wi_corpus.c \
+	examples/wi_corpus.h \
+	examples/wi_hdr.h \
+	examples/wi_index.c \
+	examples/wi_index.h \
+	examples/wi_query.c \
+	examples/wi_query.h \
+	examples/wi_report.c \
+	examples/wi_report.h \
+	examples/wi_run.c \
+	examples/wi_run.h \
+	examples/wi_word.h \
+	examples/word-index.c
+
+if WEIR_ZLIB
+noinst_PROGRAMS += examples/word-index-weir
+examples_word_index_weir_SOURCES = $(WORD_INDEX_SOURCES) examples/heap_weir.c
+examples_word_index_weir_CPPFLAGS = $(AM_CPPFLAGS) -DHEAP_WEIR
+examples_word_index_weir_CFLAGS = $(AM_CFLAGS) $(ZLIB_CFLAGS)
+examples_word_index_weir_LDADD = libweir.la $(ZLIB_LIBS)
+
+if WEIR_LIBGC
+noinst_PROGRAMS += examples/word-index-gc
+examples_word_index_gc_SOURCES = $(WORD_INDEX_SOURCES) examples/heap_libgc.c
+examples_word_index_gc_CPPFLAGS = $(AM_CPPFLAGS) -DHEAP_LIBGC
+examples_word_index_gc_CFLAGS = $(AM_CFLAGS) $(ZLIB_CFLAGS) $(LIBGC_CFLAGS)
+examples_word_index_gc_LDADD = $(LIBGC_LIBS) $(ZLIB_LIBS)
+endif
+endif
+
+EXTRA_DIST += \
+	examples/demo.sh \
+	examples/demo_page.html \
+	examples/demo_page.js \
+	examples/demo_report.py
