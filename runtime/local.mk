@@ -30,7 +30,10 @@ WEIR_SOURCES += \
 	runtime/options.c \
 	runtime/options.def \
 	runtime/options.h \
+	runtime/roots.c \
 	runtime/roots.h \
+	runtime/roots_dl.c \
+	runtime/roots_private.h \
 	runtime/sys.h \
 	runtime/sys_linux.c \
 	runtime/thread.h \

@@ -27,17 +27,18 @@
 
 /* Every rank, X(name, what it guards), the one taken first on top.
  *
- * roots is above stop because a pause takes the roots' lock before it stops
- * the world; registry is below stop because a stopper walks the registry. */
-#define WR_LOCK_RANKS(X)                                \
-	X(fork, "one fork at a time")                   \
-	X(heap, "blocks, spaces and the cycle's state") \
-	X(roots, "registered ranges and callbacks")     \
-	X(stop, "who may hold threads")                 \
-	X(registry, "the list of threads")              \
-	X(barrier, "page protection")                   \
-	X(kinds, "the table of kinds")                  \
-	X(finalizers, "finalizers and weak references") \
+ * loader and roots come before stop because a pause takes them before it
+ * stops the world; registry comes after stop because a stopper walks it. */
+#define WR_LOCK_RANKS(X)                                                      \
+	X(fork, "one fork at a time")                                         \
+	X(heap, "blocks, spaces and the cycle's state")                       \
+	X(loader, "the list of data segments, and the dynamic loader's lock") \
+	X(roots, "registered ranges and callbacks")                           \
+	X(stop, "who may hold threads")                                       \
+	X(registry, "the list of threads")                                    \
+	X(barrier, "page protection")                                         \
+	X(kinds, "the table of kinds")                                        \
+	X(finalizers, "finalizers and weak references")                       \
 	X(events, "log and trace")
 
 enum wr_rank {

@@ -3,9 +3,16 @@
  * Roots that are not stacks: registered ranges, callbacks, data segments.
  *
  *   add/remove     any thread at any time, beside a scan too
+ *                  under WR_STOP_SAFEPOINTS in a blocking region, because a
+ *                  pause holds the lock; never from within a scan (-EDEADLK)
  *   scan           collector threads; a range removed beside a scan may still
  *                  be read once if removal did not return yet: remove waits
  *                  for scans in progress, so memory may be unmapped after it
+ *   pause_*        one collector thread; begin before the world is stopped,
+ *                  end before or after it is resumed, on the same thread
+ *
+ * A scan beside the program is a head start only: nothing tells when a root
+ * outside the heap is written, so the pause scans all of them again.
  */
 #ifndef WEIR_RUNTIME_ROOTS_H
 #define WEIR_RUNTIME_ROOTS_H

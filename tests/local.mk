@@ -13,19 +13,36 @@
 # crashes, hangs or exits unhappily without naming a failed test counts as a
 # failure of its own.
 WEIR_UNIT_TESTS += \
+	tests/test_alloc \
 	tests/test_cgroup \
+	tests/test_cycle \
+	tests/test_deque \
 	tests/test_error \
 	tests/test_events \
 	tests/test_histogram \
 	tests/test_json \
+	tests/test_lock \
+	tests/test_meta \
 	tests/test_options \
+	tests/test_roots \
 	tests/test_sys \
 	tests/test_thread
 
 tests_test_events_SOURCES = tests/test_events.c tests/json.c tests/json.h
 tests_test_json_SOURCES = tests/test_json.c tests/json.c tests/json.h
 
+# What test_roots loads and unloads.
+EXTRA_DIST += tests/rootmodule.c
+CLEANFILES += tests/rootmodule.so
+tests/rootmodule.so: $(srcdir)/tests/rootmodule.c
+	$(AM_V_CCLD)$(MKDIR_P) tests && \
+	$(CC) $(CFLAGS) -shared -fPIC -o $@ $(srcdir)/tests/rootmodule.c
+if WEIR_TESTS
+check_DATA = tests/rootmodule.so
+endif
+
 WEIR_SCRIPT_TESTS += \
+	tests/bench_smoke.sh \
 	tests/docs.sh \
 	tests/install.sh \
 	tests/sanitizers.sh \
