@@ -18,26 +18,33 @@ const char *bench_peer_version(void)
 	return weir_version();
 }
 
+/* Make the first cycle come after more allocation than any workload does and
+ * still less than the machine has.  In the environment, which has the last
+ * word on options. */
+static void be_idle(void)
+{
+	const char *given = getenv("WEIR_OPTIONS");
+	char text[1024];
+	int n;
+
+	n = snprintf(text, sizeof(text), "%s%sheap-min=%lluk",
+		     given ? given : "", given && *given ? "," : "",
+		     (unsigned long long)sysconf(_SC_PHYS_PAGES) *
+			     (unsigned long long)sysconf(_SC_PAGE_SIZE) / 1024 /
+			     8 * 7);
+	if (n >= (int)sizeof(text) || setenv("WEIR_OPTIONS", text, 1))
+		bench_die("WEIR_OPTIONS is too long");
+}
+
 bench_mutator *bench_peer_start(const struct bench_setup *setup)
 {
 	struct weir_heap_options options = {.size = sizeof(options)};
 	weir_mutator *mutator;
-	char text[512];
 	int rc;
 
-	/* Idle: the first cycle comes after more allocation than any
-	 * workload does and still less than the machine has. */
 	if (setup->idle)
-		snprintf(text, sizeof(text), "heap-min=%lluk%s%s",
-			 (unsigned long long)sysconf(_SC_PHYS_PAGES) *
-				 (unsigned long long)sysconf(_SC_PAGE_SIZE) /
-				 1024 / 8 * 7,
-			 setup->options ? "," : "",
-			 setup->options ? setup->options : "");
-	else
-		snprintf(text, sizeof(text), "%s",
-			 setup->options ? setup->options : "");
-	options.options = text;
+		be_idle();
+	options.options = setup->options;
 	rc = weir_heap_create(&options, &heap);
 	if (rc)
 		bench_die("weir_heap_create: %s: %s", strerror(-rc),

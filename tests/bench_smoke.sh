@@ -1,0 +1,177 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# The benchmarks at tiny sizes: every workload runs on every peer, all peers
+# do the same work, the JSON holds every peer and every ratio.  And the driver
+# itself on peers that are scripts, whose figures are known: medians, ratios,
+# a peer that dies, that is not there, that does other work.
+set -u
+. "$WEIR_SRCDIR/tests/tap.sh"
+
+bin=$WEIR_BUILDDIR/benchmarks
+work=$WEIR_BUILDDIR/tests/bench_smoke.work
+rm -rf "$work"
+mkdir -p "$work/fake"
+
+# status N CMD...: the command exits with status N.
+status()
+{
+	wanted=$1
+	shift
+	"$@"
+	got=$?
+	[ "$got" -eq "$wanted" ] || {
+		echo "exit status $got, not $wanted"
+		return 1
+	}
+}
+
+# holds FILE EXPRESSION: FILE is JSON, and the expression holds of it, `d`.
+holds()
+{
+	python3 -c '
+import json, sys
+d = json.load(open(sys.argv[1]))
+if not eval(sys.argv[2]):
+    sys.exit("does not hold: " + sys.argv[2])
+' "$1" "$2"
+}
+
+# ---- The driver, on peers that are scripts -------------------------------
+
+# fake NAME WALL...: bench-NAME prints these wall times, one a run.
+fake()
+{
+	name=$1
+	shift
+	printf '%s\n' "$@" >"$work/fake/$name.walls"
+	cat >"$work/fake/bench-$name" <<-END
+		#!/bin/sh
+		wall=\$(sed -n 1p "$work/fake/$name.walls")
+		sed -i 1d "$work/fake/$name.walls"
+		echo '{"workload":"gcbench","peer":"$name","params":"",' \\
+			'"wall_s":'\$wall',"throughput":8,"peak_rss":4096,' \\
+			'"pause_max_ns":null,"checksum":"aa"}' | tr -d ' '
+	END
+	chmod +x "$work/fake/bench-$name"
+}
+
+drive()
+{
+	"$bin/weir-bench" --bin "$work/fake" --no-choose "$@"
+}
+
+drive_to()
+{
+	out=$1
+	shift
+	drive "$@" >"$out"
+}
+
+fake weir 1 2 9
+fake gc 2 8 9
+tap_run "three rounds of two scripts" drive_to "$work/fake.json" \
+	--json --pairs 3 --peers weir,libgc gcbench
+# Ratios of the rounds: 0.5, 0.25, 1.
+tap_run "the ratio's median, minimum and maximum" holds "$work/fake.json" \
+	'd["ratios"]["weir/libgc"]["wall_s"] == {"median": 0.5, "min": 0.25, "max": 1}'
+tap_run "a ratio that cannot be is null" holds "$work/fake.json" \
+	'd["ratios"]["weir/libgc"]["pause_max_ns"] is None'
+tap_run "every run is in the JSON" holds "$work/fake.json" \
+	'[len(d["runs"][p]) for p in ("weir", "libgc")] == [3, 3]'
+
+# libgc: default 5 s, incremental dies, markers=1 3 s, the others slower.
+cat >"$work/fake/bench-gc" <<'END'
+#!/bin/sh
+wall=5
+[ -z "${GC_ENABLE_INCREMENTAL:-}" ] || kill -ABRT $$
+[ "${GC_MARKERS:-}" != 1 ] || wall=3
+case $* in
+*--no-interior*) wall=1 ;;
+esac
+echo '{"params":"","wall_s":'$wall',"checksum":"aa"}'
+END
+fake weir 1
+tap_run "libgc's configurations are tried" drive_to "$work/choose.json" \
+	--choose --json --pairs 1 --peers weir,libgc gcbench
+tap_run "the fastest of them that keeps libgc's promises is taken" \
+	holds "$work/choose.json" '"libgc-markers=1" in d["runs"]'
+tap_run "one that dies is told with its signal" holds "$work/choose.json" \
+	'd["trials"]["libgc-incremental"] == {"aborted": 6}'
+
+echo 'kill -SEGV $$' >>"$work/fake/bench-gc"
+fake weir 1
+tap_run "a peer that crashes fails the benchmark" \
+	status 2 drive --pairs 1 --peers weir,libgc gcbench
+fake weir 1
+tap_run "a peer that is not there fails the benchmark" \
+	status 2 drive --pairs 1 --peers weir,malloc gcbench
+fake weir 1
+fake gc 1
+sed -i 's/"aa"/"bb"/' "$work/fake/bench-gc"
+tap_run "a peer that does other work fails the benchmark" \
+	status 2 drive --pairs 1 --peers weir,libgc gcbench
+tap_run "an unknown workload is an error" status 2 drive nonesuch
+tap_run "an unknown option is an error" status 2 drive --nonesuch gcbench
+
+# ---- The peers -----------------------------------------------------------
+
+peers="weir weir-idle libgc libgc-idle malloc jemalloc"
+if [ "${WEIR_SANITIZER:-no}" != no ]; then
+	tap_skip "the workloads on every peer" \
+		"the peers' allocators and $WEIR_SANITIZER exclude each other"
+	tap_done
+	exit 0
+fi
+
+# The first cycle soon, so that small runs have some.
+WEIR_OPTIONS=${WEIR_OPTIONS:+$WEIR_OPTIONS,}heap-min=1m
+export WEIR_OPTIONS
+
+# small WORKLOAD [PARAMETER...]: all peers, one round.
+small()
+{
+	for only in $peers; do
+		tap_run "$1 on $only" one_peer "$only" "$@"
+	done
+	tap_run "$*: weir against all peers" all_peers "$@"
+}
+
+one_peer()
+{
+	only=$1
+	shift
+	"$bin/weir-bench" --json --pairs 1 --no-choose --peers "$only" "$@" \
+		>"$work/one.json" &&
+		holds "$work/one.json" "d['runs']['$only'][0]['ops'] > 0"
+}
+
+all_peers()
+{
+	"$bin/weir-bench" --json --pairs 1 --no-choose \
+		--peers "$(echo "$peers" | tr ' ' ',')" "$@" \
+		>"$work/all.json" &&
+		holds "$work/all.json" \
+			'all(d["ratios"]["weir/" + p]["wall_s"]["median"] > 0
+			for p in d["runs"] if p != "weir") and len(d["runs"]) == 6'
+}
+
+small gcbench --max 12 --long 10 --rounds 1 --array 1000
+small binary-trees --max 13
+small mt-trees --max 13 --mutators 2
+small graph-latency --live 4m --ops 40000 --shape wide
+small graph-latency --live 4m --ops 40000 --shape hot --rate 400000
+small churn --entries 2000 --keys 8000 --ops 40000
+small write-storm --live 4m --seconds 1
+
+tap_run "a collector that never ran is an error" \
+	status 3 env WEIR_OPTIONS=heap-min=1g \
+	"$bin/bench-weir" gcbench --max 6 --long 6 --rounds 1 --array 1000
+tap_run "a bad parameter is an error" \
+	status 2 "$bin/bench-weir" gcbench --nonesuch 1
+tap_run "the tables" "$bin/weir-bench" --pairs 2 --no-choose \
+	--peers weir,malloc binary-trees --max 10
+
+tap_run "each back end of the write barrier against a bare loop" \
+	"$bin/weir-bench" --pairs 2 barrier --size 4m --pages 256
+tap_done
