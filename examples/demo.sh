@@ -77,6 +77,21 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+# busy LOAD PROCESSORS: succeeds if other programs take half of the machine.
+busy()
+{
+	awk -v load="$1" -v n="$2" 'BEGIN { exit !(load > n / 2) }'
+}
+
+read -r load rest </proc/loadavg
+processors=$(nproc)
+remark=
+if busy "$load" "$processors"; then
+	remark="Other programs kept this machine busy when the runs began (load\
+ $load on $processors processors): latencies include waiting for them."
+	printf 'demo: %s\n\n' "$remark" >&2
+fi
+
 printf '== What weir runs on here\n\n'
 if ! "$build/weir-info" >"$work/info.txt"; then
 	cat "$work/info.txt"
@@ -102,5 +117,5 @@ done
 
 printf '\n== Compared\n\n'
 python3 "$here/demo_report.py" --page "$page" --info "$work/info.txt" \
-	"$work"/run*.json || die "the comparison failed"
+	--remark "$remark" "$work"/run*.json || die "the comparison failed"
 printf '\nThe plots: %s\n' "$page"

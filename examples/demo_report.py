@@ -6,7 +6,7 @@ Reads the JSON objects that the runs printed, in the order they ran, prints a
 table and a histogram of the query latency, and writes one self-contained HTML
 page.  Ends with status 1 if the runs did not give the same answers.
 
-usage: demo_report.py --page FILE [--info FILE] RUN.json...
+usage: demo_report.py --page FILE [--info FILE] [--remark TEXT] RUN.json...
 """
 import argparse
 import json
@@ -309,11 +309,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--page", required=True, help="HTML file to write")
     parser.add_argument("--info", help="file with what weir-info printed")
+    parser.add_argument("--remark", help="what the reader must know besides")
     parser.add_argument("run", nargs="+", help="JSON file of a run")
     args = parser.parse_args()
     runs, by_peer = load(args.run)
     rows = summarise(by_peer)
     said, agree = remarks(runs)
+    if args.remark:
+        said.insert(0, args.remark)
     info = ""
     if args.info:
         with open(args.info, encoding="utf-8", errors="replace") as f:
