@@ -7,18 +7,19 @@
  * linked in libcriterion's place there: it finds the tests where Criterion's
  * macros put them (pointers in the sections cr_tst and cr_sts) and runs each
  * in a child that is forked plainly, one after the other.  What it lacks
- * (parameterized tests, theories, the newer assertions) does not link, or is
- * a failure that says so.
+ * (theories, the newer assertions, redirection) does not link.
  *
  * usage: TEST [--timeout SECONDS] [--tap=FILE]
  */
 #define _GNU_SOURCE
 #include <criterion/criterion.h>
+#include <criterion/parameterized.h>
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +45,7 @@ struct criterion_options criterion_options;
 static struct outcome *outcome;
 static struct criterion_test *current;
 static struct criterion_suite *current_suite;
+static void *parameter; /* of the current test, NULL if it takes none */
 static pthread_t main_thread;
 static jmp_buf end_of_step;
 
@@ -147,6 +149,13 @@ static bool step(void (*fn)(void))
 	return true;
 }
 
+static void (*with_parameter)(void *); /* what call_with_parameter() calls */
+
+static void call_with_parameter(void)
+{
+	with_parameter(parameter);
+}
+
 static void (*suite_step(bool init))(void)
 {
 	if (!current_suite || !current_suite->data)
@@ -163,8 +172,14 @@ void criterion_internal_test_setup(void)
 
 void criterion_internal_test_main(void (*fn)(void))
 {
-	if (ready)
-		step(fn);
+	if (!ready)
+		return;
+	if (parameter) {
+		/* Criterion's macros cast away the parameter's type. */
+		with_parameter = (void (*)(void *))(uintptr_t)fn;
+		fn = call_with_parameter;
+	}
+	step(fn);
 }
 
 void criterion_internal_test_teardown(void)
@@ -251,36 +266,22 @@ static bool ended_well(const struct criterion_test *t, int status)
 	return WIFEXITED(status) && WEXITSTATUS(status) == t->data->exit_code;
 }
 
-/* Run one test and write its TAP line.  Returns whether it may count as good:
- * passed or skipped. */
-static bool run(struct criterion_test *t, double timeout, FILE *tap)
+/* Run the current test, once, and write its TAP line.  Returns whether it
+ * failed. */
+static bool run_once(const char *name, double timeout, FILE *tap)
 {
-	struct criterion_suite *suite = find_suite(t->category);
+	const struct criterion_test *t = current;
 	bool late = false, ok;
 	int status;
 
-	if (t->data->disabled ||
-	    (suite && suite->data && suite->data->disabled)) {
-		fprintf(tap, "ok - %s::%s # SKIP disabled\n", t->category,
-			t->name);
-		return true;
-	}
-	if (t->data->kind_ != CR_TEST_NORMAL) {
-		fprintf(tap, "not ok - %s::%s has parameters\n", t->category,
-			t->name);
-		return false;
-	}
 	memset(outcome, 0, sizeof *outcome);
-	current = t;
-	current_suite = suite;
 	status = run_child(t, timeout, &late);
 	ok = !outcome->failed && !late && ended_well(t, status);
 	if (ok && outcome->skipped) {
-		fprintf(tap, "ok - %s::%s # SKIP %s\n", t->category, t->name,
-			outcome->reason);
-		return true;
+		fprintf(tap, "ok - %s # SKIP %s\n", name, outcome->reason);
+		return false;
 	}
-	fprintf(tap, "%sok - %s::%s", ok ? "" : "not ", t->category, t->name);
+	fprintf(tap, "%sok - %s", ok ? "" : "not ", name);
 	if (late)
 		fprintf(tap, " took too long");
 	else if (!ok && WIFSIGNALED(status))
@@ -288,7 +289,43 @@ static bool run(struct criterion_test *t, double timeout, FILE *tap)
 	else if (!ok && !outcome->failed)
 		fprintf(tap, " exited with status %d", WEXITSTATUS(status));
 	fputc('\n', tap);
-	return ok;
+	return !ok;
+}
+
+/* Run a test, with each of its parameters if it has some.  Adds to *count and
+ * *failed. */
+static void run(struct criterion_test *t, double timeout, FILE *tap, int *count,
+		int *failed)
+{
+	struct criterion_suite *suite = find_suite(t->category);
+	struct criterion_test_params p;
+	char name[256];
+
+	current = t;
+	current_suite = suite;
+	parameter = NULL;
+	snprintf(name, sizeof name, "%s::%s", t->category, t->name);
+	if (t->data->disabled ||
+	    (suite && suite->data && suite->data->disabled)) {
+		++*count;
+		fprintf(tap, "ok - %s # SKIP disabled\n", name);
+		return;
+	}
+	if (t->data->kind_ != CR_TEST_PARAMETERIZED) {
+		++*count;
+		*failed += run_once(name, timeout, tap);
+		return;
+	}
+	p = t->data->param_();
+	for (size_t i = 0; i < p.length; i++) {
+		parameter = (char *)p.params + i * p.size;
+		snprintf(name, sizeof name, "%s::%s [%zu]", t->category,
+			 t->name, i);
+		++*count;
+		*failed += run_once(name, timeout, tap);
+	}
+	if (p.cleanup)
+		p.cleanup(&p);
 }
 
 int main(int argc, char **argv)
@@ -317,10 +354,8 @@ int main(int argc, char **argv)
 	}
 	for (struct criterion_test **t = __start_cr_tst; t < __stop_cr_tst;
 	     t++) {
-		if (!*t)
-			continue;
-		count++;
-		failed += !run(*t, timeout, tap);
+		if (*t)
+			run(*t, timeout, tap, &count, &failed);
 	}
 	fprintf(tap, "1..%d\n", count);
 	if (fflush(tap) || ferror(tap)) {
