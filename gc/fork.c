@@ -97,7 +97,6 @@ static void reset_marker(struct weir_heap *h, struct wg_marker *m)
 	put_list(h, &m->cur);
 	put_list(h, &m->full);
 	put_list(h, &m->deferred);
-	put_list(h, &m->ephemerons);
 	if (m->spare)
 		m->spare->next = NULL;
 	put_list(h, &m->spare);

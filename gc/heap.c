@@ -215,15 +215,21 @@ int weir_heap_destroy(weir_heap *h)
 {
 	struct weir_mutator *m = wg_mutator_self();
 	size_t others;
+	int err;
 
 	if (!h)
 		return 0;
 	if (!wg_heap_ok(h))
 		return wr_error(EINVAL, "weir_heap_destroy: not a live heap");
+	/* Not under the lock: a finalizer may fork. */
+	err = wg_weak_thread_stop(h);
+	if (err)
+		return err;
 	pthread_mutex_lock(&create_lock);
 	others = wr_threads_count(h->threads) - (m != NULL);
 	if (others) {
 		pthread_mutex_unlock(&create_lock);
+		wg_weak_thread_allow(h);
 		return wr_error(
 			EBUSY,
 			"weir_heap_destroy: %zu other threads are attached; detach them first",

@@ -160,6 +160,8 @@ struct weir_heap {
 	uint8_t *meta;		 /* granule bytes, [0] for base */
 	struct wg_block *blocks; /* block table, [0] for base */
 	unsigned colour;	 /* black of this or the last cycle */
+	bool ephemerons_wait;	 /* atomic: marked objects may be keys that
+				  * ephemerons wait for (gc/ephemeron.c) */
 	uintptr_t leaf_base;	 /* first address of the leaf space */
 	uintptr_t backed[2];	 /* atomic: committed bytes of each space */
 	struct wg_space space[2];

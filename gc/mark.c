@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gc/weak.h"
+
 struct wg_pool {
 	pthread_mutex_t lock;	/* guards all of it */
 	struct wg_segment *free; /* segments that were put back */
@@ -261,6 +263,9 @@ static void process(struct wg_marker *m, uintptr_t p)
 	__atomic_store_n(&h->meta[g],
 			 (uint8_t)((byte & ~WEIR_META_COLOUR) | h->colour),
 			 __ATOMIC_RELAXED);
+	if (wr_unlikely(__atomic_load_n(&h->ephemerons_wait,
+					__ATOMIC_RELAXED)))
+		wg_ephemeron_key(m, wg_granule_start(h, g));
 	wg_scan_object(m, g, byte);
 }
 

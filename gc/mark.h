@@ -68,7 +68,6 @@ struct wg_marker {
 	uint64_t objects;	  /* likewise */
 	uint64_t overflows;	  /* candidates that found no segment */
 	struct wg_segment *deferred; /* objects to be traced in the pause */
-	struct wg_segment *ephemerons; /* ephemerons that were marked */
 	uint64_t job_cpu;	  /* CPU clock when the job began */
 	struct wg_deque deque;
 };

@@ -55,6 +55,7 @@ void wg_roots_concurrent(struct weir_heap *h, struct wg_marker *m, bool first)
 	if (first)
 		wr_threads_hold_each(h->threads, thread_held, m, held_for);
 	wr_roots_scan(h->roots, false, root_range, root_call, m);
+	wg_weak_scan_roots(h, m);
 }
 
 static void thread_stopped(struct wr_thread *t, void *arg)
@@ -76,4 +77,5 @@ void wg_roots_paused(struct weir_heap *h, struct wg_marker *m)
 {
 	wr_threads_for_each(h->threads, thread_stopped, m);
 	wr_roots_scan(h->roots, true, root_range, root_call, m);
+	wg_weak_scan_roots(h, m);
 }

@@ -8,6 +8,7 @@
  * read here, so a later write makes it dirty and it is read again.
  */
 #include "gc/mark.h"
+#include "gc/weak.h"
 
 /* ThreadSanitizer cannot know of the page table: mutators write heap words
  * with plain stores. */
@@ -97,8 +98,7 @@ static void scan_part(struct wg_marker *m, const struct wg_kind *k,
 		scan_traced(m, k, object, bytes);
 		break;
 	case WG_KIND_EPHEMERON:
-		if (!wg_list_add(m, &m->ephemerons, object))
-			wg_mark_overflow(m, wg_granule_of(m->heap, object));
+		wg_ephemeron_reached(m, object);
 		break;
 	default:
 		break;

@@ -1,51 +1,204 @@
 /* SPDX-License-Identifier: MIT */
-/* Weak references, finalizers and ephemerons. */
-#include "gc/weak.h"
+/*
+ * Weak references, finalizers and ephemerons: what the cycle calls.
+ *
+ * The order in the pause, marking being done:
+ *
+ *  1. ephemerons: values whose keys are marked, and what these lead to;
+ *  2. weak references to what is not marked are cleared.  A reference is
+ *     cleared before any finalizer that could bring its target back runs, so
+ *     nobody gets at an object through it whose finalizer ran;
+ *  3. finalizers of what is not marked are queued, the objects and what they
+ *     reach are marked, ephemeron values again among it: a finalizer finds
+ *     the entries of tables that its object is a key of;
+ *  4. ephemerons whose keys are still not marked are cleared.
+ *
+ * Locks.  One, of the rank `finalizers`.  A mutator holds it only while
+ * CRITICAL, so no stopped thread has it; in the pause it can be held by a
+ * thread that is not stopped, in the middle of a call, for as long as an
+ * entry takes.  No other lock is waited for under it, but for those of the
+ * mark stacks.
+ *
+ *   create, destroy            one thread, before and after all others
+ *   scan_roots, preclean,      the collector
+ *     pause, after
+ *   ephemeron_reached, _key    markers (ephemeron.c)
+ *   fork                       the thread that forks
+ */
+#include "gc/weak_tables.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+void wg_weak_lock(struct weir_heap *h, struct weir_mutator *m)
+{
+	if (m) {
+		m->b.critical++;
+		WEIR_COMPILER_BARRIER();
+	}
+	wr_mutex_lock(&h->weak->lock);
+}
+
+void wg_weak_unlock(struct weir_heap *h, struct weir_mutator *m)
+{
+	wr_mutex_unlock(&h->weak->lock);
+	if (!m)
+		return;
+	WEIR_COMPILER_BARRIER();
+	if (--m->b.critical == 0) {
+		WEIR_COMPILER_BARRIER();
+		if (wr_unlikely(
+			    __atomic_load_n(&m->b.pending, __ATOMIC_RELAXED)))
+			wr_thread_poll(&m->thread);
+	}
+}
+
+int wg_weak_invalid(const char *function, const char *cause)
+{
+#if WEIR_CHECKING
+	wr_fatal("%s: %s", function, cause);
+#endif
+	return wr_error(EINVAL, "%s: %s", function, cause);
+}
 
 int wg_weak_create(struct weir_heap *h)
 {
-	(void)h;
-	return 0;
+	struct wg_weak_tables *w = calloc(1, sizeof(*w));
+	int err;
+
+	if (!w)
+		return wr_error(ENOMEM, "no memory for weak references");
+	h->weak = w;
+	w->colour = h->colour;
+	wr_mutex_init(&w->lock, WR_RANK_finalizers);
+	pthread_cond_init(&w->wake, NULL);
+	err = wg_watches_create(h, &w->refs, sizeof(struct weir_weak));
+	if (!err)
+		err = wg_finalizers_create(h);
+	if (!err)
+		err = wg_ephemerons_create(h);
+	return err;
 }
 
 void wg_weak_destroy(struct weir_heap *h)
 {
-	(void)h;
+	struct wg_weak_tables *w = h->weak;
+
+	if (!w)
+		return;
+	wg_weak_thread_stop(h);
+	wg_watches_destroy(h, &w->refs);
+	wg_finalizers_destroy(h);
+	wg_ephemerons_destroy(h);
+	pthread_cond_destroy(&w->wake);
+	wr_mutex_destroy(&w->lock);
+	h->weak = NULL;
+	free(w);
+}
+
+/* Whether the cycle under way turned the colour. */
+static bool full_cycle(const struct weir_heap *h)
+{
+	return h->colour != h->weak->colour;
+}
+
+/*
+ * An object is marked when it is queued, and black objects stay so in minor
+ * cycles.  In a full cycle nothing is queued before the pause is over; an
+ * entry that is taken from the queue meanwhile goes to the taker's stack.
+ * Hence once a full cycle is enough.
+ */
+void wg_weak_scan_roots(struct weir_heap *h, struct wg_marker *m)
+{
+	struct wg_weak_tables *w = h->weak;
+	struct wg_watches *t = &w->fin.table;
+
+	if (!full_cycle(h) || w->queue_marked)
+		return;
+	w->queue_marked = true;
+	/* By table, not by queue: the queue moves between the batches. */
+	for (uint32_t i = 1; i < t->high;) {
+		wg_weak_lock(h, NULL);
+		for (uint32_t k = 0;
+		     i < t->high && (m->in_pause || k < WG_WEAK_BATCH);
+		     i++, k++) {
+			struct wg_watch *e = wg_watch_at(t, i);
+
+			if (e->state & WG_WATCH_QUEUED)
+				wg_push(m, e->object);
+		}
+		wg_weak_unlock(h, NULL);
+		if (!w->fin.queued)
+			break;
+		if (!m->in_pause)
+			wg_team_checkpoint(h);
+	}
 }
 
 void wg_weak_preclean(struct weir_heap *h)
 {
-	(void)h;
+	struct wg_weak_tables *w = h->weak;
+	bool full = full_cycle(h);
+
+	wg_ephemerons_resolve(h);
+	wg_watches_filter(h, &w->refs, full);
+	wg_watches_filter(h, &w->fin.table, full);
+	w->precleaned = true;
 }
 
 void wg_weak_pause(struct weir_heap *h)
 {
-	(void)h;
+	struct wg_weak_tables *w = h->weak;
+	uint64_t begin = h->sys->now_ns();
+	bool full = full_cycle(h);
+	bool all = full && !w->precleaned;
+
+	wg_weak_lock(h, NULL);
+	wg_ephemerons_resolve(h);
+	wg_watches_filter(h, &w->refs, all);
+	wg_refs_clear(h);
+	wg_watches_filter(h, &w->fin.table, all);
+	wg_finalizers_pause(h);
+	wg_ephemerons_finish(h);
+	w->colour = h->colour;
+	w->last_full = full;
+	w->precleaned = w->queue_marked = false;
+	wg_weak_unlock(h, NULL);
+	w->pause_ns = h->sys->now_ns() - begin;
 }
 
 void wg_weak_after(struct weir_heap *h)
 {
-	(void)h;
+	wg_finalizers_wake(h);
+	wg_ephemerons_reap(h, h->weak->last_full);
 }
 
 void wg_weak_roots(struct weir_heap *h, void (*visit)(void *arg, uintptr_t p),
 		   void *arg)
 {
-	(void)h;
-	(void)visit;
-	(void)arg;
-}
+	struct wg_finalizers *f = &h->weak->fin;
 
-void wg_weak_ephemeron(struct weir_heap *h, uintptr_t p, uintptr_t *key,
-		       uintptr_t *value)
-{
-	(void)h;
-	(void)p;
-	*key = *value = 0;
+	wg_weak_lock(h, NULL);
+	for (uint32_t k = f->head; k < f->tail; k++)
+		visit(arg,
+		      wg_watch_at(&f->table, wg_indexes(&f->queue)[k])->object);
+	wg_weak_unlock(h, NULL);
 }
 
 void wg_weak_fork(struct weir_heap *h, int stage)
 {
-	(void)h;
-	(void)stage;
+	struct wg_weak_tables *w = h->weak;
+
+	if (stage == 0) {
+		wr_mutex_lock(&w->lock);
+		return;
+	}
+	if (stage == 2) {
+		w->precleaned = w->queue_marked = false;
+		wg_watches_fork_child(&w->refs);
+		wg_watches_fork_child(&w->fin.table);
+		wg_ephemerons_fork_child(h);
+		wg_finalizers_fork_child(h);
+	}
+	wr_mutex_unlock(&w->lock);
 }

@@ -5,21 +5,35 @@
 
 #include "gc/heap.h"
 
+struct wg_marker;
+
 int wg_weak_create(struct weir_heap *h);
 void wg_weak_destroy(struct weir_heap *h);
+/* End the finalizer thread, so that it does not count as attached, and start
+ * none until it is allowed again.  -EDEADLK on that thread itself. */
+int wg_weak_thread_stop(struct weir_heap *h);
+void wg_weak_thread_allow(struct weir_heap *h);
+/* Mark what the finalizer queue holds: with the other roots, concurrently and
+ * in the pause. */
+void wg_weak_scan_roots(struct weir_heap *h, struct wg_marker *m);
 /* Before the pause, beside the program: what can be decided early. */
 void wg_weak_preclean(struct weir_heap *h);
 /* In the pause, marking drained: ephemerons, clear weak references, queue
  * finalizers (and mark what they keep).  Leaves the mark stacks empty. */
 void wg_weak_pause(struct weir_heap *h);
-/* After the pause: wake whoever runs finalizers. */
+/* After the pause: wake whoever runs finalizers, free dead entries. */
 void wg_weak_after(struct weir_heap *h);
+/* Marking came to the ephemeron proxy at `object`. */
+void wg_ephemeron_reached(struct wg_marker *m, uintptr_t object);
+/* The object at `base` was marked, h->ephemerons_wait being set. */
+void wg_ephemeron_key(struct wg_marker *m, uintptr_t base);
 /* Roots held here, for the verifier: queued finalizers' objects. */
 void wg_weak_roots(struct weir_heap *h, void (*visit)(void *arg, uintptr_t p),
 		   void *arg);
 /* Ephemeron value of the proxy at `p`, for the verifier: *key and *value. */
 void wg_weak_ephemeron(struct weir_heap *h, uintptr_t p, uintptr_t *key,
 		       uintptr_t *value);
-void wg_weak_fork(struct weir_heap *h, int stage); /* 0 prepare, 1 parent, 2 child */
+void wg_weak_fork(struct weir_heap *h,
+		  int stage); /* 0 prepare, 1 parent, 2 child */
 
 #endif

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Finalizers: the table, and what the pause does with it.
+ *
+ * The table is hashed by object address; an object has at most one entry that
+ * is not QUEUED.  It is W. Litwin's linear hashing ("Linear hashing: a new
+ * tool for file and table addressing", VLDB 1980): each new entry splits one
+ * bucket, so that no insertion, with its thread not to be stopped, rehashes
+ * the whole.
+ *
+ * In the pause, marking done, the entries that are pending are those whose
+ * objects are unreachable.  Unordered ones are queued.  For the ordered ones
+ * the references in each are marked, but not the object itself: it is then
+ * marked if and only if another unreachable finalizable object, or it itself,
+ * reaches it, and must wait.  The rest are queued.  What is queued is marked
+ * with all it reaches.
+ *
+ *   weir_finalizer_set   any thread
+ *   pause                the collector, the lock held
+ */
+#include "gc/weak_tables.h"
+
+#include <errno.h>
+#include <string.h>
+
+static inline struct wg_finalizer *entry(const struct wg_finalizers *f,
+					 uint32_t i)
+{
+	return (struct wg_finalizer *)(void *)wg_watch_at(&f->table, i);
+}
+
+int wg_finalizers_create(struct weir_heap *h)
+{
+	struct wg_finalizers *f = &h->weak->fin;
+	int err = wg_watches_create(h, &f->table, sizeof(struct wg_finalizer));
+
+	if (!err)
+		err = wg_array_create(&f->bucket, h->sys,
+				      f->table.pending.reserved);
+	if (!err)
+		err = wg_array_create(&f->queue, h->sys,
+				      f->table.pending.reserved);
+	if (err)
+		return err;
+	f->buckets = 1;
+	if (!wg_array_grow(&f->bucket, h->sys, sizeof(uint32_t)))
+		return wr_error(ENOMEM, "no memory for finalizers");
+	return 0;
+}
+
+void wg_finalizers_destroy(struct weir_heap *h)
+{
+	struct wg_finalizers *f = &h->weak->fin;
+
+	wg_watches_destroy(h, &f->table);
+	wg_array_destroy(&f->bucket, h->sys);
+	wg_array_destroy(&f->queue, h->sys);
+}
+
+/* ---- The hash table ----------------------------------------------------- */
+
+/* Largest power of two that is not above n. */
+static inline uint32_t floor_power(uint32_t n)
+{
+	return 1u << (31 - __builtin_clz(n));
+}
+
+static uint32_t *bucket_of(const struct wg_finalizers *f, uintptr_t object)
+{
+	uint32_t hash = wg_weak_hash(object);
+	uint32_t half = floor_power(f->buckets);
+	uint32_t b = hash & (2 * half - 1);
+
+	if (b >= f->buckets)
+		b &= half - 1;
+	return &wg_indexes(&f->bucket)[b];
+}
+
+/* One more bucket: what belongs there comes out of the one that it splits.
+ * Without memory the chains only get longer. */
+static void split(struct weir_heap *h, struct wg_finalizers *f)
+{
+	uint32_t *bucket = wg_indexes(&f->bucket);
+	uint32_t b = f->buckets;
+	uint32_t *from = &bucket[b - floor_power(b)], *to = &bucket[b];
+
+	if (!wg_array_grow(&f->bucket, h->sys, (b + 1ul) * sizeof(*bucket)))
+		return;
+	*to = 0;
+	f->buckets++;
+	while (*from) {
+		struct wg_watch *e = wg_watch_at(&f->table, *from);
+
+		if (bucket_of(f, e->object) == to) {
+			*to = *from;
+			*from = e->next;
+			to = &e->next;
+			*to = 0;
+		} else {
+			from = &e->next;
+		}
+	}
+}
+
+/* The link to the object's entry that is not queued, or to 0. */
+static uint32_t *find(const struct wg_finalizers *f, uintptr_t object)
+{
+	uint32_t *link = bucket_of(f, object);
+
+	for (; *link; link = &wg_watch_at(&f->table, *link)->next) {
+		struct wg_watch *e = wg_watch_at(&f->table, *link);
+
+		if (e->object == object && !(e->state & WG_WATCH_QUEUED))
+			break;
+	}
+	return link;
+}
+
+void wg_finalizer_drop(struct wg_finalizers *f, uint32_t i)
+{
+	struct wg_watch *e = wg_watch_at(&f->table, i);
+	uint32_t *link = bucket_of(f, e->object);
+
+	while (*link != i)
+		link = &wg_watch_at(&f->table, *link)->next;
+	*link = e->next;
+	wg_watch_free(&f->table, i);
+}
+
+static bool insert(struct weir_heap *h, struct wg_finalizers *f,
+		   uintptr_t object, uint32_t state, weir_finalizer_fn *fn,
+		   void *arg)
+{
+	uint32_t *link, i;
+
+	if (!wg_array_grow(&f->queue, h->sys,
+			   (f->table.high + 1ul) * sizeof(uint32_t)))
+		return false;
+	i = wg_watch_new(h, &f->table, object, state);
+	if (!i)
+		return false;
+	entry(f, i)->fn = fn;
+	entry(f, i)->arg = arg;
+	link = bucket_of(f, object);
+	wg_watch_at(&f->table, i)->next = *link;
+	*link = i;
+	if (f->table.count > f->buckets)
+		split(h, f);
+	return true;
+}
+
+int weir_finalizer_set(weir_heap *h, void *object, weir_finalizer_fn *fn,
+		       void *arg, unsigned flags)
+{
+	struct weir_mutator *m = wg_mutator_self();
+	uint32_t ordered = flags & WEIR_FINALIZE_ORDERED ? WG_WATCH_ORDERED : 0;
+	struct wg_finalizers *f;
+	bool ok = true;
+	uint32_t i;
+	size_t g;
+
+	if (!h || h != wg_heap)
+		return wg_weak_invalid(__func__,
+				       "the heap is NULL or was destroyed");
+	g = wg_resolve(h, (uintptr_t)object);
+	if (g == SIZE_MAX || wg_granule_start(h, g) != (uintptr_t)object)
+		return wg_weak_invalid(__func__, "not the start of an object");
+	if (flags & ~WEIR_FINALIZE_ORDERED)
+		return wg_weak_invalid(__func__, "unknown flags");
+	f = &h->weak->fin;
+	wg_weak_lock(h, m);
+	i = *find(f, (uintptr_t)object);
+	if (!fn && i) {
+		wg_finalizer_drop(f, i);
+	} else if (i) {
+		struct wg_watch *e = wg_watch_at(&f->table, i);
+
+		wg_watch_set(e, (e->state & ~(uint32_t)WG_WATCH_ORDERED) |
+					ordered);
+		entry(f, i)->fn = fn;
+		entry(f, i)->arg = arg;
+	} else if (fn) {
+		ok = insert(h, f, (uintptr_t)object, ordered, fn, arg);
+	}
+	wg_weak_unlock(h, m);
+	if (!ok)
+		return wr_error(ENOMEM,
+				"weir_finalizer_set: no memory for one more "
+				"than %u finalizers",
+				f->table.count);
+	return 0;
+}
+
+/* ---- The pause ---------------------------------------------------------- */
+
+static void enqueue(struct weir_heap *h, uint32_t i)
+{
+	struct wg_finalizers *f = &h->weak->fin;
+	struct wg_watch *e = wg_watch_at(&f->table, i);
+	uint32_t *queue = wg_indexes(&f->queue);
+
+	if (f->tail * sizeof(*queue) == f->queue.committed) {
+		/* There is room for every entry, so head is not 0. */
+		memmove(queue, queue + f->head,
+			(f->tail - f->head) * sizeof(*queue));
+		f->tail -= f->head;
+		f->head = 0;
+	}
+	queue[f->tail++] = i;
+	wg_watch_set(e,
+		     (e->state & ~(uint32_t)WG_WATCH_LIVE) | WG_WATCH_QUEUED);
+	wg_push(h->marker[0], e->object);
+}
+
+/* Push what an object refers to, not the object. */
+static void push_children(struct weir_heap *h, uintptr_t object)
+{
+	struct wg_marker *m = h->marker[0];
+	size_t g = wg_granule_of(h, object);
+	uint64_t objects = m->objects, bytes = m->bytes;
+
+	/* A large object leaves a slice to be scanned, of which there is room
+	 * for so many. */
+	if (m->slices > WG_SLICES / 2) {
+		wg_team_mark(h, 1);
+		objects = m->objects;
+		bytes = m->bytes;
+	}
+	wg_scan_object(m, g, wg_meta_load(&h->meta[g]));
+	/* It was not marked. */
+	m->objects = objects;
+	m->bytes = bytes;
+}
+
+void wg_finalizers_pause(struct weir_heap *h)
+{
+	struct wg_finalizers *f = &h->weak->fin;
+	struct wg_watches *t = &f->table;
+	uint32_t *pending = wg_indexes(&t->pending);
+	uint32_t ordered = 0;
+
+	if (!t->pending_n)
+		return;
+	for (uint32_t k = 0; k < t->pending_n; k++) {
+		struct wg_watch *e = wg_watch_at(t, pending[k]);
+
+		wg_watch_set(e, e->state & ~(uint32_t)WG_WATCH_PENDING);
+		if (e->state & WG_WATCH_ORDERED) {
+			pending[ordered++] = pending[k];
+			push_children(h, e->object);
+		} else {
+			enqueue(h, pending[k]);
+		}
+	}
+	t->pending_n = 0;
+	wg_ephemerons_resolve(h);
+	for (uint32_t k = 0; k < ordered; k++) {
+		struct wg_watch *e = wg_watch_at(t, pending[k]);
+
+		/* All are told apart before one is marked: wg_push() only
+		 * stacks it. */
+		if (!wg_black_at(h, e->object))
+			enqueue(h, pending[k]);
+	}
+	if (ordered)
+		wg_ephemerons_resolve(h);
+	__atomic_store_n(&f->queued, f->tail - f->head, __ATOMIC_RELEASE);
+}

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Arrays that grow in place, and watches; see gc/weak_tables.h.
+ *
+ * An index is in `pending` at most once (the PENDING bit says that it is, and
+ * a free entry keeps the bit until the index is gone from there), so an array
+ * of as many indexes as there are entries is always large enough.
+ */
+#include "gc/weak_tables.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define AHEAD 12 /* entries between a prefetch and its use */
+
+/* ---- Arrays ------------------------------------------------------------- */
+
+int wg_array_create(struct wg_array *a, const struct wr_sys *sys, size_t bytes)
+{
+	const size_t least = (size_t)1 << 20;
+
+	bytes = (bytes + sys->page_size - 1) & ~(sys->page_size - 1);
+	for (;;
+	     bytes = (bytes / 2 + sys->page_size - 1) & ~(sys->page_size - 1)) {
+		a->base = sys->reserve(bytes, sys->page_size);
+		if (a->base)
+			break;
+		if (bytes <= least)
+			return wr_error(
+				ENOMEM,
+				"cannot reserve addresses for the tables of "
+				"weak references; raise RLIMIT_AS (ulimit -v) "
+				"or lower heap-max");
+	}
+	a->reserved = bytes;
+	a->committed = 0;
+	return 0;
+}
+
+void wg_array_destroy(struct wg_array *a, const struct wr_sys *sys)
+{
+	if (a->base)
+		sys->release(a->base, a->reserved);
+	*a = (struct wg_array){NULL, 0, 0};
+}
+
+bool wg_array_grow(struct wg_array *a, const struct wr_sys *sys, size_t bytes)
+{
+	size_t step = (size_t)64 << 10;
+
+	if (wr_likely(bytes <= a->committed))
+		return true;
+	if (step < a->committed)
+		step = a->committed;
+	if (step > a->reserved - a->committed)
+		step = a->reserved - a->committed;
+	if (bytes > a->committed + step)
+		return false;
+	if (sys->commit(a->base + a->committed, step, false))
+		return false;
+	/* Atomic: weir_weak_get() checks handles against it. */
+	__atomic_store_n(&a->committed, a->committed + step, __ATOMIC_RELAXED);
+	return true;
+}
+
+/* ---- Watches ------------------------------------------------------------ */
+
+int wg_watches_create(struct weir_heap *h, struct wg_watches *t, size_t stride)
+{
+	/* More than one for each object that the heap can hold is unlikely. */
+	size_t most = h->extent >> WEIR_GRANULE_SHIFT;
+	int err;
+
+	if (most < (size_t)1 << 20)
+		most = (size_t)1 << 20;
+	if (most > (size_t)1 << 28)
+		most = (size_t)1 << 28;
+	t->stride = stride;
+	t->high = 1;
+	err = wg_array_create(&t->entries, h->sys, most * stride);
+	if (!err)
+		err = wg_array_create(&t->pending, h->sys,
+				      most * sizeof(uint32_t));
+	return err;
+}
+
+void wg_watches_destroy(struct weir_heap *h, struct wg_watches *t)
+{
+	wg_array_destroy(&t->entries, h->sys);
+	wg_array_destroy(&t->pending, h->sys);
+}
+
+void wg_watch_pend(struct wg_watches *t, uint32_t i)
+{
+	struct wg_watch *e = wg_watch_at(t, i);
+
+	if (e->state & WG_WATCH_PENDING)
+		return;
+	wg_watch_set(e, e->state | WG_WATCH_PENDING);
+	wr_assert(t->pending_n < t->high);
+	wg_indexes(&t->pending)[t->pending_n++] = i;
+}
+
+uint32_t wg_watch_new(struct weir_heap *h, struct wg_watches *t, uintptr_t p,
+		      uint32_t state)
+{
+	uint32_t i = t->free;
+	struct wg_watch *e;
+
+	if (i) {
+		e = wg_watch_at(t, i);
+		t->free = e->next;
+	} else {
+		i = t->high;
+		if (!wg_array_grow(&t->entries, h->sys,
+				   (i + 1ul) * t->stride) ||
+		    !wg_array_grow(&t->pending, h->sys,
+				   (i + 1ul) * sizeof(uint32_t)))
+			return 0;
+		t->high++;
+		e = wg_watch_at(t, i);
+	}
+	e->next = 0;
+	/* Release: partner of the acquire load in weir_weak_get(). */
+	__atomic_store_n(&e->object, p, __ATOMIC_RELEASE);
+	__atomic_store_n(&e->state,
+			 (e->state & WG_WATCH_PENDING) | WG_WATCH_LIVE | state,
+			 __ATOMIC_RELEASE);
+	t->count++;
+	wg_watch_pend(t, i);
+	return i;
+}
+
+void wg_watch_free(struct wg_watches *t, uint32_t i)
+{
+	struct wg_watch *e = wg_watch_at(t, i);
+
+	__atomic_store_n(&e->object, 0, __ATOMIC_RELAXED);
+	wg_watch_set(e, e->state & WG_WATCH_PENDING);
+	e->next = t->free;
+	t->free = i;
+	t->count--;
+}
+
+/* Whether the pause has to look at it. */
+static inline bool undecided(const struct weir_heap *h,
+			     const struct wg_watch *e)
+{
+	return (e->state & WG_WATCH_LIVE) && e->object &&
+	       !wg_black_at(h, e->object);
+}
+
+/* The granule byte of an entry's object will be looked at. */
+static inline void prefetch(const struct weir_heap *h, const struct wg_watch *e)
+{
+	uintptr_t p = __atomic_load_n(&e->object, __ATOMIC_RELAXED);
+
+	if (p)
+		__builtin_prefetch(&h->meta[wg_granule_of(h, p)]);
+}
+
+static void filter_batch(struct weir_heap *h, struct wg_watches *t,
+			 uint32_t end)
+{
+	uint32_t *pending = wg_indexes(&t->pending);
+
+	for (; t->at < end; t->at++) {
+		uint32_t i = pending[t->at];
+		struct wg_watch *e = wg_watch_at(t, i);
+
+		if (t->at + 2 * AHEAD < end)
+			__builtin_prefetch(
+				wg_watch_at(t, pending[t->at + 2 * AHEAD]));
+		if (t->at + AHEAD < end)
+			prefetch(h, wg_watch_at(t, pending[t->at + AHEAD]));
+		if (undecided(h, e))
+			pending[t->kept++] = i;
+		else
+			wg_watch_set(e, e->state & ~(uint32_t)WG_WATCH_PENDING);
+	}
+}
+
+static void walk_batch(struct weir_heap *h, struct wg_watches *t, uint32_t i,
+		       uint32_t end)
+{
+	for (; i < end; i++) {
+		struct wg_watch *e = wg_watch_at(t, i);
+
+		if (i + AHEAD < end)
+			prefetch(h, wg_watch_at(t, i + AHEAD));
+		if (!(e->state & WG_WATCH_PENDING) && undecided(h, e))
+			wg_watch_pend(t, i);
+	}
+}
+
+/* Between two batches: let others have the lock. */
+static void lock(struct weir_heap *h)
+{
+	if (!wg_weak_paused(h))
+		wg_weak_lock(h, NULL);
+}
+
+static void unlock(struct weir_heap *h)
+{
+	if (wg_weak_paused(h))
+		return;
+	wg_weak_unlock(h, NULL);
+	wg_team_checkpoint(h);
+}
+
+static uint32_t batch_end(const struct weir_heap *h, uint32_t i, uint32_t end)
+{
+	if (!wg_weak_paused(h) && end - i > WG_WEAK_BATCH)
+		return i + WG_WEAK_BATCH;
+	return end;
+}
+
+void wg_watches_filter(struct weir_heap *h, struct wg_watches *t, bool all)
+{
+	uint32_t end;
+	bool more;
+
+	do {
+		lock(h);
+		filter_batch(h, t, batch_end(h, t->at, t->pending_n));
+		more = t->at < t->pending_n;
+		if (!more) {
+			t->pending_n = t->kept;
+			t->kept = t->at = 0;
+		}
+		unlock(h);
+	} while (more);
+	if (!all)
+		return;
+	/* What is made from here on is pending from the start. */
+	lock(h);
+	end = t->high;
+	unlock(h);
+	for (uint32_t i = 1, stop; i < end; i = stop) {
+		stop = batch_end(h, i, end);
+		lock(h);
+		walk_batch(h, t, i, stop);
+		unlock(h);
+	}
+}
+
+/* A filter that was cut off by fork: drop what it had read. */
+void wg_watches_fork_child(struct wg_watches *t)
+{
+	uint32_t *pending = wg_indexes(&t->pending);
+
+	memmove(pending + t->kept, pending + t->at,
+		(t->pending_n - t->at) * sizeof(*pending));
+	t->pending_n -= t->at - t->kept;
+	t->kept = t->at = 0;
+}

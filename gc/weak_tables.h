@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The side tables of weak references, finalizers and ephemerons.
+ *
+ * None of them is in the heap and none is a root.  Each is an array in a
+ * reserved range of addresses, so that entries never move, and all that a
+ * pause needs was committed when the entry was made: nothing is allocated
+ * with the program stopped.  Entries are known by index.
+ *
+ * A watch is an entry that wants to know when its object dies: a weak
+ * reference or a finalizer.  Which must a cycle look at?
+ *
+ *	a black object stays black until the colour turns, hence
+ *	minor cycle   only what was made or changed since the last pause
+ *	full cycle    all
+ *
+ * The first are noted as they come, in `pending`.  Before the pause the
+ * collector goes through pending, and in a full cycle through the table, in
+ * batches under the lock, and keeps as pending those whose objects are not
+ * black yet.  The pause looks at pending alone:
+ *
+ *	(W) outside of the lock, a LIVE watch that is not pending has a black
+ *	    object, or belongs to a full cycle that has not come to it yet
+ *
+ *   who                          may
+ *   mutators, CRITICAL, and      make, change and free entries, under the lock
+ *     other threads
+ *   the collector                filter pending, walk tables, in batches under
+ *                                the lock; in a pause all at once under it
+ *   markers                      read ephemerons, add to those that wait
+ */
+#ifndef WEIR_GC_WEAK_TABLES_H
+#define WEIR_GC_WEAK_TABLES_H
+
+#include "gc/mark.h"
+#include "gc/weak.h"
+#include "runtime/lock.h"
+
+/* Entries that the collector looks at with the lock held; a mutator that
+ * waits for the lock cannot be stopped meanwhile. */
+#define WG_WEAK_BATCH 256u
+
+struct wg_array {
+	char *base;       /* reserved */
+	size_t reserved;  /* bytes of address range */
+	size_t committed; /* bytes backed by memory */
+};
+
+enum wg_watch_state {
+	WG_WATCH_LIVE = 1,    /* in use, not queued */
+	WG_WATCH_PENDING = 2, /* its index is in `pending` */
+	WG_WATCH_QUEUED = 4,  /* finalizer: to be run */
+	WG_WATCH_ORDERED = 8, /* finalizer: waits for those that reach it */
+};
+
+/* The head of an entry. */
+struct wg_watch {
+	uintptr_t object; /* atomic: watched, 0: none or cleared */
+	uint32_t state;   /* atomic: enum wg_watch_state bits */
+	uint32_t next;    /* free list, or chain of the hash table */
+};
+_Static_assert(sizeof(struct wg_watch) == 16, "four to a cache line");
+
+struct wg_watches {
+	struct wg_array entries; /* [0] is not used */
+	size_t stride;           /* bytes of an entry */
+	uint32_t high;           /* entries [1, high) were in use */
+	uint32_t free;           /* first free one, 0: none */
+	uint32_t count;          /* in use */
+	struct wg_array pending; /* uint32_t: see above */
+	uint32_t pending_n;      /* in use */
+	uint32_t kept;           /* filter: results are below this, */
+	uint32_t at;             /* and what was read below this */
+};
+
+struct weir_weak {
+	struct wg_watch watch; /* nothing more */
+};
+
+struct wg_finalizer {
+	struct wg_watch watch; /* comes first */
+	weir_finalizer_fn *fn; /* to be called with the object */
+	void *arg;             /* and this */
+};
+
+struct wg_finalizers {
+	struct wg_watches table;
+	struct wg_array bucket; /* uint32_t: first of a chain */
+	uint32_t buckets;       /* in use; linear hashing, see finalize.c */
+	struct wg_array queue;  /* uint32_t: those to be run */
+	uint32_t head, tail;    /* [head, tail) of it */
+	uint32_t queued;        /* atomic: tail - head */
+};
+
+struct wg_ephemeron {
+	uintptr_t key;   /* atomic: as given, 0: cleared */
+	uintptr_t value; /* atomic: as given, 0: cleared or none */
+	uintptr_t base;  /* first byte of the key's object */
+	uintptr_t proxy; /* the object in the heap, 0: entry is free */
+	uint32_t next;   /* free list, or chain of those that wait */
+	uint32_t seen;   /* atomic: epoch in which marking came to it */
+	uint32_t born;   /* epoch in which it was made */
+	uint32_t unused; /* zero */
+};
+_Static_assert(sizeof(struct wg_ephemeron) == 48, "three a 144 bytes");
+
+struct wg_ephemerons {
+	struct wg_array entries;  /* [0] is not used */
+	uint32_t high;            /* atomic: entries [1, high) were in use */
+	uint32_t free;            /* first free one, 0: none */
+	uint32_t count;           /* in use */
+	struct wg_array young[2]; /* uint32_t: made since the last pause, and
+				   * between the pauses before it */
+	uint32_t young_n[2];      /* in use */
+	unsigned now;             /* which of the two is filled */
+	uint32_t evaluated;       /* of young[now], by this cycle */
+	struct wg_array wait;     /* uint32_t: marked, their keys are not */
+	uint32_t wait_n;          /* atomic: in use */
+	struct wg_array bucket;   /* uint32_t: those that wait, by key */
+	uint32_t mask;            /* buckets in use - 1 */
+	uint32_t epoch;           /* number of the pause to come, from 1 */
+};
+
+struct wg_weak_tables {
+	struct wr_mutex lock;     /* guards all but what is atomic */
+	unsigned colour;          /* black of the last pause */
+	bool precleaned;          /* this cycle went through the tables */
+	bool queue_marked;        /* ... and marked the finalizer queue */
+	bool last_full;           /* the last pause ended a full cycle */
+	uint64_t pause_ns;        /* length of the last wg_weak_pause */
+	struct wg_watches refs;   /* struct weir_weak */
+	struct wg_finalizers fin; /* finalizers */
+	struct wg_ephemerons eph; /* ephemerons */
+	pthread_t thread;         /* that runs finalizers */
+	pthread_cond_t wake;      /* to it: queue or quit changed */
+	bool thread_up;           /* it exists */
+	bool quit;                /* atomic: it is to return */
+};
+
+/* weak.c */
+/* The tables' lock, with the caller (a mutator or NULL) CRITICAL. */
+void wg_weak_lock(struct weir_heap *h, struct weir_mutator *m);
+void wg_weak_unlock(struct weir_heap *h, struct weir_mutator *m);
+/* In checking builds abort; else the error. */
+int wg_weak_invalid(const char *function, const char *cause)
+	__attribute__((cold));
+/* Whether marking is done, by this thread, with the world stopped. */
+static inline bool wg_weak_paused(const struct weir_heap *h)
+{
+	return h->marker[0]->in_pause;
+}
+
+/* weak_tables.c */
+int wg_array_create(struct wg_array *a, const struct wr_sys *sys, size_t bytes);
+void wg_array_destroy(struct wg_array *a, const struct wr_sys *sys);
+/* Make the first `bytes` usable. */
+bool wg_array_grow(struct wg_array *a, const struct wr_sys *sys, size_t bytes);
+
+static inline uint32_t *wg_indexes(const struct wg_array *a)
+{
+	return (uint32_t *)(void *)a->base;
+}
+
+int wg_watches_create(struct weir_heap *h, struct wg_watches *t, size_t stride);
+void wg_watches_destroy(struct weir_heap *h, struct wg_watches *t);
+/* A new entry, LIVE and pending; its index, 0: no memory.  Lock held, as for
+ * the next two. */
+uint32_t wg_watch_new(struct weir_heap *h, struct wg_watches *t, uintptr_t p,
+		      uint32_t state);
+void wg_watch_pend(struct wg_watches *t, uint32_t i);
+void wg_watch_free(struct wg_watches *t, uint32_t i);
+/* Make pending what this cycle has to look at (all: the whole table) and drop
+ * from it what is black.  Beside the program, the lock not held, or in the
+ * pause, held. */
+void wg_watches_filter(struct weir_heap *h, struct wg_watches *t, bool all);
+void wg_watches_fork_child(struct wg_watches *t);
+
+static inline struct wg_watch *wg_watch_at(const struct wg_watches *t,
+					   uint32_t i)
+{
+	return (struct wg_watch *)(void *)(t->entries.base + i * t->stride);
+}
+
+/* The lock orders these; handles are checked without it, hence atomic. */
+static inline void wg_watch_set(struct wg_watch *e, uint32_t state)
+{
+	__atomic_store_n(&e->state, state, __ATOMIC_RELAXED);
+}
+
+/* Whether the object that p points into is black. */
+static inline bool wg_black_at(const struct weir_heap *h, uintptr_t p)
+{
+	size_t g = wg_granule_of(h, p);
+	uint8_t byte = wg_meta_load(&h->meta[g]);
+
+	if (wr_likely(byte & WEIR_META_COLOUR))
+		return (byte & WEIR_META_COLOUR) == h->colour;
+	g = wg_resolve(h, p);
+	return g != SIZE_MAX && wg_is_black(h, g);
+}
+
+static inline uint32_t wg_weak_hash(uintptr_t object)
+{
+	return (uint32_t)(((uint64_t)object >> WEIR_GRANULE_SHIFT) *
+				  0x9e3779b97f4a7c15ull >>
+			  32);
+}
+
+/* weak_ref.c */
+void wg_refs_clear(struct weir_heap *h);
+
+/* finalize.c, finalize_run.c */
+int wg_finalizers_create(struct weir_heap *h);
+void wg_finalizers_destroy(struct weir_heap *h);
+void wg_finalizers_pause(struct weir_heap *h);
+/* Take an entry out of the hash table and free it; lock held. */
+void wg_finalizer_drop(struct wg_finalizers *f, uint32_t i);
+/* Start or wake the library's own thread if there is work. */
+void wg_finalizers_wake(struct weir_heap *h);
+void wg_finalizers_fork_child(struct weir_heap *h);
+
+/* ephemeron.c */
+int wg_ephemerons_create(struct weir_heap *h);
+void wg_ephemerons_destroy(struct weir_heap *h);
+/* Mark until no key that is black has a value that is not. */
+void wg_ephemerons_resolve(struct weir_heap *h);
+/* In the pause, last: clear those whose keys are dead. */
+void wg_ephemerons_finish(struct weir_heap *h);
+/* After it: free those that are dead themselves. */
+void wg_ephemerons_reap(struct weir_heap *h, bool full);
+void wg_ephemerons_fork_child(struct weir_heap *h);
+
+#endif

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * For tests that need an object to be unreachable.
+ *
+ * Stacks are scanned conservatively, so a test that has ever had an object's
+ * address in its hands may keep it alive by a stale word.  Whatever touches
+ * addresses therefore runs on a thread of its own, which attaches, does it,
+ * detaches and ends: what was on its stack is no root any more.  The test's
+ * own thread is not attached and sees only numbers.
+ */
+#ifndef WEIR_TESTS_HIDDEN_H
+#define WEIR_TESTS_HIDDEN_H
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <weir/weir.h>
+
+typedef long hidden_fn(weir_heap *heap, weir_mutator *m, void *arg);
+
+struct hidden {
+	weir_heap *heap; /* the heap */
+	hidden_fn *fn;	 /* what to run */
+	void *arg;	 /* its argument */
+	long result;	 /* what it returned */
+	int err;	 /* of attach and detach */
+};
+
+static inline void *hidden_main(void *p)
+{
+	struct hidden *d = p;
+	weir_mutator *m;
+
+	d->err = weir_thread_attach(d->heap, &m);
+	if (d->err)
+		return NULL;
+	d->result = d->fn(d->heap, m, d->arg);
+	d->err = weir_thread_detach(m);
+	return NULL;
+}
+
+/* fn(heap, mutator, arg) on a thread of its own; what it returned. */
+static inline long hidden(weir_heap *heap, hidden_fn *fn, void *arg)
+{
+	struct hidden d = { .heap = heap, .fn = fn, .arg = arg };
+	pthread_t t;
+
+	cr_assert_eq(pthread_create(&t, NULL, hidden_main, &d), 0);
+	cr_assert_eq(pthread_join(t, NULL), 0);
+	cr_assert_eq(d.err, 0, "%s", weir_error_text());
+	return d.result;
+}
+
+static inline weir_heap *hidden_heap(const char *options)
+{
+	struct weir_heap_options o = { .size = sizeof(o), .options = options };
+	weir_heap *h = NULL;
+	int err = weir_heap_create(&o, &h);
+
+	cr_assert_eq(err, 0, "%s", weir_error_text());
+	return h;
+}
+
+static inline void full(weir_heap *h)
+{
+	cr_assert_eq(weir_collect(h, WEIR_COLLECT_FULL), 0);
+}
+
+static inline void minor(weir_heap *h)
+{
+	cr_assert_eq(weir_collect(h, WEIR_COLLECT_MINOR), 0);
+}
+
+static inline void stopped(weir_heap *h)
+{
+	cr_assert_eq(weir_collect(h, WEIR_COLLECT_STOPPED), 0);
+}
+
+static long hidden_get(weir_heap *heap, weir_mutator *m, void *weak)
+{
+	(void)heap;
+	(void)m;
+	return weir_weak_get(weak) != NULL;
+}
+
+/* Whether a weak reference has a target. */
+static inline bool alive(weir_heap *heap, weir_weak *weak)
+{
+	return hidden(heap, hidden_get, weak);
+}
+
+#endif
