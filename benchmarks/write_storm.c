@@ -46,7 +46,7 @@ static void run_storm(struct bench_run *run)
 	collector.arg = &cycles;
 
 	bench_begin(run);
-	deadline = run->begin_ns + bench_number(run, "seconds") * 1000000000u;
+	deadline = run->begin_ns + bench_number(run, "ms") * 1000000u;
 	if (continual)
 		bench_thread_start(&collector);
 	do {
