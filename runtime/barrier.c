@@ -377,14 +377,14 @@ int wr_barrier_fork_child(struct wr_barrier *b)
 {
 	int err;
 
+	/* The child has one thread: nothing to be kept out any more. */
+	wr_mutex_unlock(&b->lock);
 	wr_grace_reset(&b->grace);
 	err = b->ops->fork_child(b);
-	if (err) {
-		/* Text is set.  Every page DIRTY for ever is always right. */
-		b->ops = &wr_barrier_none_ops;
-		b->kind = WR_BARRIER_NONE;
-		err = -ENOTSUP;
-	}
-	wr_mutex_unlock(&b->lock);
-	return err;
+	if (!err)
+		return 0;
+	/* Text is set.  Every page DIRTY for ever is always right. */
+	b->ops = &wr_barrier_none_ops;
+	b->kind = WR_BARRIER_NONE;
+	return -ENOTSUP;
 }

@@ -54,8 +54,9 @@ struct wr_run {
 	uintptr_t end;
 };
 
-/* Receives the dirty runs of a fetch in ascending order.  Must not call into
- * the barrier. */
+/* Receives the dirty runs of a fetch in ascending order; neighbours may touch.
+ * With REARM the runs are armed by then, so their pages may be read at once.
+ * Must not call into the barrier. */
 typedef void wr_run_fn(void *arg, const struct wr_run *runs, size_t count);
 
 #define WR_FETCH_REARM 1u

@@ -289,6 +289,12 @@ static int failed(const char *what, int err)
 				      : "see weir-info");
 }
 
+static void settle(struct wr_barrier *b)
+{
+	if (b->maps->how->settle)
+		b->maps->how->settle(b);
+}
+
 int wr_map_arm(struct wr_barrier *b, uintptr_t start, uintptr_t end)
 {
 	struct wr_range *r = wr_barrier_find(b, start);
@@ -297,6 +303,7 @@ int wr_map_arm(struct wr_barrier *b, uintptr_t start, uintptr_t end)
 	uint64_t calls = 0;
 	sigset_t saved;
 
+	settle(b);
 	for (size_t stop; !err && i < to; i = stop) {
 		uint32_t *word = enter(b, address(b, r, i), &saved);
 
@@ -364,6 +371,7 @@ int wr_map_fetch(struct wr_barrier *b, uintptr_t start, uintptr_t end,
 	uint64_t calls = 0;
 	sigset_t saved;
 
+	settle(b);
 	for (size_t stop; i < to; i = stop) {
 		uint32_t *word = NULL;
 		int n;

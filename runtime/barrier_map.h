@@ -47,6 +47,9 @@ struct wr_protector {
 	 * usable bits.  NULL: every page can be protected. */
 	int (*learn)(struct wr_barrier *b, struct wr_range *r, uintptr_t start,
 		     uintptr_t end);
+	/* Wait until what was known to the kernel when the call began is in
+	 * the map.  NULL: it always is. */
+	void (*settle)(struct wr_barrier *b);
 };
 
 /* A lock alone on its cache line: 0 free, 1 held, 2 held and waited for. */

@@ -10,6 +10,8 @@
  * be CLEAN in it.  For the same reason the descriptor asks for EVENT_REMOVE:
  * MADV_DONTNEED drops the protection, and the event tells which pages.  It
  * comes before the pages go, so a discard may not race a re-arm (barrier.h).
+ * The discarding thread goes on when the event was read, not when it is in the
+ * map: arm and fetch wait for the listener to be done with what it has read.
  *
  *   listener thread        reads events, resolves; all signals blocked;
  *                          attached to nothing, so no stop ever waits for it
@@ -21,6 +23,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +41,7 @@
 struct wr_listener {
 	pthread_t thread; /* the reader */
 	int stop;         /* eventfd: readable when it is to return */
+	uint64_t turn;    /* odd: events were read and are not in the map */
 };
 
 /* ---- Protection --------------------------------------------------------- */
@@ -52,9 +56,25 @@ static int wp_unprotect(struct wr_barrier *b, uintptr_t start, uintptr_t end)
 	return wr_uffd_unprotect(b->uffd.fd, start, end);
 }
 
+/*
+ * SEQ_CST with the two increments in listen_main(): a discard that returned
+ * before this call was read in a turn that had become odd before, so that is
+ * seen here, or the turn is over.  Without it a write after the discard, which
+ * raises no event, would be missed by the fetch.
+ */
+static void wp_settle(struct wr_barrier *b)
+{
+	uint64_t *turn = &b->listener->turn;
+	uint64_t seen = __atomic_load_n(turn, __ATOMIC_SEQ_CST);
+
+	while (seen & 1 && __atomic_load_n(turn, __ATOMIC_SEQ_CST) == seen)
+		sched_yield();
+}
+
 static const struct wr_protector wp_protector = {
 	.protect = wp_protect,
 	.unprotect = wp_unprotect,
+	.settle = wp_settle,
 };
 
 void wr_wp_fault(struct wr_barrier *b, struct wr_range *r, uintptr_t p)
@@ -105,6 +125,7 @@ static void *listen_main(void *arg)
 		{.fd = b->uffd.fd, .events = POLLIN},
 		{.fd = b->listener->stop, .events = POLLIN},
 	};
+	uint64_t *turn = &b->listener->turn;
 	struct uffd_msg msgs[BATCH];
 	ssize_t n;
 
@@ -114,12 +135,14 @@ static void *listen_main(void *arg)
 			wr_fatal("poll on userfaultfd: %s", strerror(errno));
 		if (fds[1].revents)
 			return NULL;
+		__atomic_fetch_add(turn, 1, __ATOMIC_SEQ_CST);
 		n = read(b->uffd.fd, msgs, sizeof(msgs));
 		/* EAGAIN: the writer was interrupted and took it back. */
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			wr_fatal("read from userfaultfd: %s", strerror(errno));
 		for (ssize_t i = 0; i * (ssize_t)sizeof(msgs[0]) < n; i++)
 			on_event(b, &msgs[i]);
+		__atomic_fetch_add(turn, 1, __ATOMIC_SEQ_CST);
 	}
 }
 
@@ -131,6 +154,7 @@ static int listen_start(struct wr_barrier *b)
 
 	if (!l)
 		return wr_error(ENOMEM, "no memory for a thread; free some");
+	l->turn = 0;
 	l->stop = eventfd(0, EFD_CLOEXEC);
 	if (l->stop < 0) {
 		err = errno;

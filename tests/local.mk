@@ -14,6 +14,8 @@
 # failure of its own.
 WEIR_UNIT_TESTS += \
 	tests/test_alloc \
+	tests/test_barrier \
+	tests/test_barrier_signal \
 	tests/test_cgroup \
 	tests/test_cycle \
 	tests/test_deque \
@@ -28,6 +30,8 @@ WEIR_UNIT_TESTS += \
 	tests/test_sys \
 	tests/test_thread
 
+tests_test_barrier_SOURCES = \
+	tests/test_barrier.c tests/test_barrier_kinds.c
 tests_test_events_SOURCES = tests/test_events.c tests/json.c tests/json.h
 tests_test_json_SOURCES = tests/test_json.c tests/json.c tests/json.h
 
@@ -43,14 +47,17 @@ endif
 
 WEIR_SCRIPT_TESTS += \
 	tests/bench_smoke.sh \
+	tests/demo_smoke.sh \
+	tests/dist.sh \
 	tests/docs.sh \
 	tests/install.sh \
+	tests/model/check.sh \
 	tests/sanitizers.sh \
 	tests/symbols.sh
 
 WEIR_TEST_TOOLS = tests/run_unit.sh tests/summary.sh tests/tap.sh
 
-EXTRA_DIST += $(WEIR_SCRIPT_TESTS) $(WEIR_TEST_TOOLS)
+EXTRA_DIST += $(WEIR_SCRIPT_TESTS) $(WEIR_TEST_TOOLS) tests/model/weir.pml
 
 TEST_EXTENSIONS = .sh
 LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) \

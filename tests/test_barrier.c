@@ -1,0 +1,637 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Conformance of the write barrier: one suite over every back end, each as it
+ * is started (root, usually) and as an unprivileged user.  What differs
+ * between kinds is in test_barrier_kinds.c.
+ */
+#define _GNU_SOURCE
+#include <criterion/criterion.h>
+#include <criterion/parameterized.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <weir/weir.h>
+
+#include "runtime/barrier.h"
+#include "runtime/barrier_ops.h"
+
+#define PAGE ((size_t)4096)
+#define MIB ((size_t)1 << 20)
+#define HUGE_PAGE (2 * MIB)
+#define NOBODY 65534
+
+struct variant {
+	enum wr_barrier_kind kind;
+	bool unprivileged;
+};
+
+static struct variant variants[] = {
+	{WR_BARRIER_ASYNC, false},    {WR_BARRIER_ASYNC, true},
+	{WR_BARRIER_SYNC, false},     {WR_BARRIER_SYNC, true},
+	{WR_BARRIER_SIGBUS, false},   {WR_BARRIER_SIGBUS, true},
+	{WR_BARRIER_MPROTECT, false}, {WR_BARRIER_MPROTECT, true},
+	{WR_BARRIER_NONE, false},     {WR_BARRIER_NONE, true},
+};
+
+#define VARIANTS(count) cr_make_param_array(struct variant, variants, count)
+/* All but none, which comes last. */
+#define PROTECTING 8
+
+static void drop_privileges(void)
+{
+	if (geteuid() == 0) {
+		cr_assert(!setresgid(NOBODY, NOBODY, NOBODY));
+		cr_assert(!setresuid(NOBODY, NOBODY, NOBODY));
+	}
+	/* As after an execve(): changing the user took this away. */
+	cr_assert(!prctl(PR_SET_DUMPABLE, 1));
+}
+
+/* Skips, with the library's reason, where the kernel lacks the kind. */
+static struct wr_barrier *make(const struct variant *v)
+{
+	struct wr_barrier *b = NULL;
+	int err;
+
+	cr_assert_eq(sysconf(_SC_PAGESIZE), (long)PAGE);
+	if (v->unprivileged)
+		drop_privileges();
+	err = wr_barrier_create(v->kind, &b);
+	/* Missing is one thing, wrong another. */
+	cr_assert(!strstr(weir_error_text(), "does not report"), "%s",
+		  weir_error_text());
+	if (err == -ENOTSUP)
+		cr_skip("%s %s: %s", wr_barrier_name(v->kind),
+			v->unprivileged ? "unprivileged" : "as started",
+			weir_error_text());
+	cr_assert_eq(err, 0, "%s: %s", wr_barrier_name(v->kind),
+		     weir_error_text());
+	cr_assert_eq(wr_barrier_kind(b), v->kind);
+	return b;
+}
+
+static char *map(size_t size, int prot)
+{
+	/* Aligned for huge pages; the rest around it is never used. */
+	char *p = mmap(NULL, size + HUGE_PAGE, prot,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	cr_assert_neq(p, MAP_FAILED);
+	return (char *)(((uintptr_t)p + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
+}
+
+static char *map_range(struct wr_barrier *b, size_t size)
+{
+	char *p = map(size, PROT_READ | PROT_WRITE);
+
+	cr_assert_eq(wr_barrier_add_range(b, p, size), 0, "%s",
+		     weir_error_text());
+	return p;
+}
+
+/* The pages that a fetch reported. */
+struct report {
+	const char *base; /* page 0 */
+	size_t pages;     /* of the area */
+	size_t count;     /* reported */
+	uintptr_t last;   /* end of the last run */
+	uint8_t *seen;    /* by page */
+};
+
+static void note(void *arg, const struct wr_run *runs, size_t count)
+{
+	struct report *r = arg;
+
+	cr_assert_gt(count, 0);
+	for (size_t i = 0; i < count; i++) {
+		cr_assert_geq(runs[i].start, r->last, "not ascending");
+		cr_assert_gt(runs[i].end, runs[i].start, "empty run");
+		cr_assert_eq((runs[i].start | runs[i].end) % PAGE, 0);
+		r->last = runs[i].end;
+		for (uintptr_t p = runs[i].start; p < runs[i].end; p += PAGE) {
+			size_t page = (p - (uintptr_t)r->base) / PAGE;
+
+			cr_assert_lt(page, r->pages, "outside the area");
+			r->seen[page] = 1;
+			r->count++;
+		}
+	}
+}
+
+static void fetch(struct wr_barrier *b, struct report *r, char *p, size_t size,
+		  unsigned flags)
+{
+	free(r->seen);
+	*r = (struct report){.base = p, .pages = size / PAGE};
+	r->seen = calloc(r->pages, 1);
+	cr_assert_eq(wr_barrier_fetch(b, p, size, flags, note, r), 0, "%s",
+		     weir_error_text());
+}
+
+static void arm(struct wr_barrier *b, char *p, size_t size)
+{
+	cr_assert_eq(wr_barrier_arm(b, p, size), 0, "%s", weir_error_text());
+}
+
+ParameterizedTestParameters(barrier, states)
+{
+	return VARIANTS(PROTECTING);
+}
+
+ParameterizedTest(struct variant *v, barrier, states)
+{
+	struct wr_barrier *b = make(v);
+	size_t size = 3 * HUGE_PAGE, pages = size / PAGE;
+	char *p = map_range(b, size);
+	struct report r = {0};
+
+	madvise(p, size, MADV_NOHUGEPAGE);
+	memset(p, 1, size);
+	fetch(b, &r, p, size, 0);
+	cr_assert_eq(r.count, pages, "registered pages begin DIRTY");
+	arm(b, p, size);
+	fetch(b, &r, p, size, 0);
+	cr_assert_eq(r.count, 0, "armed pages are CLEAN, not %zu of them DIRTY",
+		     r.count);
+
+	/* Reading is not writing; a written page is reported until re-armed. */
+	for (size_t i = 0; i < pages; i += 7)
+		p[i * PAGE + i % PAGE] = 2;
+	for (size_t i = 0; i < pages; i++)
+		cr_assert_eq(((volatile char *)p)[i * PAGE],
+			     i % 7 == 0 && i % PAGE == 0 ? 2 : 1);
+	for (unsigned round = 0; round < 3; round++) {
+		fetch(b, &r, p, size, round == 2 ? WR_FETCH_REARM : 0);
+		for (size_t i = 0; i < pages; i++)
+			cr_assert_eq(r.seen[i], i % 7 == 0, "page %zu", i);
+	}
+	fetch(b, &r, p, size, 0);
+	cr_assert_eq(r.count, 0);
+
+	/* Only the area asked for is looked at and re-armed. */
+	p[5 * PAGE] = p[6 * PAGE] = p[7 * PAGE] = 3;
+	fetch(b, &r, p + 6 * PAGE, PAGE, WR_FETCH_REARM);
+	cr_assert_eq(r.count, 1);
+	fetch(b, &r, p, size, 0);
+	cr_assert(r.count == 2 && r.seen[5] && r.seen[7]);
+
+	/* forget: DIRTY again, whether written or not. */
+	cr_assert_eq(wr_barrier_forget(b, p + 500 * PAGE, 100 * PAGE), 0);
+	fetch(b, &r, p, size, WR_FETCH_REARM);
+	cr_assert_eq(r.count, 102);
+	cr_assert(r.seen[500] && r.seen[599] && !r.seen[499] && !r.seen[600]);
+
+	/* Removed and added again: DIRTY, and it works as before. */
+	cr_assert_eq(wr_barrier_remove_range(b, p, size), 0);
+	p[0] = 4;
+	cr_assert_eq(wr_barrier_add_range(b, p, size), 0);
+	fetch(b, &r, p, size, WR_FETCH_REARM);
+	cr_assert_eq(r.count, pages);
+	p[PAGE] = 4;
+	fetch(b, &r, p, size, 0);
+	cr_assert(r.count == 1 && r.seen[1]);
+	wr_barrier_destroy(b);
+	p[2 * PAGE] = 5; /* nothing protects it any more */
+	free(r.seen);
+}
+
+ParameterizedTestParameters(barrier, holes)
+{
+	return VARIANTS(PROTECTING);
+}
+
+/* Unpopulated and PROT_NONE parts: armed, populated later, reported then. */
+ParameterizedTest(struct variant *v, barrier, holes)
+{
+	struct wr_barrier *b = make(v);
+	size_t size = 4 * HUGE_PAGE;
+	char *p = map(size, PROT_NONE);
+	bool exact = v->kind == WR_BARRIER_ASYNC;
+	struct report r = {0};
+
+	cr_assert_eq(wr_barrier_add_range(b, p, size), 0, "%s",
+		     weir_error_text());
+	arm(b, p, size);
+	fetch(b, &r, p, size, 0);
+	cr_assert(!exact || r.count == 0, "PROT_NONE was reported");
+	cr_assert(!mprotect(p, size / 2, PROT_READ | PROT_WRITE));
+	/* One page of a page table, the other way round than the next one. */
+	p[3 * PAGE] = 1;
+	p[HUGE_PAGE + 8 * PAGE] = 1;
+	fetch(b, &r, p, size, WR_FETCH_REARM);
+	cr_assert(r.seen[3] && r.seen[520]);
+	cr_assert(!exact || r.count == 2, "%zu holes reported", r.count - 2);
+	fetch(b, &r, p, size / 2, 0);
+	cr_assert_eq(r.count, 0, "armed holes are not DIRTY");
+	p[4 * PAGE] = 1;
+	p[HUGE_PAGE - PAGE] = 1;
+	fetch(b, &r, p, size / 2, 0);
+	cr_assert(r.count == 2 && r.seen[4] && r.seen[511]);
+	fetch(b, &r, p, size / 2, WR_FETCH_HOLES);
+	cr_assert(r.count >= 2 && r.seen[4] && r.seen[511] && !r.seen[3]);
+
+	/* An armed hole costs async no second fault when it is written. */
+	if (exact) {
+		struct rusage before, after;
+
+		arm(b, p, size / 2);
+		getrusage(RUSAGE_THREAD, &before);
+		for (size_t i = 100; i < 500; i++)
+			p[i * PAGE] = 1;
+		getrusage(RUSAGE_THREAD, &after);
+		cr_assert_lt(after.ru_minflt - before.ru_minflt, 500);
+		arm(b, p, size / 2);
+	}
+
+	/* The second half comes in two pieces, so there are three mappings. */
+	cr_assert(!mprotect(p + size / 2, size / 4, PROT_READ | PROT_WRITE));
+	madvise(p + size / 2, HUGE_PAGE, MADV_HUGEPAGE);
+	cr_assert(
+		!mprotect(p + size / 4 * 3, size / 4, PROT_READ | PROT_WRITE));
+	for (size_t at = size / 2; at < size; at += 64 * PAGE)
+		p[at] = 1;
+	fetch(b, &r, p, size, WR_FETCH_REARM);
+	for (size_t at = size / 2; at < size; at += 64 * PAGE)
+		cr_assert(r.seen[at / PAGE], "page %zu", at / PAGE);
+	p[size - PAGE] = 1;
+	p[size / 2] = 2;
+	fetch(b, &r, p, size, 0);
+	cr_assert(r.seen[size / PAGE - 1] && r.seen[size / 2 / PAGE]);
+	cr_assert_eq(r.count, 2);
+	cr_assert_eq(wr_barrier_forget(b, p, size), 0);
+	wr_barrier_destroy(b);
+	free(r.seen);
+}
+
+ParameterizedTestParameters(barrier, discard)
+{
+	return VARIANTS(10);
+}
+
+/* Pages given back and used again, CLEAN and DIRTY before. */
+ParameterizedTest(struct variant *v, barrier, discard)
+{
+	struct wr_barrier *b = make(v);
+	size_t size = 2 * HUGE_PAGE, pages = size / PAGE;
+	char *p = map_range(b, size);
+	struct report r = {0};
+
+	for (int thp = 0; thp < 2; thp++) {
+		madvise(p, size, thp ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+		memset(p, 1, size);
+		arm(b, p, size);
+		p[20 * PAGE] = 2;
+		cr_assert(!madvise(p + 10 * PAGE, 20 * PAGE, MADV_DONTNEED));
+		cr_assert(!madvise(p + HUGE_PAGE, HUGE_PAGE, MADV_DONTNEED));
+		/* First read, so that the zero page comes in. */
+		cr_assert_eq(((volatile char *)p)[11 * PAGE], 0);
+		p[11 * PAGE] = 3;
+		p[20 * PAGE] = 3;
+		p[HUGE_PAGE + 77 * PAGE] = 3;
+		fetch(b, &r, p, size, WR_FETCH_REARM);
+		cr_assert(r.seen[11] && r.seen[20] && r.seen[512 + 77]);
+		p[12 * PAGE] = 4;
+		p[13 * PAGE] = 4;
+		fetch(b, &r, p, size, 0);
+		cr_assert(r.seen[12] && r.seen[13]);
+		cr_assert(v->kind == WR_BARRIER_NONE ? r.count == pages
+						     : r.count == 2);
+	}
+	/* At once after the discard: nothing else tells of this write. */
+	for (unsigned round = 0; round < 500; round++) {
+		arm(b, p, 4 * PAGE);
+		cr_assert(!madvise(p, 4 * PAGE, MADV_DONTNEED));
+		p[2 * PAGE] = 1;
+		fetch(b, &r, p, 4 * PAGE, 0);
+		cr_assert(r.seen[2], "round %u", round);
+	}
+	wr_barrier_destroy(b);
+	free(r.seen);
+}
+
+static size_t huge_kib(const char *p)
+{
+	FILE *f = fopen("/proc/self/smaps", "r");
+	char line[256];
+	size_t kib = 0, at, end;
+	bool here = false;
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%zx-%zx ", &at, &end) == 2)
+			here = at <= (size_t)p && (size_t)p < end;
+		else if (here)
+			sscanf(line, "AnonHugePages: %zu", &kib);
+	}
+	if (f)
+		fclose(f);
+	return kib;
+}
+
+ParameterizedTestParameters(barrier, huge_pages)
+{
+	return VARIANTS(PROTECTING);
+}
+
+ParameterizedTest(struct variant *v, barrier, huge_pages)
+{
+	struct wr_barrier *b = make(v);
+	size_t size = 8 * HUGE_PAGE;
+	char *p = map_range(b, size);
+	struct report r = {0};
+
+	madvise(p, size, MADV_HUGEPAGE);
+	memset(p, 1, size);
+	if (huge_kib(p) == 0)
+		cr_skip("no huge page was to be had");
+	arm(b, p, size);
+	fetch(b, &r, p, size, 0);
+	cr_assert_eq(r.count, 0);
+	p[9 * PAGE] = 2;
+	p[HUGE_PAGE * 3 - 1] = 2;
+	p[HUGE_PAGE * 3] = 2;
+	/* Arming and looking at a part of a huge page. */
+	fetch(b, &r, p + PAGE, PAGE, WR_FETCH_REARM);
+	cr_assert_eq(r.count, 0);
+	fetch(b, &r, p, size, WR_FETCH_REARM);
+	cr_assert(r.seen[9] && r.seen[1535] && r.seen[1536]);
+	cr_assert_eq(r.count, 3, "%zu pages for 3 writes", r.count);
+	fetch(b, &r, p, size, 0);
+	cr_assert_eq(r.count, 0);
+	cr_assert_eq(wr_barrier_forget(b, p + 5 * HUGE_PAGE + PAGE, PAGE), 0);
+	fetch(b, &r, p, size, 0);
+	cr_assert(r.count == 1 && r.seen[5 * 512 + 1]);
+	cr_assert_eq(wr_barrier_forget(b, p, size), 0);
+	fetch(b, &r, p, size, WR_FETCH_REARM);
+	cr_assert_eq(r.count, size / PAGE);
+	arm(b, p + 11 * PAGE, 3 * HUGE_PAGE);
+	for (size_t i = 0; i < size; i++)
+		cr_assert_eq(p[i], i == 9 * PAGE || i == HUGE_PAGE * 3 - 1 ||
+						   i == HUGE_PAGE * 3
+					   ? 2
+					   : 1);
+	wr_barrier_destroy(b);
+	free(r.seen);
+}
+
+/* ---- Writers beside the collector --------------------------------------- */
+
+#define WRITERS 2
+#define LOOKERS 2
+#define AREA (6 * HUGE_PAGE)
+#define WORDS (PAGE / sizeof(uint64_t))
+
+struct race {
+	struct wr_barrier *b;
+	_Atomic uint64_t *live; /* AREA, written by the writers */
+	uint64_t *shadow;       /* what the reports told */
+	atomic_bool stop;       /* writers are to come to the gate */
+	bool over;              /* and to end; set while they wait there */
+	pthread_barrier_t gate; /* writers, lookers and the test */
+	atomic_ullong written;  /* writes made */
+	atomic_ullong reported; /* pages reported while writers ran */
+};
+
+struct member {
+	struct race *race;
+	unsigned index;
+};
+
+static uint64_t next_random(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	return *state ^= *state << 17;
+}
+
+static void *write_main(void *arg)
+{
+	struct member *m = arg;
+	struct race *race = m->race;
+	uint64_t seed = 88172645463325252ull + m->index, n;
+
+	for (;;) {
+		pthread_barrier_wait(&race->gate);
+		if (race->over)
+			return NULL;
+		for (n = 0; n < 32 || !race->stop; n++) {
+			uint64_t x = next_random(&seed);
+			/* Words of its own; pages shared with the other. */
+			size_t i = x % (AREA / PAGE) * WORDS +
+				   (x >> 32) % (WORDS / WRITERS) * WRITERS +
+				   m->index;
+
+			atomic_store_explicit(
+				&race->live[i],
+				atomic_load_explicit(&race->live[i],
+						     memory_order_relaxed) +
+					1,
+				memory_order_relaxed);
+		}
+		atomic_fetch_add(&race->written, n);
+		pthread_barrier_wait(&race->gate);
+	}
+}
+
+/* Copying in the callback: with REARM the runs are armed again by then. */
+static void copy(void *arg, const struct wr_run *runs, size_t count)
+{
+	struct race *race = arg;
+
+	for (size_t i = 0; i < count; i++) {
+		size_t at = (runs[i].start - (uintptr_t)race->live) / 8;
+		size_t end = (runs[i].end - (uintptr_t)race->live) / 8;
+
+		atomic_fetch_add(&race->reported, (end - at) / WORDS);
+		for (; at < end; at++)
+			race->shadow[at] = atomic_load_explicit(
+				&race->live[at], memory_order_relaxed);
+	}
+}
+
+/* Each looker has a half of the area, and treats it as a cycle would. */
+static void *look_main(void *arg)
+{
+	struct member *m = arg;
+	struct race *race = m->race;
+	char *p = (char *)race->live + m->index * (AREA / LOOKERS);
+	uint64_t seed = 362436069362436069ull + m->index;
+
+	for (;;) {
+		pthread_barrier_wait(&race->gate);
+		if (race->over)
+			return NULL;
+		while (!race->stop) {
+			size_t at =
+				next_random(&seed) % (AREA / LOOKERS / PAGE);
+
+			cr_assert_eq(
+				wr_barrier_fetch(race->b, p, AREA / LOOKERS,
+						 WR_FETCH_REARM, copy, race),
+				0);
+			if (at % 4 == 0)
+				cr_assert_eq(wr_barrier_forget(race->b,
+							       p + at * PAGE,
+							       PAGE),
+					     0);
+		}
+		pthread_barrier_wait(&race->gate);
+	}
+}
+
+ParameterizedTestParameters(barrier, concurrent_writers)
+{
+	return VARIANTS(10);
+}
+
+/*
+ * Rounds of: writers write random words while lookers fetch and re-arm; then
+ * all stop, a last fetch without re-arming, and the shadow, which was copied
+ * from reported pages only, must equal the memory.
+ */
+ParameterizedTest(struct variant *v, barrier, concurrent_writers)
+{
+	struct race race = {.b = make(v)};
+	struct member members[WRITERS + LOOKERS];
+	pthread_t threads[WRITERS + LOOKERS];
+	char *p = map_range(race.b, AREA);
+
+	race.live = (_Atomic uint64_t *)(void *)p;
+	race.shadow = calloc(1, AREA);
+	pthread_barrier_init(&race.gate, NULL, WRITERS + LOOKERS + 1);
+	madvise(p, AREA / 2, MADV_HUGEPAGE); /* half of each, and a hole */
+	madvise(p + AREA / 2, AREA / 2, MADV_NOHUGEPAGE);
+	memset(p, 0, AREA - HUGE_PAGE);
+	for (unsigned i = 0; i < WRITERS + LOOKERS; i++) {
+		members[i].race = &race;
+		members[i].index = i % 2;
+		cr_assert(!pthread_create(&threads[i], NULL,
+					  i < WRITERS ? write_main : look_main,
+					  &members[i]));
+	}
+	for (int round = 0; round < 60; round++) {
+		struct timespec ms = {.tv_nsec = 1000000 * (round % 8 + 1)};
+
+		arm(race.b, p, AREA);
+		/* What was DIRTY or a hole at the arm: known by other means. */
+		memcpy(race.shadow, p, AREA);
+		race.stop = false;
+		pthread_barrier_wait(&race.gate);
+		nanosleep(&ms, NULL);
+		race.stop = true;
+		pthread_barrier_wait(&race.gate);
+		cr_assert_eq(wr_barrier_fetch(race.b, p, AREA, 0, copy, &race),
+			     0);
+		for (size_t i = 0; i < AREA / 8; i++)
+			cr_assert_eq(race.shadow[i], race.live[i],
+				     "%s, round %d: a write to page %zu was "
+				     "lost",
+				     wr_barrier_name(v->kind), round,
+				     i / WORDS);
+	}
+	race.over = true;
+	pthread_barrier_wait(&race.gate);
+	for (unsigned i = 0; i < WRITERS + LOOKERS; i++)
+		pthread_join(threads[i], NULL);
+	cr_assert_gt(race.written, 60 * 64);
+	cr_assert_gt(race.reported, 60);
+	wr_barrier_destroy(race.b);
+	free(race.shadow);
+}
+
+/* ---- fork --------------------------------------------------------------- */
+
+/* Run fn in a forked child, which must exit with 0. */
+static void in_child(struct wr_barrier *b,
+		     int (*fn)(struct wr_barrier *, char *), char *p)
+{
+	int status;
+	pid_t pid;
+
+	wr_barrier_fork_prepare(b);
+	pid = fork();
+	if (pid == 0) {
+		alarm(30);
+		_exit(wr_barrier_fork_child(b) ? 99 : fn(b, p));
+	}
+	wr_barrier_fork_parent(b);
+	cr_assert_gt(pid, 0);
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0,
+		  "child: wait status %#x", (unsigned)status);
+}
+
+#define FORK_SIZE (2 * HUGE_PAGE)
+
+static void count(void *arg, const struct wr_run *runs, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		*(size_t *)arg += (runs[i].end - runs[i].start) / PAGE;
+}
+
+static size_t count_dirty(struct wr_barrier *b, char *p, size_t size,
+			  unsigned flags)
+{
+	size_t n = 0;
+
+	return wr_barrier_fetch(b, p, size, flags, count, &n) ? (size_t)-1 : n;
+}
+
+static int child_cycle(struct wr_barrier *b, char *p)
+{
+	char *q = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (count_dirty(b, p, FORK_SIZE, WR_FETCH_REARM) != FORK_SIZE / PAGE)
+		return 1;
+	if (count_dirty(b, p, FORK_SIZE, 0) != 0)
+		return 2;
+	p[0] = p[700 * PAGE] = 9;
+	if (count_dirty(b, p, FORK_SIZE, WR_FETCH_REARM) != 2)
+		return 3;
+	if (wr_barrier_forget(b, p, FORK_SIZE) ||
+	    count_dirty(b, p, FORK_SIZE, 0) != FORK_SIZE / PAGE)
+		return 4;
+	/* The child's own ranges, and its own child. */
+	if (wr_barrier_add_range(b, q, PAGE) || wr_barrier_arm(b, q, PAGE))
+		return 5;
+	q[0] = 1;
+	if (count_dirty(b, q, PAGE, 0) != 1)
+		return 6;
+	wr_barrier_destroy(b);
+	return 0;
+}
+
+ParameterizedTestParameters(barrier, fork_child)
+{
+	return VARIANTS(PROTECTING);
+}
+
+ParameterizedTest(struct variant *v, barrier, fork_child)
+{
+	struct wr_barrier *b = make(v);
+	char *p = map_range(b, FORK_SIZE);
+	struct report r = {0};
+
+	memset(p, 1, FORK_SIZE);
+	arm(b, p, FORK_SIZE);
+	p[3 * PAGE] = 2;
+	in_child(b, child_cycle, p);
+	/* The parent goes on as if nothing had been. */
+	cr_assert_eq(p[0], 1);
+	p[4 * PAGE] = 2;
+	fetch(b, &r, p, FORK_SIZE, WR_FETCH_REARM);
+	cr_assert(r.count == 2 && r.seen[3] && r.seen[4]);
+	in_child(b, child_cycle, p);
+	wr_barrier_destroy(b);
+	free(r.seen);
+}
