@@ -351,8 +351,8 @@ static char *large_alloc(struct weir_mutator *m, unsigned space, size_t n,
 static bool make_room(struct weir_mutator *m, size_t size, int attempt)
 {
 	struct weir_heap *h = m->heap;
-	uint64_t begin = h->sys->now_ns();
-	bool again = true;
+	uint64_t begin = h->sys->now_ns(), end;
+	bool again;
 
 	switch (attempt) {
 	case 0:
@@ -366,16 +366,17 @@ static bool make_room(struct weir_mutator *m, size_t size, int attempt)
 		break;
 	default:
 		again = h->oom && h->oom(h, size, h->oom_arg);
+		if (!again)
+			return false;
+		/* What the program let go is found by one more cycle. */
+		begin = h->sys->now_ns();
+		wg_cycle_wait(h, m, WG_REQ_FULL);
 		break;
 	}
-	if (attempt < 3) {
-		uint64_t end = h->sys->now_ns();
-
-		wr_histogram_add(&h->stats.assist, end - begin);
-		wr_event_end(h->events, WR_PHASE_assist, begin, end, size,
-			     "bytes");
-	}
-	return again;
+	end = h->sys->now_ns();
+	wr_histogram_add(&h->stats.assist, end - begin);
+	wr_event_end(h->events, WR_PHASE_assist, begin, end, size, "bytes");
+	return true;
 }
 
 /* Fall behind the collector no further: wait for it a little. */

@@ -401,6 +401,9 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 	else if (full)
 		h->tracking = false;
 	pause(h, &r);
+	h->stats.cycles_full += full;
+	h->stats.cycles_minor += !full;
+	h->stats.cycles_stopped += stopped;
 	wg_cycle_marked(h, full, number);
 
 	s = span_begin(h, WR_PHASE_sweep);
@@ -413,12 +416,8 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 	}
 	if (full) {
 		h->live_full = h->live;
-		h->stats.cycles_full++;
 		wg_blocks_trim(h, (size_t)((double)h->live * h->opt.growth));
-	} else {
-		h->stats.cycles_minor++;
 	}
-	h->stats.cycles_stopped += stopped;
 	__atomic_store_n(&h->phase, WG_IDLE, __ATOMIC_RELEASE);
 	wg_pace_cycle_end(h);
 	__atomic_add_fetch(&h->cpu_ns, h->sys->thread_cpu_ns() - cpu,

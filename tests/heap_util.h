@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/* What the tests of the heap share: a heap with options, a mutator, scrubbing
+ * of the conservative stack. */
+#ifndef WEIR_TESTS_HEAP_UTIL_H
+#define WEIR_TESTS_HEAP_UTIL_H
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include <weir/alloc.h>
+#include <weir/weir.h>
+
+static weir_heap *heap;
+static weir_mutator *self;
+
+static inline void heap_open(const char *options)
+{
+	struct weir_heap_options o = { .size = sizeof(o), .options = options };
+
+	cr_assert_eq(weir_heap_create(&o, &heap), 0, "%s", weir_error_text());
+	cr_assert_eq(weir_thread_attach(heap, &self), 0, "%s",
+		     weir_error_text());
+}
+
+static inline void heap_close(void)
+{
+	cr_assert_eq(weir_heap_destroy(heap), 0, "%s", weir_error_text());
+}
+
+/* Overwrite the part of the stack that calls before this one used. */
+static __attribute__((noinline, unused)) void scrub(void)
+{
+	volatile char junk[8192];
+
+	for (size_t i = 0; i < sizeof(junk); i++)
+		junk[i] = 0;
+}
+
+static inline struct weir_stats heap_stats(void)
+{
+	struct weir_stats s = { .size = sizeof(s) };
+
+	cr_assert_eq(weir_heap_stats(heap, &s), 0);
+	return s;
+}
+
+#endif

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT */
+/* Allocation: sizes, alignment, zeroing, reuse, limits, absurd requests. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "gc/heap.h"
+#include "tests/heap_util.h"
+
+static bool all_zero(const void *p, size_t n)
+{
+	const char *c = p;
+
+	while (n--)
+		if (*c++)
+			return false;
+	return true;
+}
+
+Test(alloc, every_size_is_zeroed_aligned_and_found_again, .timeout = 120)
+{
+	heap_open("heap-min=4m,poison=on,verify=on");
+	for (size_t size = 0; size < 200000; size += 1 + size / 7) {
+		for (int kind = 0; kind < 2; kind++) {
+			char *p = weir_alloc_kind(self, size, (weir_kind)kind);
+
+			cr_assert_not_null(p);
+			cr_assert_eq((uintptr_t)p % 16, 0);
+			cr_assert(all_zero(p, size), "size %zu", size);
+			cr_assert_geq(weir_object_size(heap, p), size);
+			cr_assert_eq(weir_object_base(heap, p), p);
+			if (size)
+				cr_assert_eq(
+					weir_object_base(heap, p + size - 1),
+					p);
+			memset(p, 0xff, size);
+		}
+	}
+	heap_close();
+}
+
+Test(alloc, reused_memory_is_zeroed, .timeout = 120)
+{
+	heap_open("heap-min=1m,heap-max=64m,poison=on");
+	for (int i = 0; i < 400000; i++) {
+		size_t size = (size_t)(i * 7919 % 3000);
+		char *p = weir_alloc(self, size);
+
+		cr_assert_not_null(p, "%s", weir_error_text());
+		cr_assert(all_zero(p, size), "round %d", i);
+		memset(p, 0xee, size);
+	}
+	cr_assert_gt(heap_stats().cycles_full + heap_stats().cycles_minor, 2);
+	heap_close();
+}
+
+Test(alloc, alignments)
+{
+	heap_open("heap-min=4m");
+	for (size_t align = 1; align <= (size_t)4 << 20; align *= 2) {
+		for (size_t size = 1; size < 100000; size = size * 5 + 3) {
+			char *p = weir_alloc_aligned(self, size, align, 0);
+
+			cr_assert_not_null(p, "%s", weir_error_text());
+			cr_assert_eq((uintptr_t)p % align, 0);
+			cr_assert(all_zero(p, size));
+			cr_assert_eq(weir_object_base(heap, p + size - 1), p);
+			memset(p, 0xff, size);
+		}
+	}
+	heap_close();
+}
+
+Test(alloc, absurd_requests_fail_cleanly)
+{
+	static const size_t sizes[] = { SIZE_MAX, SIZE_MAX - 15, SIZE_MAX / 2,
+					(size_t)1 << 46 };
+
+	heap_open("heap-max=64m");
+	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		errno = 0;
+		cr_assert_null(weir_alloc(self, sizes[i]));
+		cr_assert_eq(errno, ENOMEM);
+		cr_assert(strstr(weir_error_text(), "heap-max"));
+		errno = 0;
+		cr_assert_null(weir_alloc_leaf(self, sizes[i]));
+		cr_assert_eq(errno, ENOMEM);
+	}
+	errno = 0;
+	cr_assert_null(weir_alloc_kind(self, 16, 12345));
+	cr_assert_eq(errno, EINVAL);
+	static const size_t bad[] = { 0, 3, 24, (size_t)1 << 31 };
+
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		errno = 0;
+		cr_assert_null(weir_alloc_aligned(self, 16, bad[i], 0));
+		cr_assert_eq(errno, EINVAL);
+	}
+	/* And the heap still works. */
+	cr_assert_not_null(weir_alloc(self, 1000));
+	heap_close();
+}
+
+static int asked;
+
+static int release_at_second_call(weir_heap *h, size_t bytes, void *arg)
+{
+	void ***list = arg;
+
+	(void)h;
+	cr_assert_geq(bytes, 1);
+	if (++asked < 2)
+		return 0;
+	*list = NULL;
+	return 1;
+}
+
+Test(alloc, exhaustion_asks_the_program_then_returns_null, .timeout = 120)
+{
+	static void **list;
+	struct weir_heap_options o = {
+		.size = sizeof(o),
+		.options = "heap-max=64m,heap-min=4m",
+		.oom = release_at_second_call,
+		.oom_arg = &list,
+	};
+	int i;
+
+	cr_assert_eq(weir_heap_create(&o, &heap), 0, "%s", weir_error_text());
+	cr_assert_eq(weir_thread_attach(heap, &self), 0);
+	cr_assert_eq(weir_root_add(heap, &list, sizeof(list)), 0);
+	for (i = 0; i < 100000; i++) {
+		void **p = weir_alloc(self, 4096);
+
+		if (!p)
+			break;
+		p[0] = list;
+		list = p;
+	}
+	cr_assert_lt(i, 64 * 1024 / 4 + 1);
+	cr_assert_gt(i, 64 * 1024 / 4 * 3 / 4, "only %d pages fit", i);
+	cr_assert_eq(errno, ENOMEM);
+	cr_assert(strstr(weir_error_text(), "heap-max"));
+	cr_assert_eq(asked, 1);
+	/* The second time the callback drops the list. */
+	for (i = 0; i < 1000; i++)
+		cr_assert_not_null(weir_alloc(self, 4096), "%s",
+				   weir_error_text());
+	cr_assert_geq(asked, 2);
+	heap_close();
+}
+
+Test(alloc, large_objects_come_back_to_the_system, .timeout = 120)
+{
+	struct weir_stats s;
+
+	heap_open("heap-min=1m,heap-max=1g");
+	for (int i = 0; i < 40; i++) {
+		char *p = weir_alloc_leaf(self, (size_t)20 << 20);
+
+		cr_assert_not_null(p, "%s", weir_error_text());
+		cr_assert(p[0] == 0 && p[(20 << 20) - 1] == 0);
+		memset(p, 1, (size_t)20 << 20);
+	}
+	scrub();
+	for (int i = 0; i < 3; i++)
+		cr_assert_eq(weir_collect(heap, WEIR_COLLECT_FULL), 0);
+	s = heap_stats();
+	cr_assert_lt(s.heap_used, (size_t)60 << 20, "%lu MiB still in use",
+		     s.heap_used >> 20);
+	heap_close();
+}
+
+static void *foreign(void *arg)
+{
+	errno = 0;
+	cr_assert_null(weir_alloc(arg, 16));
+	cr_assert_eq(errno, EINVAL);
+	return NULL;
+}
+
+#if !WEIR_CHECKING
+Test(alloc, a_mutator_of_another_thread_is_refused)
+{
+	pthread_t t;
+
+	heap_open(NULL);
+	cr_assert_eq(pthread_create(&t, NULL, foreign, self), 0);
+	pthread_join(t, NULL);
+	errno = 0;
+	cr_assert_null(weir_alloc_kind(NULL, 16, 0));
+	cr_assert_eq(errno, EINVAL);
+	heap_close();
+}
+#else
+#include <signal.h>
+Test(alloc, a_mutator_of_another_thread_aborts, .signal = SIGABRT)
+{
+	pthread_t t;
+
+	heap_open(NULL);
+	cr_assert_eq(pthread_create(&t, NULL, foreign, self), 0);
+	pthread_join(t, NULL);
+}
+#endif

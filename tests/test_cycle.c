@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: MIT */
+/* Whole cycles: what is reachable survives, what is not goes, in every kind of
+ * cycle and under every limit of the mark stacks. */
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "gc/heap.h"
+#include "tests/heap_util.h"
+
+struct node {
+	struct node *next;
+	uint64_t id;
+};
+
+static struct node *make_list(size_t n)
+{
+	struct node *list = NULL;
+
+	for (size_t i = 0; i < n; i++) {
+		struct node *p = weir_alloc_inline(self, sizeof(*p), 0);
+
+		cr_assert_not_null(p, "%s", weir_error_text());
+		p->next = list;
+		p->id = i;
+		list = p;
+	}
+	return list;
+}
+
+static void check_list(const struct node *list, size_t n)
+{
+	for (size_t i = n; i-- > 0; list = list->next) {
+		cr_assert_not_null(list);
+		cr_assert_eq(list->id, i);
+	}
+	cr_assert_null(list);
+}
+
+static const unsigned all_kinds[] = { WEIR_COLLECT_FULL, WEIR_COLLECT_MINOR,
+				      WEIR_COLLECT_STOPPED };
+
+Test(cycle, lists_survive_and_garbage_goes, .timeout = 120)
+{
+	static struct node *root;
+
+	heap_open("verify=on,poison=on,heap-min=4m");
+	cr_assert_eq(weir_root_add(heap, &root, sizeof(root)), 0);
+	root = make_list(200000);
+	for (int i = 0; i < 12; i++) {
+		make_list(100000);
+		cr_assert_eq(weir_collect(heap, all_kinds[i % 3]), 0);
+		check_list(root, 200000);
+	}
+	root = NULL;
+	scrub();
+	weir_collect(heap, WEIR_COLLECT_FULL);
+	weir_collect(heap, WEIR_COLLECT_FULL);
+	cr_assert_lt(heap_stats().heap_live, 1 << 20);
+	heap_close();
+}
+
+Test(cycle, minor_cycles_find_young_objects_behind_old_ones, .timeout = 120)
+{
+	static void **table;
+	const size_t n = 100000;
+
+	heap_open("verify=on,poison=on,heap-min=64m");
+	cr_assert_eq(weir_root_add(heap, &table, sizeof(table)), 0);
+	table = weir_alloc(self, n * sizeof(void *));
+	for (size_t i = 0; i < n; i++) {
+		table[i] = weir_alloc(self, 16);
+		*(uint64_t *)table[i] = i;
+	}
+	weir_collect(heap, WEIR_COLLECT_FULL);
+	for (int round = 1; round < 10; round++) {
+		for (size_t i = (size_t)round; i < n; i += 997) {
+			table[i] = weir_alloc(self, 48);
+			*(uint64_t *)table[i] = i;
+		}
+		weir_collect(heap, WEIR_COLLECT_MINOR);
+		for (size_t i = 0; i < n; i++)
+			cr_assert_eq(*(uint64_t *)table[i], i);
+	}
+	cr_assert_geq(heap_stats().cycles_minor, 9);
+	heap_close();
+}
+
+Test(cycle, interior_pointers_keep_objects, .timeout = 120)
+{
+	static char *inside[64];
+
+	heap_open("verify=on,poison=on");
+	cr_assert_eq(weir_root_add(heap, inside, sizeof(inside)), 0);
+	for (int i = 0; i < 64; i++) {
+		size_t size = (size_t)8 << (i % 16);
+		char *p = weir_alloc_leaf(self, size);
+
+		memset(p, i, size);
+		inside[i] = p + size / 2;
+	}
+	scrub();
+	for (int round = 0; round < 3; round++) {
+		make_list(50000);
+		weir_collect(heap, WEIR_COLLECT_FULL);
+	}
+	for (int i = 0; i < 64; i++) {
+		size_t size = (size_t)8 << (i % 16);
+		char *p = weir_object_base(heap, inside[i]);
+
+		cr_assert_eq(inside[i] - p, (ptrdiff_t)(size / 2));
+		for (size_t k = 0; k < size; k++)
+			cr_assert_eq(p[k], i);
+	}
+	heap_close();
+}
+
+/* A list of very many links needs almost no stack. */
+Test(cycle, a_long_list, .timeout = 300)
+{
+	const char *n = getenv("WEIR_TEST_LIST");
+	size_t links = n ? strtoul(n, NULL, 10) : 5000000;
+	static struct node *root;
+
+	heap_open("mark-stack-max=2m");
+	cr_assert_eq(weir_root_add(heap, &root, sizeof(root)), 0);
+	root = make_list(links);
+	weir_collect(heap, WEIR_COLLECT_FULL);
+	check_list(root, links);
+	heap_close();
+}
+
+/* A wide graph overflows a small stack, again and again; nothing is lost. */
+Test(cycle, overflow_loses_nothing, .timeout = 300)
+{
+	static void **root;
+	const size_t n = 1500000;
+	struct weir_stats s;
+
+	heap_open("mark-stack-max=1m,poison=on,verify=on,heap-min=512m");
+	cr_assert_eq(weir_root_add(heap, &root, sizeof(root)), 0);
+	root = weir_alloc(self, n * sizeof(void *));
+	/* Small nodes of 16 references each, in random places. */
+	for (size_t i = 0; i < n; i += 16) {
+		void **node = weir_alloc(self, 16 * sizeof(void *));
+
+		for (size_t k = 0; k < 16; k++) {
+			node[k] = weir_alloc(self, 32);
+			*(uint64_t *)node[k] = i + k;
+		}
+		root[i * 7919 % n / 16 * 16] = node;
+	}
+	weir_collect(heap, WEIR_COLLECT_FULL);
+	s = heap_stats();
+	for (size_t i = 0; i < n; i += 16) {
+		void **node = root[i * 7919 % n / 16 * 16];
+
+		for (size_t k = 0; node && k < 16; k++)
+			cr_assert_lt(*(uint64_t *)node[k], n);
+	}
+	cr_assert_geq(s.cycles_full, 1);
+	heap_close();
+}
+
+static double cpu_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+Test(cycle, an_idle_program_uses_no_cpu, .timeout = 60)
+{
+	double before;
+
+	heap_open("heap-min=4m");
+	make_list(1000000);
+	weir_collect(heap, WEIR_COLLECT_FULL);
+	usleep(300000); /* let the sweep end */
+	before = cpu_now();
+	usleep(1000000);
+	cr_assert_lt(cpu_now() - before, 0.005);
+	heap_close();
+}
+
+/* Garbage that appears while the limit is near is found in time. */
+Test(cycle, a_small_heap_lives_on, .timeout = 120)
+{
+	static struct node *root;
+
+	heap_open("heap-max=32m,heap-min=1m,poison=on");
+	cr_assert_eq(weir_root_add(heap, &root, sizeof(root)), 0);
+	root = make_list(500000);
+	for (int i = 0; i < 40; i++)
+		make_list(200000);
+	check_list(root, 500000);
+	cr_assert_leq(heap_stats().heap_peak, 32 << 20);
+	heap_close();
+}
