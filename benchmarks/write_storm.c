@@ -75,7 +75,7 @@ static void run_storm(struct bench_run *run)
 
 static struct bench_option options[] = {
 	{"live", "256m", "bytes of the live graph"},
-	{"ops", "40000000", "references stored"},
+	{"ms", "4000", "length of the storm, milliseconds"},
 	{"collect", "continual", "the collector: continual, off"},
 	{NULL, NULL, NULL},
 };
