@@ -1,25 +1,34 @@
 # SPDX-License-Identifier: MIT
 # The collector.  One file a line, sorted: WEIR_SOURCES += gc/x.c
+# and its headers, which releases would lack otherwise.
 WEIR_SOURCES += gc/alloc.c
 WEIR_SOURCES += gc/block.c
 WEIR_SOURCES += gc/collector.c
 WEIR_SOURCES += gc/cycle.c
+WEIR_SOURCES += gc/cycle.h
 WEIR_SOURCES += gc/deque.c
 WEIR_SOURCES += gc/ephemeron.c
 WEIR_SOURCES += gc/finalize.c
 WEIR_SOURCES += gc/finalize_run.c
 WEIR_SOURCES += gc/fork.c
 WEIR_SOURCES += gc/heap.c
+WEIR_SOURCES += gc/heap.h
 WEIR_SOURCES += gc/kind.c
 WEIR_SOURCES += gc/mark.c
+WEIR_SOURCES += gc/mark.h
+WEIR_SOURCES += gc/meta.h
 WEIR_SOURCES += gc/mutant.c
+WEIR_SOURCES += gc/mutant.h
 WEIR_SOURCES += gc/mutator.c
 WEIR_SOURCES += gc/pace.c
 WEIR_SOURCES += gc/rootscan.c
 WEIR_SOURCES += gc/scan.c
 WEIR_SOURCES += gc/sweep.c
 WEIR_SOURCES += gc/team.c
+WEIR_SOURCES += gc/team.h
 WEIR_SOURCES += gc/verify.c
+WEIR_SOURCES += gc/verify.h
 WEIR_SOURCES += gc/weak.c
+WEIR_SOURCES += gc/weak.h
 WEIR_SOURCES += gc/weak_ref.c
 WEIR_SOURCES += gc/weak_tables.c

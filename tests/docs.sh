@@ -16,7 +16,7 @@ tap_run "the README's program has at most 20 lines ($lines)" \
 # Commands: indented lines that begin with ./, and `./...` in the text.  Those
 # below build/ exist once the tree is built.
 commands=$({
-	sed -n 's/^ \{4\}\(\.\/[^ ]*.*\)$/\1/p' README.md
+	sed -n -e 's/ *#.*//' -e 's/^ \{4\}\(\.\/[^ ]*.*\)$/\1/p' README.md
 	grep -o '`\./[^`]*`' README.md | tr -d '`'
 } | sort -u)
 tap_run "the README names commands" test -n "$commands"
