@@ -107,6 +107,16 @@ notices_difference()
 	grep -q 'THE ANSWERS DIFFER' "$work/wrong.txt"
 }
 
+hello()
+{
+	"$WEIR_BUILDDIR/examples/hello" >"$work/hello.txt" || return
+	cat "$work/hello.txt"
+	grep -q '^the list has 1000 nodes; the first says "number 999999"$' \
+		"$work/hello.txt" &&
+		grep -q '^[1-9][0-9]* full' "$work/hello.txt" &&
+		grep -q 'alive after the collection [1-9]' "$work/hello.txt"
+}
+
 no_text()
 {
 	mkdir -p "$work/empty"
@@ -119,7 +129,7 @@ if [ ! -x "$weir" ]; then
 	tap_done
 	exit 0
 fi
-tap_run "hello" "$WEIR_BUILDDIR/examples/hello"
+tap_run "hello keeps its list and counts its collection" hello
 tap_run "a small text is made" make_text
 tap_run "word-index runs on weir" index "$weir" weir
 tap_run "all text files were read, the binary one was not" \
@@ -142,12 +152,22 @@ tap_run "both read the same text" same 'd["corpus"]'
 tap_run "both built the same index" \
 	same '(d["build"]["terms"], d["build"]["postings"])'
 tap_run "both gave the same answers" same 'd["queries"]'
-tap_run "other builders and another cache, the same answers" \
+tap_run "weir with one builder and a cache of three runs" \
 	index "$weir" weir --builders 1 --cache 3
-tap_run "... indeed" same '(d["queries"]["checksum"], d["queries"]["matches"])'
-tap_run "other queries give another checksum" \
-	index "$weir" other --seed 8
-tap_run "... indeed" true_in "$work/other.json" \
+tap_run "weir with one builder gives the same answers" same '(d["queries"]["checksum"], d["queries"]["matches"])'
+# heap-min: collect often, however slow the machine is.
+for options in verify=on barrier=none generational=off,thp=off
+do
+	WEIR_OPTIONS=$options,heap-min=1m
+	export WEIR_OPTIONS
+	tap_run "weir with $options runs" index "$weir" weir
+	tap_run "weir with $options collected" true_in "$work/weir.json" \
+		'd["index"]["collections"] > 0'
+	tap_run "weir with $options gives the same answers" same 'd["queries"]'
+	unset WEIR_OPTIONS
+done
+tap_run "weir with another seed runs" index "$weir" other --seed 8
+tap_run "other queries give another checksum" true_in "$work/other.json" \
 	"d['queries']['checksum'] != '$(field 'd["queries"]["checksum"]' \
 		"$work/weir.json")'"
 tap_run "a difference is noticed" notices_difference
