@@ -33,8 +33,9 @@
 #include "gc/verify.h"
 #include "gc/weak.h"
 
-/* A preclean pass that finds fewer dirty pages than this is the last. */
-#define FEW_PAGES 64
+/* Work in units of about one object: a pass that finds less is the last. */
+#define PAGE_WORK 32
+#define LITTLE_WORK (64 * PAGE_WORK)
 #define MAX_PRECLEAN 8
 #define CHUNK_BLOCKS 1024 /* 64 MiB: what a worker fetches at a time */
 #define GAP_BLOCKS 16	  /* free blocks that make it worth two scans */
@@ -75,8 +76,6 @@ static void dirty_range(struct weir_heap *h, struct wg_marker *m,
 	struct wr_run all = { start, wg_block_start(h, to) };
 	unsigned flags = d->flags;
 
-	if (wg_mutant(WG_MUTANT_NO_REARM) && !d->all)
-		flags &= ~WR_FETCH_REARM;
 	if (flags & WR_FETCH_REARM)
 		for (uint32_t i = from; i < to; i++)
 			__atomic_store_n(&h->blocks[i].armed, 1,
@@ -87,8 +86,18 @@ static void dirty_range(struct weir_heap *h, struct wg_marker *m,
 				       all.end - start);
 		dirty_runs(&s, &all, 1);
 	} else {
+		bool late = wg_mutant(WG_MUTANT_NO_REARM) && !m->in_pause &&
+			    (flags & WR_FETCH_REARM);
+
+		/* The mutant takes pages for clean that were not protected
+		 * when they were scanned. */
 		wr_barrier_fetch(h->barrier, (void *)start, all.end - start,
-				 flags, dirty_runs, &s);
+				 late ? 0 : flags, dirty_runs, &s);
+		if (late) {
+			wg_delay(h);
+			wr_barrier_arm(h->barrier, (void *)start,
+				       all.end - start);
+		}
 	}
 	__atomic_add_fetch(&d->pages, s.pages, __ATOMIC_RELAXED);
 }
@@ -219,16 +228,52 @@ struct report {
 	uint64_t arm_ns, mark_ns, preclean_ns, stop_ns, pause_ns, sweep_ns;
 };
 
+static uint64_t objects_marked(const struct weir_heap *h)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < h->team->size; i++)
+		n += h->marker[i]->objects;
+	return n;
+}
+
+/*
+ * Do the pause's work ahead of it, until little is left of it or it does not
+ * shrink: pages written and objects that were reachable from stacks and roots
+ * only.  What a pass finds is what the program did during the pass before.
+ */
+static void preclean(struct weir_heap *h, struct report *r)
+{
+	uint64_t before = UINT64_MAX;
+
+	for (;;) {
+		uint64_t marked = objects_marked(h), pages, work;
+
+		wg_roots_concurrent(h, h->marker[0]);
+		pages = dirty_pass(h, h->markers, WR_FETCH_REARM, false);
+		marked = objects_marked(h) - marked;
+		work = pages * PAGE_WORK + marked;
+		r->dirty += pages;
+		r->passes++;
+		wg_delay(h);
+		if (work < LITTLE_WORK || work >= before - before / 4 ||
+		    r->passes == MAX_PRECLEAN)
+			return;
+		before = work;
+	}
+}
+
 static void concurrent_part(struct weir_heap *h, struct report *r)
 {
 	struct wg_marker *m = h->marker[0];
 	bool all = h->all_dirty;
-	uint64_t pages, before = UINT64_MAX;
 	struct span s;
 
 	/* Threads that attach from here on are born with the new colour;
 	 * pairs with the load in weir_thread_attach. */
-	__atomic_store_n(&h->newborn, h->colour, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&h->newborn,
+			 h->opt.born_black ? h->colour : WG_YOUNG,
+			 __ATOMIC_SEQ_CST);
 	__atomic_store_n(&h->phase, WG_MARKING, __ATOMIC_RELEASE);
 	s = span_begin(h, WR_PHASE_arm);
 	if (r->full && !r->resumed)
@@ -240,7 +285,7 @@ static void concurrent_part(struct weir_heap *h, struct report *r)
 	r->arm_ns = span_end(h, s, r->dirty, "pages");
 
 	s = span_begin(h, WR_PHASE_roots);
-	wg_roots_concurrent(h, m, true);
+	wg_roots_concurrent(h, m);
 	span_end(h, s, 0, NULL);
 
 	s = span_begin(h, WR_PHASE_mark);
@@ -248,15 +293,7 @@ static void concurrent_part(struct weir_heap *h, struct report *r)
 	r->mark_ns = span_end(h, s, 0, NULL);
 
 	s = span_begin(h, WR_PHASE_preclean);
-	do {
-		pages = dirty_pass(h, h->markers, WR_FETCH_REARM, false);
-		r->dirty += pages;
-		r->passes++;
-		wg_delay(h);
-		if (pages >= before - before / 4)
-			break;
-		before = pages;
-	} while (pages > FEW_PAGES && r->passes < MAX_PRECLEAN);
+	preclean(h, r);
 	wg_weak_preclean(h);
 	r->preclean_ns = span_end(h, s, r->dirty, "pages");
 }

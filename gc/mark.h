@@ -150,8 +150,7 @@ bool wg_team_idle(struct wg_marker *m);
 void wg_team_checkpoint(struct weir_heap *h);
 
 /* rootscan.c */
-void wg_roots_concurrent(struct weir_heap *h, struct wg_marker *m,
-			 bool first);
+void wg_roots_concurrent(struct weir_heap *h, struct wg_marker *m);
 void wg_roots_paused(struct weir_heap *h, struct wg_marker *m);
 
 /* deque.c */

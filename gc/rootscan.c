@@ -50,10 +50,9 @@ static void root_call(void *arg, void (*fn)(void), void *fn_arg)
 	((weir_root_fn *)fn)((struct weir_visitor *)arg, fn_arg);
 }
 
-void wg_roots_concurrent(struct weir_heap *h, struct wg_marker *m, bool first)
+void wg_roots_concurrent(struct weir_heap *h, struct wg_marker *m)
 {
-	if (first)
-		wr_threads_hold_each(h->threads, thread_held, m, held_for);
+	wr_threads_hold_each(h->threads, thread_held, m, held_for);
 	wr_roots_scan(h->roots, false, root_range, root_call, m);
 	wg_weak_scan_roots(h, m);
 }
