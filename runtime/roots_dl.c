@@ -116,21 +116,23 @@ static void add_segment(struct wr_segments *s, uintptr_t start, uintptr_t end)
  * program or another library that has it linked in. */
 static bool is_ourselves(const struct dl_phdr_info *info)
 {
-	const char *name = strrchr(info->dlpi_name, '/');
 	uintptr_t here = (uintptr_t)is_ourselves;
+	const char *name;
+	int i;
 
-	name = name ? name + 1 : info->dlpi_name;
-	if (strncmp(name, "libweir.so", 10) != 0)
-		return false;
-	for (int i = 0; i < info->dlpi_phnum; i++) {
+	for (i = 0; i < info->dlpi_phnum; i++) {
 		const ElfW(Phdr) *p = &info->dlpi_phdr[i];
 		uintptr_t start = info->dlpi_addr + p->p_vaddr;
 
 		if (p->p_type == PT_LOAD && here >= start &&
 		    here < start + p->p_memsz)
-			return true;
+			break;
 	}
-	return false;
+	if (i == info->dlpi_phnum)
+		return false;
+	name = strrchr(info->dlpi_name, '/');
+	name = name ? name + 1 : info->dlpi_name;
+	return strncmp(name, "libweir.so", 10) == 0;
 }
 
 static int add_object(struct dl_phdr_info *info, size_t size, void *arg)

@@ -263,14 +263,15 @@ void wr_thread_detach(struct wr_thread *t)
 }
 
 /* Destructor of exit_key.  The program's own destructors may still use the
- * heap, and their order is not ours to choose: come back in the last round. */
+ * heap, and their order is not ours to choose: come back in the last round but
+ * one.  The last is when those go that must outlive us (a sanitizer's). */
 static void on_thread_exit(void *entry)
 {
 	struct wr_thread_private *p = entry;
 	struct wr_threads *r = p->owner;
 	struct wr_thread *t = p->thread;
 
-	if (++p->exit_rounds < PTHREAD_DESTRUCTOR_ITERATIONS &&
+	if (++p->exit_rounds < PTHREAD_DESTRUCTOR_ITERATIONS - 1 &&
 	    pthread_setspecific(r->exit_key, p) == 0)
 		return;
 	/* Cancelled or ended inside a blocking region. */

@@ -292,7 +292,8 @@ static void show_live(struct wr_thread_private *p)
 	t->stack_sp = at->sp;
 	t->more[1].start = t->more[1].end = at->sp;
 	if (wr_unlikely(at->alt_end)) {
-		t->more[1].end = at->alt_end;
+		/* Whole words; the end of such a stack may be odd. */
+		t->more[1].end = at->alt_end & ~(sizeof(void *) - 1);
 		t->stack_sp = p->stack_low ? p->stack_low
 					   : lowest_mapped(t->stack_base);
 	}

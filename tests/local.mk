@@ -26,6 +26,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_lock \
 	tests/test_meta \
 	tests/test_options \
+	tests/test_probe \
 	tests/test_roots \
 	tests/test_sys \
 	tests/test_thread
@@ -34,6 +35,9 @@ tests_test_barrier_SOURCES = \
 	tests/test_barrier.c tests/test_barrier_kinds.c
 tests_test_events_SOURCES = tests/test_events.c tests/json.c tests/json.h
 tests_test_json_SOURCES = tests/test_json.c tests/json.c tests/json.h
+
+tests_test_thread_SOURCES = tests/test_thread.c tests/test_thread.h \
+	tests/test_thread_churn.c tests/test_thread_found.c
 
 # What test_roots loads and unloads.
 EXTRA_DIST += tests/rootmodule.c
@@ -53,7 +57,8 @@ WEIR_SCRIPT_TESTS += \
 	tests/install.sh \
 	tests/model/check.sh \
 	tests/sanitizers.sh \
-	tests/symbols.sh
+	tests/symbols.sh \
+	tests/weir_info.sh
 
 WEIR_TEST_TOOLS = tests/run_unit.sh tests/summary.sh tests/tap.sh
 

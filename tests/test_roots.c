@@ -339,7 +339,7 @@ Test(roots, memory_may_be_unmapped_after_removal, .timeout = 60)
 
 static volatile uintptr_t in_data = 1; /* .data */
 static volatile uintptr_t in_bss;
-static char big_bss[5 << 20]; /* several pieces */
+static volatile uintptr_t big_bss[1 << 20]; /* several pieces */
 /* Has a relocation, so it is in the part that becomes read-only. */
 static const volatile void *const in_relro[1] = {&in_data};
 
@@ -366,9 +366,9 @@ Test(roots, data_segments_are_scanned, .timeout = 60)
 		cr_assert_eq(scan(r, stopped, secret).found, 1);
 		in_bss = secret;
 		cr_assert_eq(scan(r, stopped, secret).found, 2);
-		memcpy(&big_bss[sizeof(big_bss) - 8], (void *)&in_bss, 8);
+		big_bss[(1 << 20) - 1] = secret;
 		cr_assert_eq(scan(r, stopped, secret).found, 3);
-		memset(&big_bss[sizeof(big_bss) - 8], 0, 8);
+		big_bss[(1 << 20) - 1] = 0;
 		report = scan(r, stopped, secret);
 		cr_assert_eq(report.found, 2);
 		cr_assert_gt(report.bytes, sizeof(big_bss));
@@ -450,10 +450,16 @@ Test(roots, objects_are_scanned_while_they_are_loaded)
  * lock of the loader they hold, while every data segment is read. */
 
 #if defined(__SANITIZE_THREAD__)
-/* No signals there; see test_thread.c. */
+/* No signals there, see test_thread.h, and the loader's lock, which it does
+ * not know, is doubled by one that it does. */
 #define MODE WR_STOP_SAFEPOINTS
+static pthread_mutex_t loader_lock = PTHREAD_MUTEX_INITIALIZER;
+#define LOADER_LOCK() pthread_mutex_lock(&loader_lock)
+#define LOADER_UNLOCK() pthread_mutex_unlock(&loader_lock)
 #else
 #define MODE WR_STOP_SIGNALS
+#define LOADER_LOCK() ((void)0)
+#define LOADER_UNLOCK() ((void)0)
 #endif
 
 struct loader {
@@ -480,7 +486,9 @@ static void *load_and_unload(void *arg)
 
 		if (MODE == WR_STOP_SAFEPOINTS)
 			entered = wr_thread_block_enter(&l->thread);
+		LOADER_LOCK();
 		module = load(shared_secret);
+		LOADER_UNLOCK();
 		STORE(l->loaded, 1);
 		if (entered)
 			wr_thread_block_leave(&l->thread);
@@ -491,7 +499,9 @@ static void *load_and_unload(void *arg)
 		entered = false;
 		if (MODE == WR_STOP_SAFEPOINTS)
 			entered = wr_thread_block_enter(&l->thread);
+		LOADER_LOCK();
 		dlclose(module);
+		LOADER_UNLOCK();
 		if (entered)
 			wr_thread_block_leave(&l->thread);
 		ADD(l->rounds, 1);
@@ -506,7 +516,7 @@ Test(roots, objects_come_and_go_in_pauses, .timeout = 120)
 	static struct loader loaders[N];
 	struct wr_threads_config config = {.mode = MODE};
 	pthread_t id[N], scanner;
-	unsigned with = 0, pauses = 0;
+	unsigned with = 0;
 	struct timespec begin, now;
 	void *n;
 
@@ -531,7 +541,6 @@ Test(roots, objects_come_and_go_in_pauses, .timeout = 120)
 		/* shared_secret itself is in a data segment. */
 		cr_assert_geq(report.found, 1 + loaded);
 		with += loaded;
-		pauses++;
 		pause_us(200);
 		clock_gettime(CLOCK_MONOTONIC, &now);
 	} while (now.tv_sec - begin.tv_sec < 4);
@@ -543,7 +552,6 @@ Test(roots, objects_come_and_go_in_pauses, .timeout = 120)
 	pthread_join(scanner, &n);
 	cr_assert_gt((uintptr_t)n, 0);
 	cr_assert_gt(with, 0);
-	cr_assert_gt(pauses, with);
 	wr_roots_destroy(roots);
 	wr_threads_destroy(threads);
 }
@@ -551,6 +559,7 @@ Test(roots, objects_come_and_go_in_pauses, .timeout = 120)
 /* ---- fork -----------------------------------------------------------------
  */
 
+#if !defined(__SANITIZE_THREAD__) /* it allows no thread in the child */
 Test(roots, a_forked_child_goes_on, .timeout = 120)
 {
 	uintptr_t secret = (uintptr_t)getpid() * 0x10001 + 0x3456780000000;
@@ -603,4 +612,6 @@ Test(roots, a_forked_child_goes_on, .timeout = 120)
 	pthread_join(scanner, &n);
 	cr_assert_gt((uintptr_t)n, 0);
 	wr_roots_destroy(r);
+	free(words);
 }
+#endif

@@ -1,162 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * runtime/thread.h: who runs and who does not, what is found of a held
- * thread, and that no request or release is lost while threads come and go.
- *
- * Most tests run once for each way to stop.  ThreadSanitizer puts a signal
- * off until the thread makes a system call through the C library, so there a
- * thread that only computes cannot be stopped by signal, and what a handler
- * sees is not the interrupted frame; under it only the safepoints are tested.
+ * runtime/thread.h: who runs and who does not.  What is found of a thread
+ * that is held is in test_thread_found.c, threads that come and go are in
+ * test_thread_churn.c.
  */
 #define _GNU_SOURCE
-#include <criterion/criterion.h>
-#include <criterion/parameterized.h>
-#include <errno.h>
+#include "tests/test_thread.h"
+
 #include <poll.h>
-#include <sched.h>
-#include <signal.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
-#include "runtime/thread.h"
-
-#if defined(__SANITIZE_THREAD__)
-#define MODES                      \
-	{                          \
-		WR_STOP_SAFEPOINTS \
-	}
-#define UNDER_TSAN 1
-#else
-#define MODES                                       \
-	{                                           \
-		WR_STOP_SIGNALS, WR_STOP_SAFEPOINTS \
-	}
-#define UNDER_TSAN 0
-#endif
-
-#define LOAD(x) __atomic_load_n(&(x), __ATOMIC_ACQUIRE)
-#define STORE(x, v) __atomic_store_n(&(x), v, __ATOMIC_RELEASE)
-#define ADD(x, v) __atomic_add_fetch(&(x), v, __ATOMIC_ACQ_REL)
-
-#define EACH_MODE(suite, name)                                                \
-	ParameterizedTestParameters(suite, name)                              \
-	{                                                                     \
-		static enum wr_stop_mode modes[] = MODES;                     \
-		return cr_make_param_array(enum wr_stop_mode, modes,          \
-					   sizeof(modes) / sizeof(modes[0])); \
-	}                                                                     \
-	ParameterizedTest(enum wr_stop_mode *mode, suite, name, .timeout = 120)
-
-/* ---- A mutator for tests ------------------------------------------------ */
-
-struct mutator {
-	struct wr_thread thread; /* first: the registry hands it back */
-	uint32_t critical;       /* gate */
-	uint32_t pending;        /* gate */
-	uint64_t counter;        /* atomic: moves while the thread runs */
-	pthread_t id;            /* to join */
-	int go_on;               /* atomic: 0 ends it */
-	int ready;               /* atomic: attached */
-	int pipe[2];             /* for those that block */
-	int result;              /* atomic: what the body found */
-};
-
-static struct wr_threads *registry;
-
-static struct wr_threads *make(enum wr_stop_mode mode,
-			       void (*on_exit)(struct wr_thread *, void *))
-{
-	struct wr_threads_config config = {.mode = mode, .on_exit = on_exit};
-
-	cr_assert_eq(wr_threads_create(&config, &registry), 0);
-	return registry;
-}
-
-static void attach(struct mutator *m)
-{
-	m->thread.gate.critical = &m->critical;
-	m->thread.gate.pending = &m->pending;
-	cr_assert_eq(wr_thread_attach(registry, &m->thread), 0);
-	STORE(m->ready, 1);
-}
-
-static void safepoint(struct mutator *m)
-{
-	if (__atomic_load_n(&m->pending, __ATOMIC_RELAXED))
-		wr_thread_poll(&m->thread);
-}
-
-static void pause_us(unsigned us)
-{
-	struct timespec ts = {us / 1000000, us % 1000000 * 1000};
-
-	while (nanosleep(&ts, &ts) < 0 && errno == EINTR)
-		;
-}
-
-static void wait_for(int *flag)
-{
-	while (!LOAD(*flag))
-		pause_us(100);
-}
-
-/* Counts as fast as it can until told to end. */
-static void *count_up(void *arg)
-{
-	struct mutator *m = arg;
-
-	attach(m);
-	while (LOAD(m->go_on)) {
-		ADD(m->counter, 1);
-		safepoint(m);
-	}
-	wr_thread_detach(&m->thread);
-	return NULL;
-}
-
-static void start(struct mutator *m, void *(*body)(void *))
-{
-	m->go_on = 1;
-	cr_assert_eq(pthread_create(&m->id, NULL, body, m), 0);
-}
-
-static void start_all(struct mutator *m, int n, void *(*body)(void *))
-{
-	for (int i = 0; i < n; i++)
-		start(&m[i], body);
-	for (int i = 0; i < n; i++)
-		wait_for(&m[i].ready);
-}
-
-static void end_all(struct mutator *m, int n)
-{
-	for (int i = 0; i < n; i++)
-		STORE(m[i].go_on, 0);
-	for (int i = 0; i < n; i++)
-		pthread_join(m[i].id, NULL);
-	cr_assert_eq(wr_threads_count(registry), 0);
-	wr_threads_destroy(registry);
-}
-
-/* Wait until the counter has moved. */
-static void wait_moving(struct mutator *m)
-{
-	uint64_t before = LOAD(m->counter);
-
-	while (LOAD(m->counter) == before)
-		pause_us(100);
-}
-
-static void count_one(struct wr_thread *t, void *arg)
-{
-	cr_assert_lt(t->stack_sp, t->stack_base);
-	++*(int *)arg;
-}
 
 /* ---- Stops -------------------------------------------------------------- */
 
@@ -247,4 +98,177 @@ EACH_MODE(thread, hold_each_holds_one_at_a_time)
 	for (int i = 0; i < WORKERS; i++)
 		wait_moving(&workers[i]);
 	end_all(workers, WORKERS);
+}
+
+/* A thread that is attached and blocked may stop the others. */
+static void *stopper_attached(void *arg)
+{
+	struct mutator *m = arg;
+
+	attach(m);
+	for (int i = 0; i < 200; i++) {
+		bool entered = wr_thread_block_enter(&m->thread);
+		int n = 0;
+
+		cr_assert(entered);
+		cr_assert_not(wr_thread_block_enter(&m->thread));
+		wr_threads_stop_world(registry, NULL);
+		wr_threads_for_each(registry, count_one, &n);
+		cr_assert_eq(n, WORKERS);
+		wr_threads_resume_world(registry);
+		wr_thread_block_leave(&m->thread);
+		safepoint(m);
+	}
+	wr_thread_detach(&m->thread);
+	return NULL;
+}
+
+EACH_MODE(thread, several_stoppers_take_turns)
+{
+	static struct mutator m[WORKERS];
+
+	make(*mode, NULL);
+	for (int i = 0; i < WORKERS; i++)
+		m[i].go_on = 1;
+	start_all(m, WORKERS - 2, count_up);
+	/* These see WORKERS threads only while both are there. */
+	attach(&m[WORKERS - 1]);
+	cr_assert(wr_thread_block_enter(&m[WORKERS - 1].thread));
+	start(&m[WORKERS - 2], stopper_attached);
+	pthread_join(m[WORKERS - 2].id, NULL);
+	for (int i = 0; i < 200; i++) {
+		wr_threads_stop_world(registry, NULL);
+		wr_threads_resume_world(registry);
+	}
+	wr_thread_block_leave(&m[WORKERS - 1].thread);
+	wr_thread_detach(&m[WORKERS - 1].thread);
+	end_all(m, WORKERS - 2);
+}
+
+/* ---- Critical sections, system calls, blocking regions ------------------ */
+
+static void *mostly_critical(void *arg)
+{
+	struct mutator *m = arg;
+
+	attach(m);
+	while (LOAD(m->go_on)) {
+		__atomic_store_n(&m->critical, 1, __ATOMIC_RELAXED);
+		__atomic_signal_fence(__ATOMIC_SEQ_CST);
+		STORE(m->result, 1);
+		for (int i = 0; i < 20000; i++)
+			ADD(m->counter, 1);
+		STORE(m->result, 0);
+		__atomic_signal_fence(__ATOMIC_SEQ_CST);
+		__atomic_store_n(&m->critical, 0, __ATOMIC_RELAXED);
+		__atomic_signal_fence(__ATOMIC_SEQ_CST);
+		safepoint(m);
+	}
+	wr_thread_detach(&m->thread);
+	return NULL;
+}
+
+EACH_MODE(thread, critical_sections_are_not_interrupted)
+{
+	static struct mutator m[2];
+
+	make(*mode, NULL);
+	start_all(m, 2, mostly_critical);
+	for (int round = 0; round < 300; round++) {
+		wr_threads_stop_world(registry, NULL);
+		for (int i = 0; i < 2; i++) {
+			cr_assert_eq(LOAD(m[i].result), 0);
+			cr_assert_eq(LOAD(m[i].counter) % 20000, 0);
+		}
+		wr_threads_resume_world(registry);
+	}
+	end_all(m, 2);
+}
+
+#if !UNDER_TSAN
+/* Outside a blocking region: read() goes on after a stop, poll() is told. */
+static void *read_then_poll(void *arg)
+{
+	struct mutator *m = arg;
+	struct pollfd fd = {.fd = m->pipe[0], .events = POLLIN};
+	char c = 0;
+
+	attach(m);
+	cr_assert_eq(read(m->pipe[0], &c, 1), 1);
+	cr_assert_eq(c, 'r');
+	STORE(m->result, 1);
+	cr_assert_eq(poll(&fd, 1, -1), -1);
+	cr_assert_eq(errno, EINTR);
+	STORE(m->result, 2);
+	wr_thread_detach(&m->thread);
+	return NULL;
+}
+
+Test(thread, stops_interrupt_system_calls_as_any_signal, .timeout = 60)
+{
+	static struct mutator m;
+
+	cr_assert_eq(pipe(m.pipe), 0);
+	make(WR_STOP_SIGNALS, NULL);
+	start_all(&m, 1, read_then_poll);
+	for (int round = 0; round < 200; round++) {
+		pause_us(100);
+		wr_threads_stop_world(registry, NULL);
+		wr_threads_resume_world(registry);
+		cr_assert_eq(LOAD(m.result), 0);
+	}
+	cr_assert_eq(write(m.pipe[1], "r", 1), 1);
+	while (LOAD(m.result) != 2) {
+		pause_us(1000);
+		wr_threads_stop_world(registry, NULL);
+		wr_threads_resume_world(registry);
+	}
+	end_all(&m, 1);
+}
+#endif
+
+static void *poll_in_region(void *arg)
+{
+	struct mutator *m = arg;
+	struct pollfd fd = {.fd = m->pipe[0], .events = POLLIN};
+
+	attach(m);
+	STORE(m->ready, 0);
+	cr_assert(wr_thread_block_enter(&m->thread));
+	STORE(m->ready, 2);
+	cr_assert_eq(poll(&fd, 1, -1), 1); /* never EINTR */
+	STORE(m->result, 1);
+	errno = 77;
+	wr_thread_block_leave(&m->thread);
+	cr_assert_eq(errno, 77);
+	STORE(m->result, 2);
+	wr_thread_detach(&m->thread);
+	return NULL;
+}
+
+EACH_MODE(thread, blocking_regions_are_left_alone)
+{
+	static struct mutator m;
+
+	cr_assert_eq(pipe(m.pipe), 0);
+	make(*mode, NULL);
+	start(&m, poll_in_region);
+	while (LOAD(m.ready) != 2)
+		pause_us(100);
+	for (int round = 0; round < 200; round++) {
+		pause_us(50);
+		wr_threads_stop_world(registry, NULL);
+		wr_threads_resume_world(registry);
+	}
+	cr_assert_eq(LOAD(m.result), 0);
+	/* It may return from poll in a stop, but not leave the region. */
+	wr_threads_stop_world(registry, NULL);
+	cr_assert_eq(write(m.pipe[1], "x", 1), 1);
+	while (LOAD(m.result) != 1)
+		pause_us(100);
+	pause_us(10000);
+	cr_assert_eq(LOAD(m.result), 1);
+	wr_threads_resume_world(registry);
+	end_all(&m, 1);
+	cr_assert_eq(m.result, 2);
 }
