@@ -74,11 +74,17 @@ static int try_write(struct wr_barrier *b, volatile char *p, size_t page,
 		p[page] = 2;
 	else if (write(pipe_end[1], "3", 1) != 1 ||
 		 read(pipe_end[0], (char *)at + page, 1) != 1)
-		return wr_error(ENOTSUP,
-				"under the \"%s\" barrier a system call that "
-				"writes into a protected page fails (%s); see "
-				"weir-info for what would allow it",
-				wr_barrier_name(b->kind), strerror(errno));
+		return wr_error(
+			ENOTSUP,
+			"under the \"%s\" barrier a system call that "
+			"writes into a protected page fails (%s); %s",
+			wr_barrier_name(b->kind), strerror(errno),
+			b->kind == WR_BARRIER_SYNC
+				? "sysctl vm.unprivileged_userfaultfd=1, "
+				  "CAP_SYS_PTRACE or access to "
+				  "/dev/userfaultfd would allow it"
+				: "that is its nature: choose it only "
+				  "for programs that make no such calls");
 	err = wr_barrier_fetch(b, (void *)at, 2 * page, 0, seen, &run);
 	if (!err && (run.start != at + page || run.end != at + 2 * page))
 		err = wr_error(ENOTSUP,

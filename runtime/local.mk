@@ -30,6 +30,12 @@ WEIR_SOURCES += \
 	runtime/options.c \
 	runtime/options.def \
 	runtime/options.h \
+	runtime/probe.c \
+	runtime/probe.def \
+	runtime/probe.h \
+	runtime/probe_impl.h \
+	runtime/probe_system.c \
+	runtime/probe_uffd.c \
 	runtime/roots.c \
 	runtime/roots.h \
 	runtime/roots_dl.c \

@@ -2,3 +2,10 @@
 # Tools.  An installed one: bin_PROGRAMS += weir-x, with
 # weir_x_SOURCES = tools/weir_x.c and weir_x_LDADD = libweir.la.
 EXTRA_DIST += tools/check-fresh.sh
+
+# It reads the library's internals: the probe table, the options.
+bin_PROGRAMS += weir-info
+noinst_LTLIBRARIES += libweir-tools.la
+libweir_tools_la_SOURCES = $(WEIR_SOURCES)
+weir_info_SOURCES = tools/weir-info.c
+weir_info_LDADD = libweir-tools.la
