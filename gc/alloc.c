@@ -337,10 +337,12 @@ static char *large_alloc(struct weir_mutator *m, unsigned space, size_t n,
 	__atomic_store_n(&b->young, 1, __ATOMIC_RELAXED);
 	/* Not for the sweep under way, which began before the object did. */
 	__atomic_store_n(&b->seq, h->sweep_seq, __ATOMIC_RELAXED);
+	/* The state first: who finds the START through an old word that looks
+	 * like a reference takes the size from the block, not from an END. */
+	wg_block_set(b, WG_LARGE_HEAD);
 	__atomic_store_n(&h->meta[wg_granule_of(h, p)],
 			 (uint8_t)(m->b.newborn | kind << WEIR_META_KIND_SHIFT),
 			 __ATOMIC_RELEASE);
-	wg_block_set(b, WG_LARGE_HEAD);
 	return (char *)p;
 }
 

@@ -125,8 +125,12 @@ static void reset_block(struct weir_heap *h, uint32_t i)
 		wg_block_set(b, WG_USED);
 		break;
 	case WG_SWEEPING:
-		b->young = 1;
-		b->seq = h->sweep_seq - 1;
+		/* Unless it had been swept before the claim (wg_sweep_claim):
+		 * then new objects may be in it. */
+		if (wg_block_unswept(h, b)) {
+			b->young = 1;
+			b->seq = h->sweep_seq - 1;
+		}
 		wg_block_set(b, WG_USED);
 		break;
 	case WG_LARGE_NEW:

@@ -331,45 +331,75 @@ int weir_heap_stats(weir_heap *h, struct weir_stats *out)
 	return 0;
 }
 
-/* Roots are runtime's; these check the heap and say whose they are. */
+/*
+ * Roots are runtime's; these check the heap and say whose they are.  Their
+ * lock is held over a pause, so an attached caller waits for it as a blocked
+ * thread: one that is stopped at safepoints only would never let the pause
+ * begin.
+ */
+static struct weir_mutator *roots_enter(void)
+{
+	struct weir_mutator *m = wg_mutator_self();
+
+	return m && wr_thread_block_enter(&m->thread) ? m : NULL;
+}
+
+static int roots_leave(struct weir_mutator *m, int err)
+{
+	if (m)
+		wr_thread_block_leave(&m->thread);
+	return err;
+}
 
 int weir_root_add(weir_heap *h, const void *start, size_t size)
 {
 	uintptr_t at = (uintptr_t)start;
+	struct weir_mutator *m;
 
 	if (!wg_heap_ok(h) || !start || at + size < at)
 		return wr_error(EINVAL,
 				"weir_root_add: not a live heap, or not a range");
-	return wr_roots_add(h->roots, at, at + size);
+	m = roots_enter();
+	return roots_leave(m, wr_roots_add(h->roots, at, at + size));
 }
 
 int weir_root_remove(weir_heap *h, const void *start, size_t size)
 {
 	uintptr_t at = (uintptr_t)start;
+	struct weir_mutator *m;
 
 	if (!wg_heap_ok(h) || !start || at + size < at)
 		return wr_error(
 			EINVAL,
 			"weir_root_remove: not a live heap, or not a range");
-	return wr_roots_remove(h->roots, at, at + size);
+	m = roots_enter();
+	return roots_leave(m, wr_roots_remove(h->roots, at, at + size));
 }
 
 int weir_root_add_callback(weir_heap *h, weir_root_fn *fn, void *arg,
 			   unsigned flags)
 {
+	struct weir_mutator *m;
+
 	if (!wg_heap_ok(h) || !fn || (flags & ~WEIR_TRACE_CONCURRENT))
 		return wr_error(
 			EINVAL,
 			"weir_root_add_callback: not a live heap, no function, or unknown flags");
-	return wr_roots_add_call(h->roots, (void (*)(void))fn, arg,
-				 (flags & WEIR_TRACE_CONCURRENT) != 0);
+	m = roots_enter();
+	return roots_leave(
+		m, wr_roots_add_call(h->roots, (void (*)(void))fn, arg,
+				     (flags & WEIR_TRACE_CONCURRENT) != 0));
 }
 
 int weir_root_remove_callback(weir_heap *h, weir_root_fn *fn, void *arg)
 {
+	struct weir_mutator *m;
+
 	if (!wg_heap_ok(h) || !fn)
 		return wr_error(
 			EINVAL,
 			"weir_root_remove_callback: not a live heap, or no function");
-	return wr_roots_remove_call(h->roots, (void (*)(void))fn, arg);
+	m = roots_enter();
+	return roots_leave(m, wr_roots_remove_call(h->roots,
+						   (void (*)(void))fn, arg));
 }

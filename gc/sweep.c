@@ -15,6 +15,7 @@
  */
 #include "gc/heap.h"
 
+#include <sched.h>
 #include <string.h>
 
 #define WG_POISON 0xdb
@@ -149,7 +150,13 @@ void wg_sweep_all(struct weir_heap *h)
 	}
 }
 
-/* Count what is live, for the pacer. */
+/*
+ * Wait for the blocks that mutators are still sweeping, and count what is
+ * live, for the pacer.  Without the wait the next cycle could turn the colour
+ * under a mutator that has claimed a block and not read the colour yet: every
+ * object there would look dead.  A sweeping mutator is CRITICAL and waits for
+ * nothing that the collector holds, so the wait is short.
+ */
 void wg_sweep_finish(struct weir_heap *h)
 {
 	uint64_t live = 0;
@@ -160,6 +167,8 @@ void wg_sweep_finish(struct weir_heap *h)
 		for (uint32_t i = s->first + !sp; i < s->high; i++) {
 			struct wg_block *b = &h->blocks[i];
 
+			while (wr_unlikely(wg_block_state(b) == WG_SWEEPING))
+				sched_yield();
 			if (wg_block_state(b) == WG_LARGE_HEAD)
 				live += wg_large_bytes(h, b->size);
 			else
