@@ -49,7 +49,7 @@ static void refuse(const char *text, const char *word1, const char *word2)
 Test(options, defaults)
 {
 	cr_assert_eq(o.heap_max, 0);
-	cr_assert_eq(o.heap_min, 32ull << 20);
+	cr_assert_eq(o.heap_min, 8ull << 20);
 	cr_assert_eq(o.barrier, WR_BARRIER_AUTO);
 	cr_assert_eq(o.stop, WR_STOP_SIGNALS);
 	cr_assert_eq(o.growth, 0.5);
@@ -61,7 +61,7 @@ Test(options, defaults)
 Test(options, empty_string_changes_nothing)
 {
 	parse("");
-	cr_assert_eq(o.heap_min, 32ull << 20);
+	cr_assert_eq(o.heap_min, 8ull << 20);
 }
 
 Test(options, several_at_once)

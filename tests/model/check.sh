@@ -100,10 +100,13 @@ mutant()
 verify "full cycles, 3 objects" -DOBJECTS=3
 verify "full cycles, 2 objects of 2 fields, 2+2 slots" \
 	-DOBJECTS=2 -DSPLIT=1 -DTWO=2 -DSLOTS1=2
-verify "full and minor cycles, 3 objects" -DMINOR
+verify "full and minor cycles, 3 objects, born white" -DMINOR -DWHITE
 mutant SKIP_DIRTY_PAGE -DSKIP_DIRTY_PAGE
 mutant FORGET_STACK -DFORGET_STACK
 mutant NO_REARM -DNO_REARM
+mutant "SKIP_DIRTY_PAGE, born white" -DWHITE -DSKIP_DIRTY_PAGE
+mutant "FORGET_STACK, born white" -DWHITE -DFORGET_STACK
+mutant "NO_REARM, born white" -DWHITE -DNO_REARM
 mutant BORN_WHITE -DBORN_WHITE
 mutant EARLY_FRESH -DEARLY_FRESH
 mutant NO_PROTECT -DNO_PROTECT

@@ -87,7 +87,9 @@
  * Macros.  Size: OBJECTS (2-4), SPLIT (objects 1..SPLIT are on page 1, the
  * others on page 2), TWO (objects 1..TWO have two fields, the others one),
  * SLOTS1 (stack slots of the second mutator, 1 or 2; the first has two).
- * MINOR: each cycle is full or minor, by free choice.
+ * MINOR: each cycle is full or minor, by free choice.  WHITE: objects are born
+ * white while marking, the library's default (born-black=off): they get marked
+ * if they are reached, no block is fresh, and rules 3 and 4 fall away.
  *
  * Mutants; each breaks a rule and must be caught:
  *
@@ -192,10 +194,12 @@ inline birth(m, s, p)
 	:: buffer[m] == 0 ->
 		buffer[m] = p;
 		dirty = dirty | p; /* the barrier's forget */
+#ifndef WHITE
 		if
 		:: FRESH_BORN(m) && !(live & ON_PAGE(p)) -> fresh = fresh | p
 		:: else
 		fi
+#endif
 	:: else
 	fi;
 	o = FIRST_ON(p);
@@ -204,7 +208,7 @@ inline birth(m, s, p)
 	:: else -> break
 	od;
 	live = live | BIT(o);
-#ifndef BORN_WHITE
+#if !defined(BORN_WHITE) && !defined(WHITE)
 	if
 	:: born & (1 << m) -> black = black | BIT(o)
 	:: else
