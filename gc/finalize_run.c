@@ -114,13 +114,16 @@ static void *thread_main(void *arg)
 	return NULL;
 }
 
-/* With every signal blocked: the thread is nobody's handler. */
+/* With signals blocked: the thread is nobody's handler. */
 static int start(struct weir_heap *h)
 {
 	sigset_t all, old;
 	int err;
 
 	sigfillset(&all);
+	/* Faults on protected pages are the barrier's to resolve. */
+	sigdelset(&all, SIGSEGV);
+	sigdelset(&all, SIGBUS);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	err = pthread_create(&h->weak->thread, NULL, thread_main, h);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

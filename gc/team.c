@@ -93,7 +93,7 @@ static void *start_main(void *p)
 	return s.fn(s.arg);
 }
 
-/* Threads of the library block every signal: they are nobody's handler. */
+/* Threads of the library block signals: they are nobody's handler. */
 int wg_thread_start(pthread_t *thread, void *(*fn)(void *), void *arg)
 {
 	struct start *s = malloc(sizeof(*s));
@@ -104,6 +104,9 @@ int wg_thread_start(pthread_t *thread, void *(*fn)(void *), void *arg)
 		return -ENOMEM;
 	*s = (struct start){ fn, arg };
 	sigfillset(&all);
+	/* Faults on protected pages are the barrier's to resolve. */
+	sigdelset(&all, SIGSEGV);
+	sigdelset(&all, SIGBUS);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	err = pthread_create(thread, NULL, start_main, s);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
