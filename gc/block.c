@@ -64,12 +64,17 @@ int wg_blocks_init(struct weir_heap *h, size_t heap_max, bool exact)
 	int err;
 
 	/* Room for both spaces to fill up, and for runs to be found. */
-	for (;; span = (span / 2 + step - 1) & ~(step - 1)) {
+	for (bool roomy = true;; span = (span / 2 + step - 1) & ~(step - 1)) {
 		s = side_sizes(span);
 		base = h->sys->reserve(2 * span, (size_t)2 << 20);
 		side = base ? h->sys->reserve(s.total, 1 << 16) : NULL;
-		if (side)
+		if (side && (roomy || span <= step))
 			break;
+		/* If it only just fits, nothing is left for anybody else:
+		 * be content with half of that. */
+		roomy = side != NULL;
+		if (side)
+			h->sys->release(side, s.total);
 		if (base)
 			h->sys->release(base, 2 * span);
 		if (exact || span <= step)

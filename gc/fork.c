@@ -4,8 +4,8 @@
  *
  * The parent only waits: prepare takes every lock of the library in the order
  *
- *	create, roots, threads (no stop under way), weak, control, heap,
- *	barrier, segments, events
+ *	create, roots, threads (no stop under way), control, heap, barrier,
+ *	weak, segments, events
  *
  * and both sides drop them.  Markers and sweepers are not among the holders:
  * they may be anywhere, since the child can pick up from any point:
@@ -45,10 +45,10 @@ static void prepare(void)
 		return;
 	wr_roots_fork_prepare(h->roots);
 	wr_threads_fork_prepare(h->threads);
-	wg_weak_fork(h, 0);
 	pthread_mutex_lock(&h->ctl_lock);
 	pthread_mutex_lock(&h->lock);
 	wr_barrier_fork_prepare(h->barrier);
+	wg_weak_fork(h, 0);
 	wg_pool_lock(h->pool, true);
 	wr_events_fork_prepare(h->events);
 }
@@ -68,10 +68,10 @@ static void parent(void)
 	if (h) {
 		wr_events_fork_done(h->events, false);
 		wg_pool_lock(h->pool, false);
+		wg_weak_fork(h, 1);
 		wr_barrier_fork_parent(h->barrier);
 		pthread_mutex_unlock(&h->lock);
 		pthread_mutex_unlock(&h->ctl_lock);
-		wg_weak_fork(h, 1);
 		wr_threads_fork_parent(h->threads);
 		wr_roots_fork_done(h->roots);
 	}
@@ -176,12 +176,12 @@ static void child(void)
 	if (h) {
 		wr_events_fork_done(h->events, true);
 		wg_pool_lock(h->pool, false);
+		wg_weak_fork(h, 2);
 		wr_barrier_fork_child(h->barrier);
 		pthread_mutex_unlock(&h->lock);
 		pthread_mutex_unlock(&h->ctl_lock);
 		/* Waiters of the parent are not here. */
 		wg_conditions_init(h);
-		wg_weak_fork(h, 2);
 		wr_threads_fork_child(h->threads, gone, NULL);
 		wr_roots_fork_done(h->roots);
 		if (m) {

@@ -21,9 +21,12 @@ WEIR_UNIT_TESTS += \
 	tests/test_deque \
 	tests/test_error \
 	tests/test_events \
+	tests/test_fork \
+	tests/test_heap \
 	tests/test_histogram \
 	tests/test_json \
 	tests/test_lock \
+	tests/test_kind \
 	tests/test_meta \
 	tests/test_options \
 	tests/test_probe \
