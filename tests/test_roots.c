@@ -314,7 +314,7 @@ static void *map_and_unmap(void *arg)
 	return NULL;
 }
 
-Test(roots, memory_may_be_unmapped_after_removal, .timeout = 60)
+Test(roots, memory_may_be_unmapped_after_removal)
 {
 	struct wr_roots *r = make(false);
 	pthread_t scanners[2], mappers[3];
@@ -352,7 +352,7 @@ static void *open_module(void)
 	return dlopen(path, RTLD_NOW | RTLD_LOCAL);
 }
 
-Test(roots, data_segments_are_scanned, .timeout = 60)
+Test(roots, data_segments_are_scanned)
 {
 	struct wr_roots *r = make(true);
 	struct wr_roots *none = make(false);
@@ -510,7 +510,7 @@ static void *load_and_unload(void *arg)
 	return NULL;
 }
 
-Test(roots, objects_come_and_go_in_pauses, .timeout = 120)
+Test(roots, objects_come_and_go_in_pauses)
 {
 	enum { N = 3 };
 	static struct loader loaders[N];
@@ -560,7 +560,7 @@ Test(roots, objects_come_and_go_in_pauses, .timeout = 120)
  */
 
 #if !defined(__SANITIZE_THREAD__) /* it allows no thread in the child */
-Test(roots, a_forked_child_goes_on, .timeout = 120)
+Test(roots, a_forked_child_goes_on)
 {
 	uintptr_t secret = (uintptr_t)getpid() * 0x10001 + 0x3456780000000;
 	uintptr_t *words = calloc(8, sizeof(*words));

@@ -204,7 +204,7 @@ static void *read_then_poll(void *arg)
 	return NULL;
 }
 
-Test(thread, stops_interrupt_system_calls_as_any_signal, .timeout = 60)
+Test(thread, stops_interrupt_system_calls_as_any_signal)
 {
 	static struct mutator m;
 

@@ -42,7 +42,7 @@
 		return cr_make_param_array(enum wr_stop_mode, modes,          \
 					   sizeof(modes) / sizeof(modes[0])); \
 	}                                                                     \
-	ParameterizedTest(enum wr_stop_mode *mode, suite, name, .timeout = 120)
+	ParameterizedTest(enum wr_stop_mode *mode, suite, name)
 
 struct mutator {
 	struct wr_thread thread; /* first: the registry hands it back */

@@ -243,7 +243,7 @@ static void *vanish(void *arg)
 	return NULL;
 }
 
-Test(thread_churn, threads_that_vanish_are_dropped, .timeout = 60)
+Test(thread_churn, threads_that_vanish_are_dropped)
 {
 	static struct mutator gone[2], m;
 	pthread_t id;
@@ -289,7 +289,7 @@ static void *keep_errno(void *arg)
 	return NULL;
 }
 
-Test(thread_churn, stray_signals_do_nothing, .timeout = 60)
+Test(thread_churn, stray_signals_do_nothing)
 {
 	static struct mutator m[2];
 	int go_on = 1;
