@@ -97,7 +97,9 @@ if ! "$build/weir-info" >"$work/info.txt"; then
 	cat "$work/info.txt"
 	die "weir-info failed"
 fi
-cat "$work/info.txt"
+# Its summary; the tables that follow are in the page.
+sed '/^barriers$/,$d' "$work/info.txt"
+printf '(all of it: %s)\n' "$build/weir-info"
 
 printf '\n== A search engine on weir and on libgc, %d times each\n\n' "$pairs"
 runs=0
