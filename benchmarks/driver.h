@@ -73,9 +73,9 @@ struct outcome {
  * args: workload and parameters, NULL-terminated. */
 void run_peer(const struct peer *peer, const char *const *args,
 	      struct outcome *out);
-/* Where the peers' programs are, and how long one may take. */
-extern const char *run_directory;
-extern unsigned run_timeout_s;
+extern const char *run_directory; /* where the peers' programs are */
+extern unsigned run_timeout_s;    /* how long one may take */
+extern int run_nice; /* their nice value: below 0 on a machine in use */
 
 /* ---- driver_series.c ----------------------------------------------------- */
 

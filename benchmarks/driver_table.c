@@ -37,6 +37,7 @@ static const struct column latency[] = {
 static const struct column ratios[] = {
 	{"wall", "wall_s", 1, 3},
 	{"throughput", "throughput", 1, 3},
+	{"CPU", "cpu_s", 1, 3},
 	{"peak memory", "peak_rss", 1, 3},
 	{"p99.9", "p999_ns", 1, 3},
 	{"longest pause", "pause_max_ns", 1, 5},

@@ -158,8 +158,8 @@ static bool graph_sizes(const char *shape, const char *name)
 	const char *args[] = {"graph-latency", "--shape", shape,      "--ops",
 			      GRAPH_OPS,       "--rate",  GRAPH_RATE, NULL};
 	struct peer big = {.name = "weir at 4 GiB",
-			     .program = "bench-weir",
-			     .arg = {"--live", "4g"}};
+			   .program = "bench-weir",
+			   .arg = {"--live", "4g"}};
 	struct peer small = {.name = "weir at 256 MiB",
 			     .program = "bench-weir",
 			     .arg = {"--live", "256m"}};
