@@ -75,7 +75,6 @@ void run_peer(const struct peer *peer, const char *const *args,
 	      struct outcome *out);
 extern const char *run_directory; /* where the peers' programs are */
 extern unsigned run_timeout_s;    /* how long one may take */
-extern int run_nice; /* their nice value: below 0 on a machine in use */
 
 /* ---- driver_series.c ----------------------------------------------------- */
 

@@ -18,7 +18,6 @@
 
 const char *run_directory = ".";
 unsigned run_timeout_s = 900;
-int run_nice;
 
 /* CPU time that the machine spent not idling, and all, in seconds. */
 struct machine {
@@ -73,11 +72,6 @@ static void become(const struct peer *peer, const char *const *args, int output)
 	size_t n = 0, i, k;
 
 	dup2(output, STDOUT_FILENO);
-	if (run_nice && setpriority(PRIO_PROCESS, 0, run_nice)) {
-		fprintf(stderr, "weir-bench: --nice %d: %s\n", run_nice,
-			strerror(errno));
-		_exit(126);
-	}
 	for (i = 0; i < PEER_WORDS && peer->env[i]; i++) {
 		eq = strchr(peer->env[i], '=');
 		name = strndup(peer->env[i], (size_t)(eq - peer->env[i]));

@@ -51,8 +51,6 @@ static void usage(FILE *f)
 		"  --json          one JSON object instead of tables\n"
 		"  --bin DIR       where the peers' programs are\n"
 		"  --timeout S     seconds that one run may take (900)\n"
-		"  --nice N        nice value of the peers (0); below 0 on a "
-		"machine in use\n"
 		"\n"
 		"Exit status: 0 done (targets: all met); 1 a target was "
 		"missed; 2 a peer could\n"
@@ -204,8 +202,6 @@ static int parse(int argc, char **argv)
 			want.pairs = number(argv[++i], MAX_ROUNDS);
 		else if (!strcmp(argv[i], "--timeout"))
 			run_timeout_s = number(argv[++i], 1000000);
-		else if (!strcmp(argv[i], "--nice"))
-			run_nice = atoi(argv[++i]);
 		else if (!strcmp(argv[i], "--bin"))
 			run_directory = argv[++i];
 		else if (!strcmp(argv[i], "--peers"))
