@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Draws the demo's page from the JSON in the element "data": an object with
 // `runs` (the programs' own reports, in the order they ran), `summary` (rows
-// of the table), `machine`, `info` and `remarks`.  No library, no network.
+// of the table), `machine`, `info`, `warning` and `remarks`.  No library, no network.
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 for (const s of data.summary)
@@ -361,6 +361,7 @@ function words() {
 		.filter(p => byPeer[p].length).map(p => byPeer[p][0])
 		.map(x => `${x.peer} ${x.version} (${x.configuration})`)
 		.join("; ") + ".";
+	el("warning").textContent = data.warning;
 	el("info").textContent = data.info;
 	el("remarks").textContent = data.remarks.join(" ");
 	for (const t of data.summary.filter(s => s.tile)) {

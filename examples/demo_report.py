@@ -288,13 +288,13 @@ def machine():
             f"Linux {platform.release()}.")
 
 
-def write_page(name, runs, rows, said, info):
+def write_page(name, runs, rows, said, info, warning):
     def read(part):
         with open(os.path.join(HERE, part), encoding="utf-8") as f:
             return f.read()
 
     data = json.dumps({"runs": runs, "summary": rows, "machine": machine(),
-                       "info": info, "remarks": said},
+                       "info": info, "remarks": said, "warning": warning},
                       separators=(",", ":"))
     # In a script element only "</" and "<!--" could end the data early.
     data = data.replace("<", "\\u003c")
@@ -315,8 +315,6 @@ def main():
     runs, by_peer = load(args.run)
     rows = summarise(by_peer)
     said, agree = remarks(runs)
-    if args.remark:
-        said.insert(0, args.remark)
     info = ""
     if args.info:
         with open(args.info, encoding="utf-8", errors="replace") as f:
@@ -325,9 +323,9 @@ def main():
     print()
     print_histogram(by_peer, sys.stdout)
     print()
-    for sentence in said:
+    for sentence in [args.remark] * bool(args.remark) + said:
         print("  " + sentence)
-    write_page(args.page, runs, rows, said, info)
+    write_page(args.page, runs, rows, said, info, args.remark or "")
     return 0 if agree else 1
 
 
