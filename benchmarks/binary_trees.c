@@ -16,7 +16,7 @@ struct node {
 };
 
 #define MAX_MUTATORS 64
-#define TICK_DEPTH 9 /* the clock is read once a subtree of this depth */
+#define TICK_NODES 1024u /* visited between two readings of the clock */
 
 /* The long-lived tree of each mutator: roots. */
 static struct node *live[MAX_MUTATORS];
@@ -44,23 +44,26 @@ static struct node *build(bench_mutator *m, struct worker *w, unsigned depth)
 	n = bench_alloc(m, sizeof(*n));
 	n->left = left;
 	n->right = right;
-	if (depth == TICK_DEPTH)
-		bench_meter_tick(&w->meter, bench_now());
+	tick(w);
 	return n;
 }
 
-static uint64_t count(const struct node *n)
+static uint64_t count(struct worker *w, const struct node *n)
 {
-	return n ? 1 + count(n->left) + count(n->right) : 0;
+	if (!n)
+		return 0;
+	tick(w);
+	return 1 + count(w, n->left) + count(w, n->right);
 }
 
-static void drop(bench_mutator *m, struct node *n)
+static void drop(bench_mutator *m, struct worker *w, struct node *n)
 {
 	if (BENCH_COLLECTS || !n)
 		return;
-	drop(m, n->left);
-	drop(m, n->right);
+	drop(m, w, n->left);
+	drop(m, w, n->right);
 	bench_free(m, n);
+	tick(w);
 }
 
 static void build_and_drop(bench_mutator *m, struct worker *w, unsigned depth)
@@ -68,11 +71,8 @@ static void build_and_drop(bench_mutator *m, struct worker *w, unsigned depth)
 	struct node *n = build(m, w, depth);
 
 	w->nodes += (2ull << depth) - 1;
-	w->counted += count(n);
-	/* Counting is a tick's work of its own: not a stall. */
-	w->meter.last = bench_now();
-	drop(m, n);
-	w->meter.last = bench_now();
+	w->counted += count(w, n);
+	drop(m, w, n);
 }
 
 static void work(bench_mutator *m, void *arg)
@@ -128,7 +128,8 @@ static void run_trees(struct bench_run *run, unsigned mutators)
 
 	for (i = 0; i < mutators; i++) {
 		bench_meter_merge(&run->meter, &w[i].meter);
-		w[i].counted += count(live[i]);
+		/* No longer measured. */
+		w[i].counted += count(&w[i], live[i]);
 		run->checksum = run->checksum * 31 + w[i].counted;
 		if (w[i].counted != w[i].nodes)
 			bench_die("%llu nodes were built, %llu found",

@@ -45,7 +45,7 @@ static const struct column ratios[] = {
 	{NULL, NULL, 0, 0},
 };
 
-#define CELL 24
+#define CELL 28
 
 static void format(char *cell, struct spread v, const struct column *c)
 {
@@ -61,9 +61,9 @@ static void format(char *cell, struct spread v, const struct column *c)
 
 static void heads(FILE *f, const char *first, const struct column *c)
 {
-	fprintf(f, "\n%-18s", first);
+	fprintf(f, "\n%-24s", first);
 	for (; c->head; c++)
-		fprintf(f, " %-23s", c->head);
+		fprintf(f, " %-27s", c->head);
 	fprintf(f, "\n");
 }
 
@@ -96,7 +96,7 @@ static void rows(const struct series *s, FILE *f, const struct column *columns)
 
 	heads(f, "median (min..max)", columns);
 	for (i = 0; i < s->peers; i++) {
-		fprintf(f, "%-18.18s", s->peer[i]->name);
+		fprintf(f, "%-24.24s", s->peer[i]->name);
 		dead = first_aborted(s, i);
 		if (dead) {
 			fprintf(f, " %s\n", aborted(dead));
@@ -104,7 +104,7 @@ static void rows(const struct series *s, FILE *f, const struct column *columns)
 		}
 		for (c = columns; c->head; c++) {
 			format(cell, series_field(s, (int)i, c->key), c);
-			fprintf(f, " %-23s", cell);
+			fprintf(f, " %-27s", cell);
 		}
 		fprintf(f, "\n");
 	}
@@ -174,7 +174,7 @@ void table_print(const struct series *s, FILE *f)
 {
 	const struct column *c;
 	struct spread busy = foreign(s);
-	char cell[CELL];
+	char cell[CELL], pair[128];
 	size_t i;
 
 	fprintf(f, "== %s: %s, %u pair%s\n", s->args[0], params(s), s->rounds,
@@ -193,10 +193,12 @@ void table_print(const struct series *s, FILE *f)
 	}
 	heads(f, "ratio to the first", ratios);
 	for (i = 1; i < s->peers; i++) {
-		fprintf(f, "%.8s/%-14.14s", s->peer[0]->name, s->peer[i]->name);
+		snprintf(pair, sizeof(pair), "%s/%s", s->peer[0]->name,
+			 s->peer[i]->name);
+		fprintf(f, "%-24.24s", pair);
 		for (c = ratios; c->head; c++) {
 			format(cell, series_ratio(s, 0, (int)i, c->key), c);
-			fprintf(f, " %-23s", cell);
+			fprintf(f, " %-27s", cell);
 		}
 		fprintf(f, "\n");
 	}

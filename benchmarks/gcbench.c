@@ -37,8 +37,8 @@ static struct node *new_node(bench_mutator *m, struct node *left,
 	n->right = right;
 	n->i = 0;
 	n->j = 0;
-	if (++work.nodes % TICK_NODES == 0)
-		bench_meter_tick(&work.run->meter, bench_now());
+	work.nodes++;
+	tick();
 	return n;
 }
 
@@ -75,6 +75,7 @@ static void drop(bench_mutator *m, struct node *n)
 	drop(m, n->left);
 	drop(m, n->right);
 	bench_free(m, n);
+	tick();
 }
 
 static uint64_t nodes_of(unsigned depth)
@@ -102,13 +103,14 @@ static void run_gcbench(struct bench_run *run)
 	bench_begin(run);
 
 	n = bottom_up(m, max + 2); /* stretch the heap */
-	run->checksum = count(n);
 	drop(m, n);
 	live.tree = new_node(m, NULL, NULL);
 	top_down(m, lasting, live.tree);
 	live.array = bench_alloc_leaf(m, elements * sizeof(double));
-	for (i = 0; i < elements; i++)
+	for (i = 0; i < elements; i++) {
 		live.array[i] = 1.0 / (double)(i + 1);
+		tick();
+	}
 
 	/* As many nodes at each depth: twice those of the stretch tree. */
 	budget = 2 * nodes_of(max + 2);
@@ -129,7 +131,7 @@ static void run_gcbench(struct bench_run *run)
 	run->ops = work.nodes;
 	bench_end(run);
 
-	run->checksum = run->checksum * 31 + count(live.tree);
+	run->checksum = count(live.tree);
 	run->checksum = run->checksum * 31 + work.nodes;
 	for (i = 0; i < elements; i++) {
 		if (live.array[i] != 1.0 / (double)(i + 1))
