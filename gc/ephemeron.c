@@ -86,10 +86,12 @@ void wg_ephemerons_destroy(struct weir_heap *h)
 
 /* ---- Marking ------------------------------------------------------------ */
 
-/* Buckets for n entries: a power of two, at least 64. */
+/* Buckets for n entries: a power of two. */
 static uint32_t buckets_for(uint32_t n)
 {
-	return n <= 64 ? 64 : 1u << (32 - __builtin_clz(n - 1));
+	if (n <= WG_PAGE_GRANULES)
+		return WG_PAGE_GRANULES;
+	return 1u << (32 - __builtin_clz(n - 1));
 }
 
 /* Markers insert while others look up: only the head is contended. */

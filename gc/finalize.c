@@ -91,7 +91,7 @@ static void split(struct weir_heap *h, struct wg_finalizers *f)
 	while (*from) {
 		struct wg_watch *e = wg_watch_at(&f->table, *from);
 
-		if (bucket_of(f, e->object) == to) {
+		if (bucket_of(f, e->object) == &bucket[b]) {
 			*to = *from;
 			*from = e->next;
 			to = &e->next;

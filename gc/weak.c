@@ -155,7 +155,8 @@ void wg_weak_pause(struct weir_heap *h)
 
 	wg_weak_lock(h, NULL);
 	wg_ephemerons_resolve(h);
-	wg_watches_filter(h, &w->refs, all);
+	if (all)
+		wg_watches_filter(h, &w->refs, true);
 	wg_refs_clear(h);
 	wg_watches_filter(h, &w->fin.table, all);
 	wg_finalizers_pause(h);
@@ -201,4 +202,8 @@ void wg_weak_fork(struct weir_heap *h, int stage)
 		wg_finalizers_fork_child(h);
 	}
 	wr_mutex_unlock(&w->lock);
+	/* The finalizer thread, which the child does not have, may be counted
+	 * as a user of it while it waits for the condition. */
+	if (stage == 2)
+		wr_mutex_init(&w->lock, WR_RANK_finalizers);
 }

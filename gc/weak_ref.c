@@ -122,7 +122,7 @@ void weir_weak_destroy(weir_weak *weak)
 	wg_weak_unlock(h, m);
 }
 
-/* What the filter left as pending has a target that is not black. */
+/* Nothing stays pending: what is left is black, or has no target. */
 void wg_refs_clear(struct weir_heap *h)
 {
 	struct wg_watches *t = &h->weak->refs;
@@ -131,8 +131,10 @@ void wg_refs_clear(struct weir_heap *h)
 	for (uint32_t k = 0; k < t->pending_n; k++) {
 		struct wg_watch *e = wg_watch_at(t, pending[k]);
 
+		wg_watch_prefetch(h, t, k, t->pending_n);
+		if (wg_watch_undecided(h, e))
+			__atomic_store_n(&e->object, 0, __ATOMIC_RELAXED);
 		wg_watch_set(e, e->state & ~(uint32_t)WG_WATCH_PENDING);
-		__atomic_store_n(&e->object, 0, __ATOMIC_RELAXED);
 	}
 	t->pending_n = 0;
 }

@@ -11,8 +11,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define AHEAD 12 /* entries between a prefetch and its use */
-
 /* ---- Arrays ------------------------------------------------------------- */
 
 int wg_array_create(struct wg_array *a, const struct wr_sys *sys, size_t bytes)
@@ -142,23 +140,6 @@ void wg_watch_free(struct wg_watches *t, uint32_t i)
 	t->count--;
 }
 
-/* Whether the pause has to look at it. */
-static inline bool undecided(const struct weir_heap *h,
-			     const struct wg_watch *e)
-{
-	return (e->state & WG_WATCH_LIVE) && e->object &&
-	       !wg_black_at(h, e->object);
-}
-
-/* The granule byte of an entry's object will be looked at. */
-static inline void prefetch(const struct weir_heap *h, const struct wg_watch *e)
-{
-	uintptr_t p = __atomic_load_n(&e->object, __ATOMIC_RELAXED);
-
-	if (p)
-		__builtin_prefetch(&h->meta[wg_granule_of(h, p)]);
-}
-
 static void filter_batch(struct weir_heap *h, struct wg_watches *t,
 			 uint32_t end)
 {
@@ -168,12 +149,8 @@ static void filter_batch(struct weir_heap *h, struct wg_watches *t,
 		uint32_t i = pending[t->at];
 		struct wg_watch *e = wg_watch_at(t, i);
 
-		if (t->at + 2 * AHEAD < end)
-			__builtin_prefetch(
-				wg_watch_at(t, pending[t->at + 2 * AHEAD]));
-		if (t->at + AHEAD < end)
-			prefetch(h, wg_watch_at(t, pending[t->at + AHEAD]));
-		if (undecided(h, e))
+		wg_watch_prefetch(h, t, t->at, end);
+		if (wg_watch_undecided(h, e))
 			pending[t->kept++] = i;
 		else
 			wg_watch_set(e, e->state & ~(uint32_t)WG_WATCH_PENDING);
@@ -186,9 +163,9 @@ static void walk_batch(struct weir_heap *h, struct wg_watches *t, uint32_t i,
 	for (; i < end; i++) {
 		struct wg_watch *e = wg_watch_at(t, i);
 
-		if (i + AHEAD < end)
-			prefetch(h, wg_watch_at(t, i + AHEAD));
-		if (!(e->state & WG_WATCH_PENDING) && undecided(h, e))
+		if (i + WG_AHEAD < end)
+			wg_watch_prefetch_meta(h, wg_watch_at(t, i + WG_AHEAD));
+		if (!(e->state & WG_WATCH_PENDING) && wg_watch_undecided(h, e))
 			wg_watch_pend(t, i);
 	}
 }

@@ -39,6 +39,8 @@
 /* Entries that the collector looks at with the lock held; a mutator that
  * waits for the lock cannot be stopped meanwhile. */
 #define WG_WEAK_BATCH 256u
+#define WG_AHEAD 12           /* entries between a prefetch and its use */
+#define WG_PAGE_GRANULES 256u /* of a page; least buckets of a table */
 
 struct wg_array {
 	char *base;       /* reserved */
@@ -199,14 +201,56 @@ static inline bool wg_black_at(const struct weir_heap *h, uintptr_t p)
 	return g != SIZE_MAX && wg_is_black(h, g);
 }
 
+/* Whether the pause has to look at it. */
+static inline bool wg_watch_undecided(const struct weir_heap *h,
+				      const struct wg_watch *e)
+{
+	return (e->state & WG_WATCH_LIVE) && e->object &&
+	       !wg_black_at(h, e->object);
+}
+
+/* The granule byte of an entry's object will be looked at. */
+static inline void wg_watch_prefetch_meta(const struct weir_heap *h,
+					  const struct wg_watch *e)
+{
+	if (e->object)
+		__builtin_prefetch(&h->meta[wg_granule_of(h, e->object)]);
+}
+
+/* At pending[k] of those below `end`: ask for what comes later. */
+static inline void wg_watch_prefetch(const struct weir_heap *h,
+				     const struct wg_watches *t, uint32_t k,
+				     uint32_t end)
+{
+	const uint32_t *pending = wg_indexes(&t->pending);
+
+	if (end - k > 2 * WG_AHEAD)
+		__builtin_prefetch(wg_watch_at(t, pending[k + 2 * WG_AHEAD]),
+				   1);
+	if (end - k > WG_AHEAD)
+		wg_watch_prefetch_meta(h,
+				       wg_watch_at(t, pending[k + WG_AHEAD]));
+}
+
+/*
+ * The objects of a page keep their distances, so that a walk along the heap is
+ * one along the table, too, and do not collide; pages are placed at random.
+ * Multiplied twice: after one multiplication some distance between pages
+ * leaves some of the middle bits almost constant.
+ */
 static inline uint32_t wg_weak_hash(uintptr_t object)
 {
-	return (uint32_t)(((uint64_t)object >> WEIR_GRANULE_SHIFT) *
-				  0x9e3779b97f4a7c15ull >>
-			  32);
+	uint64_t granule = (uint64_t)object >> WEIR_GRANULE_SHIFT;
+	uint64_t page = granule / WG_PAGE_GRANULES;
+
+	page *= 0x9e3779b97f4a7c15ull;
+	page ^= page >> 32;
+	page *= 0xd6e8feb86659fd93ull;
+	return (uint32_t)(granule + (page >> 32));
 }
 
 /* weak_ref.c */
+/* In the pause: clear those pending whose targets are not black. */
 void wg_refs_clear(struct weir_heap *h);
 
 /* finalize.c, finalize_run.c */

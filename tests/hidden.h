@@ -20,14 +20,24 @@
 
 #include <weir/weir.h>
 
+/* On threads of a test's own, where Criterion's assertions may not be used. */
+#define must(cond)                                                            \
+	do {                                                                  \
+		if (!(cond)) {                                                \
+			fprintf(stderr, "%s:%d: failed: %s (%s)\n", __FILE__, \
+				__LINE__, #cond, weir_error_text());          \
+			abort();                                              \
+		}                                                             \
+	} while (0)
+
 typedef long hidden_fn(weir_heap *heap, weir_mutator *m, void *arg);
 
 struct hidden {
 	weir_heap *heap; /* the heap */
-	hidden_fn *fn;	 /* what to run */
-	void *arg;	 /* its argument */
-	long result;	 /* what it returned */
-	int err;	 /* of attach and detach */
+	hidden_fn *fn;   /* what to run */
+	void *arg;       /* its argument */
+	long result;     /* what it returned */
+	int err;         /* of attach and detach */
 };
 
 static inline void *hidden_main(void *p)
@@ -46,7 +56,7 @@ static inline void *hidden_main(void *p)
 /* fn(heap, mutator, arg) on a thread of its own; what it returned. */
 static inline long hidden(weir_heap *heap, hidden_fn *fn, void *arg)
 {
-	struct hidden d = { .heap = heap, .fn = fn, .arg = arg };
+	struct hidden d = {.heap = heap, .fn = fn, .arg = arg};
 	pthread_t t;
 
 	cr_assert_eq(pthread_create(&t, NULL, hidden_main, &d), 0);
@@ -57,7 +67,7 @@ static inline long hidden(weir_heap *heap, hidden_fn *fn, void *arg)
 
 static inline weir_heap *hidden_heap(const char *options)
 {
-	struct weir_heap_options o = { .size = sizeof(o), .options = options };
+	struct weir_heap_options o = {.size = sizeof(o), .options = options};
 	weir_heap *h = NULL;
 	int err = weir_heap_create(&o, &h);
 

@@ -19,28 +19,43 @@ WEIR_UNIT_TESTS += \
 	tests/test_cgroup \
 	tests/test_cycle \
 	tests/test_deque \
+	tests/test_ephemeron \
+	tests/test_ephemeron_chain \
 	tests/test_error \
 	tests/test_events \
+	tests/test_finalize \
+	tests/test_finalize_run \
 	tests/test_fork \
 	tests/test_heap \
 	tests/test_histogram \
 	tests/test_json \
-	tests/test_lock \
 	tests/test_kind \
+	tests/test_lock \
 	tests/test_meta \
 	tests/test_options \
 	tests/test_probe \
 	tests/test_roots \
 	tests/test_sys \
-	tests/test_thread
+	tests/test_thread \
+	tests/test_weak
 
 tests_test_barrier_SOURCES = \
 	tests/test_barrier.c tests/test_barrier_kinds.c
 tests_test_events_SOURCES = tests/test_events.c tests/json.c tests/json.h
+tests_test_ephemeron_SOURCES = \
+	tests/test_ephemeron.c tests/ephemeron.h tests/hidden.h
+tests_test_ephemeron_chain_SOURCES = \
+	tests/test_ephemeron_chain.c tests/ephemeron.h tests/hidden.h
+tests_test_finalize_SOURCES = \
+	tests/test_finalize.c tests/finalize.h tests/hidden.h
+tests_test_finalize_run_SOURCES = \
+	tests/test_finalize_run.c tests/finalize.h tests/hidden.h
 tests_test_json_SOURCES = tests/test_json.c tests/json.c tests/json.h
 
 tests_test_thread_SOURCES = tests/test_thread.c tests/test_thread.h \
 	tests/test_thread_churn.c tests/test_thread_found.c
+
+tests_test_weak_SOURCES = tests/test_weak.c tests/hidden.h
 
 # What test_roots loads and unloads.
 EXTRA_DIST += tests/rootmodule.c

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: MIT */
+/* The finalizer queue and the library's thread (gc/finalize_run.c). */
+#include "tests/finalize.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* ---- The queue ---------------------------------------------------------- */
+
+#define QUEUED 40000
+
+static long make_queue(weir_heap *h, weir_mutator *m, void *count)
+{
+	int err = 0;
+
+	for (long i = 0; i < (long)count; i++) {
+		struct node *n = node(m, i);
+
+		n->a = node(m, i + 1);
+		err |= weir_finalizer_set(h, n, note, NULL, 0);
+	}
+	return err;
+}
+
+Test(finalize_run, the_queue_keeps_what_waits_in_it)
+{
+	weir_heap *h = start(OPTIONS);
+	long total = 0, made = 0;
+
+	/* More in than out, then all out: the queue moves and wraps. */
+	for (int i = 0; i < 12; i++) {
+		cr_assert_eq(hidden(h, make_queue, (void *)QUEUED), 0);
+		made += QUEUED;
+		i % 3 == 0 ? full(h) : i % 3 == 1 ? minor(h) : stopped(h);
+		total += hidden(h, run_all, (void *)(QUEUED - 5000));
+		cr_assert_eq(total, runs);
+		cr_assert_eq(total, (i + 1l) * (QUEUED - 5000));
+	}
+	full(h);
+	minor(h);
+	total += run(h);
+	cr_assert_eq(total, made);
+	cr_assert_eq(runs, made);
+	cr_assert_eq(h->weak->fin.table.count, 0);
+	cr_assert_eq(run(h), 0);
+	cr_assert_eq(weir_heap_destroy(h), 0);
+}
+
+/* ---- The library's thread ----------------------------------------------- */
+
+static bool wait_for(long count)
+{
+	for (int i = 0; i < 2000 && runs < count; i++)
+		usleep(5000);
+	return runs == count;
+}
+
+static void collect_and_note(void *object, void *arg)
+{
+	/* A finalizer is the program's code: it may collect and allocate. */
+	must(weir_thread_self(wg_heap));
+	must(!weir_collect(wg_heap, WEIR_COLLECT_MINOR));
+	must(weir_alloc(weir_thread_self(wg_heap), 64));
+	note(object, arg);
+}
+
+static long make_collecting(weir_heap *h, weir_mutator *m, void *arg)
+{
+	(void)arg;
+	return weir_finalizer_set(h, node(m, 3), collect_and_note, NULL, 0);
+}
+
+static void the_thread(const char *options)
+{
+	weir_heap *h = start(options);
+
+	cr_assert_eq(hidden(h, make_one, (void *)7), 0);
+	full(h);
+	cr_assert(wait_for(1));
+	cr_assert_eq(hidden(h, make_collecting, NULL), 0);
+	full(h);
+	cr_assert(wait_for(2));
+	/* Idle, it is in nobody's way. */
+	for (int i = 0; i < 3; i++)
+		stopped(h);
+	cr_assert_eq(hidden(h, make_queue, (void *)1000), 0);
+	full(h);
+	cr_assert(wait_for(1002));
+	cr_assert_eq(weir_heap_destroy(h), 0, "%s", weir_error_text());
+}
+
+Test(finalize_run, a_thread_of_the_library)
+{
+	the_thread(OPTIONS ",finalizer-thread=on");
+}
+
+Test(finalize_run, a_thread_of_the_library_at_safepoints)
+{
+	the_thread(OPTIONS ",finalizer-thread=on,stop=safepoints");
+}
+
+static long destroy_fails(weir_heap *h, weir_mutator *m, void *arg)
+{
+	(void)m;
+	(void)arg;
+	/* The main thread is attached. */
+	return weir_heap_destroy(h);
+}
+
+Test(finalize_run, the_thread_comes_back_after_a_destroy_that_failed)
+{
+	weir_heap *h = start(OPTIONS ",finalizer-thread=on");
+	weir_mutator *m;
+
+	cr_assert_eq(hidden(h, make_one, (void *)7), 0);
+	full(h);
+	cr_assert(wait_for(1));
+	cr_assert_eq(weir_thread_attach(h, &m), 0);
+	cr_assert_eq(hidden(h, destroy_fails, NULL), -EBUSY);
+	cr_assert_eq(weir_thread_detach(m), 0);
+	cr_assert_eq(hidden(h, make_one, (void *)8), 0);
+	full(h);
+	cr_assert(wait_for(2));
+	cr_assert_eq(weir_heap_destroy(h), 0, "%s", weir_error_text());
+}
+
+static void slow(void *object, void *arg)
+{
+	usleep(20000);
+	note(object, arg);
+}
+
+static long make_slow(weir_heap *h, weir_mutator *m, void *arg)
+{
+	int err = 0;
+
+	(void)arg;
+	for (long i = 0; i < 50; i++)
+		err |= weir_finalizer_set(h, node(m, i), slow, NULL, 0);
+	return err;
+}
+
+Test(finalize_run, destroy_does_not_wait_for_the_whole_queue)
+{
+	weir_heap *h = start(OPTIONS ",finalizer-thread=on");
+
+	cr_assert_eq(hidden(h, make_slow, NULL), 0);
+	full(h);
+	while (!runs)
+		usleep(1000);
+	cr_assert_eq(weir_heap_destroy(h), 0, "%s", weir_error_text());
+	cr_assert_lt(runs, 50);
+}
+
+static void destroy_within(void *object, void *arg)
+{
+	*(int *)arg = weir_heap_destroy(wg_heap);
+	note(object, NULL);
+}
+
+static long make_destroying(weir_heap *h, weir_mutator *m, void *arg)
+{
+	return weir_finalizer_set(h, node(m, 1), destroy_within, arg, 0);
+}
+
+Test(finalize_run, destroy_by_a_finalizer_is_refused)
+{
+	weir_heap *h = start(OPTIONS ",finalizer-thread=on");
+	int err = 0;
+
+	cr_assert_eq(hidden(h, make_destroying, &err), 0);
+	full(h);
+	cr_assert(wait_for(1));
+	cr_assert_eq(err, -EDEADLK);
+	cr_assert_eq(weir_heap_destroy(h), 0, "%s", weir_error_text());
+}
+
+Test(finalize_run, the_thread_starts_anew_in_a_child_of_fork)
+{
+	weir_heap *h = start(OPTIONS ",finalizer-thread=on");
+	int status;
+	pid_t pid;
+
+	cr_assert_eq(hidden(h, make_one, (void *)7), 0);
+	full(h);
+	cr_assert(wait_for(1));
+	pid = fork();
+	cr_assert_geq(pid, 0);
+	if (!pid) {
+		bool ok = !hidden(h, make_one, (void *)8);
+
+		full(h);
+		ok = ok && wait_for(2) && !weir_heap_destroy(h);
+		_exit(ok ? 0 : 1);
+	}
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%#x", status);
+	cr_assert_eq(hidden(h, make_one, (void *)9), 0);
+	full(h);
+	cr_assert(wait_for(2));
+	cr_assert_eq(weir_heap_destroy(h), 0, "%s", weir_error_text());
+}
