@@ -31,7 +31,15 @@ struct worker {
 	unsigned share;             /* one in `share` trees is this one's */
 	uint64_t nodes;             /* built */
 	uint64_t counted;           /* found in the trees */
+	uint64_t visited;           /* built, counted or dropped */
 };
+
+/* A node was built, counted or dropped. */
+static inline void tick(struct worker *w)
+{
+	if (++w->visited % TICK_NODES == 0)
+		bench_meter_tick(&w->meter, bench_now());
+}
 
 static struct node *build(bench_mutator *m, struct worker *w, unsigned depth)
 {

@@ -26,7 +26,15 @@ static struct {
 static struct {
 	struct bench_run *run; /* whose meter is ticked */
 	uint64_t nodes;        /* allocated so far */
+	uint64_t visited;      /* see tick() */
 } work;
+
+/* A node was made or dropped, or an element of the array filled in. */
+static inline void tick(void)
+{
+	if (++work.visited % TICK_NODES == 0)
+		bench_meter_tick(&work.run->meter, bench_now());
+}
 
 static struct node *new_node(bench_mutator *m, struct node *left,
 			     struct node *right)
