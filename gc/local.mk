@@ -32,3 +32,4 @@ WEIR_SOURCES += gc/weak.c
 WEIR_SOURCES += gc/weak.h
 WEIR_SOURCES += gc/weak_ref.c
 WEIR_SOURCES += gc/weak_tables.c
+WEIR_SOURCES += gc/weak_tables.h

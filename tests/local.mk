@@ -78,7 +78,7 @@ WEIR_SCRIPT_TESTS += \
 	tests/symbols.sh \
 	tests/weir_info.sh
 
-WEIR_TEST_TOOLS = tests/run_unit.sh tests/summary.sh tests/tap.sh
+WEIR_TEST_TOOLS = tests/heap_util.h tests/run_unit.sh tests/summary.sh tests/tap.sh
 
 EXTRA_DIST += $(WEIR_SCRIPT_TESTS) $(WEIR_TEST_TOOLS) tests/model/weir.pml
 
