@@ -159,6 +159,18 @@ static bool recycle(struct weir_mutator *m, unsigned space,
 	}
 }
 
+/* A whole block will be written: take its protection off at once.  If the
+ * collector is arming it just now its pages may end up armed, and fault. */
+static void unarm(struct weir_heap *h, uint32_t i)
+{
+	struct wg_block *b = &h->blocks[i];
+
+	if (!__atomic_load_n(&b->armed, __ATOMIC_RELAXED))
+		return;
+	wr_barrier_forget(h->barrier, (void *)wg_block_start(h, i), WG_BLOCK);
+	__atomic_store_n(&b->armed, 0, __ATOMIC_RELAXED);
+}
+
 static bool take_free(struct weir_mutator *m, unsigned space,
 		      struct wg_bump *bump, bool *full)
 {
@@ -167,6 +179,7 @@ static bool take_free(struct weir_mutator *m, unsigned space,
 
 	if (!i)
 		return false;
+	unarm(h, i);
 	own(h, bump, i,
 	    m->b.newborn != WG_YOUNG ||
 		    (wg_mutant(WG_MUTANT_BORN_WHITE) &&
@@ -323,8 +336,7 @@ static char *large_alloc(struct weir_mutator *m, unsigned space, size_t n,
 
 		if (part > WG_BLOCK)
 			part = WG_BLOCK;
-		if (h->blocks[k].armed)
-			wg_forget(h, wg_block_start(h, k), WG_BLOCK);
+		unarm(h, k);
 		if (!h->blocks[k].zeroed)
 			memset((void *)wg_block_start(h, k), 0, part);
 		h->blocks[k].zeroed = 0;

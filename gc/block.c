@@ -11,6 +11,11 @@
 #include <errno.h>
 #include <string.h>
 
+/* Pages in a row that are worth a call, which interrupts other processors. */
+#define WG_FORGET_PAGES 6
+/* Blocks up to which the granule table does without huge pages. */
+#define WG_SMALL_HEAP 2048
+
 static inline uint64_t *map_word(struct wg_space *s, uint32_t i)
 {
 	return &s->free_map[(i - s->first) / 64];
@@ -38,7 +43,7 @@ static bool map_test(struct wg_space *s, uint32_t i)
 
 /* Side tables of the reserved range: granule bytes, block table, free maps. */
 struct side {
-	size_t meta, blocks, map, total;
+	size_t meta, blocks, map, black, total;
 };
 
 static struct side side_sizes(size_t span)
@@ -50,7 +55,8 @@ static struct side side_sizes(size_t span)
 	s.map = (span >> WG_BLOCK_SHIFT) / 8;
 	s.blocks = (s.blocks + 4095) & ~(size_t)4095;
 	s.map = (s.map + 4095) & ~(size_t)4095;
-	s.total = s.meta + s.blocks + 2 * s.map;
+	s.black = ((2 * span >> WG_BLOCK_SHIFT) + 4095) & ~(size_t)4095;
+	s.total = s.meta + s.blocks + 2 * s.map + s.black;
 	return s;
 }
 
@@ -67,7 +73,7 @@ int wg_blocks_init(struct weir_heap *h, size_t heap_max, bool exact)
 	for (bool roomy = true;; span = (span / 2 + step - 1) & ~(step - 1)) {
 		s = side_sizes(span);
 		base = h->sys->reserve(2 * span, (size_t)2 << 20);
-		side = base ? h->sys->reserve(s.total, 1 << 16) : NULL;
+		side = base ? h->sys->reserve(s.total, (size_t)2 << 20) : NULL;
 		if (side && (roomy || span <= step))
 			break;
 		/* If it only just fits, nothing is left for anybody else:
@@ -92,6 +98,7 @@ int wg_blocks_init(struct weir_heap *h, size_t heap_max, bool exact)
 	h->space[0].free_map = (uint64_t *)(void *)(side + s.meta + s.blocks);
 	h->space[1].free_map =
 		(uint64_t *)(void *)(side + s.meta + s.blocks + s.map);
+	h->black = (uint8_t *)side + s.meta + s.blocks + 2 * s.map;
 	for (int i = 0; i < 2; i++) {
 		struct wg_space *sp = &h->space[i];
 
@@ -100,7 +107,8 @@ int wg_blocks_init(struct weir_heap *h, size_t heap_max, bool exact)
 		sp->committed = sp->high = sp->hint = sp->first;
 		sp->cursor = sp->sweep = sp->first;
 	}
-	err = h->sys->commit(side + s.meta, s.blocks + 2 * s.map, false);
+	err = h->sys->commit(side + s.meta, s.blocks + 2 * s.map + s.black,
+			     false);
 	if (err) {
 		wg_blocks_fini(h);
 		return wr_error(ENOMEM,
@@ -135,7 +143,8 @@ static bool grow(struct weir_heap *h, struct wg_space *s, uint32_t until)
 		to = s->end;
 	bytes = (size_t)(to - from) << WG_BLOCK_SHIFT;
 	if (h->sys->commit(h->meta + (size_t)from * WG_BLOCK_GRANULES,
-			   bytes >> WEIR_GRANULE_SHIFT, false) ||
+			   bytes >> WEIR_GRANULE_SHIFT,
+			   h->opt.thp && from - s->first >= WG_SMALL_HEAP) ||
 	    h->sys->commit((void *)wg_block_start(h, from), bytes,
 			   h->opt.thp))
 		return false;
@@ -329,6 +338,12 @@ size_t wg_blocks_trim(struct weir_heap *h, size_t keep)
 {
 	uint32_t unit = h->opt.thp ? 32 : 1;
 	size_t given = 0, kept = 0;
+	uint64_t now = h->sys->now_ns();
+
+	/* What is given back costs a fault and its zeroing to get again. */
+	if (now - h->trimmed_ns < 1000000000)
+		return 0;
+	h->trimmed_ns = now;
 
 	for (int sp = 0; sp < 2; sp++) {
 		struct wg_space *s = &h->space[sp];
@@ -343,7 +358,7 @@ size_t wg_blocks_trim(struct weir_heap *h, size_t keep)
 				struct wg_block *b = &h->blocks[k];
 
 				zero &= b->zeroed;
-				old &= b->idle > 0;
+				old &= b->idle > 1;
 				b->idle++;
 			}
 			if (k < i + unit || zero || !old) {
@@ -386,6 +401,6 @@ void wg_forget(struct weir_heap *h, uintptr_t start, size_t size)
 	uintptr_t lo = (start + page - 1) & ~(page - 1);
 	uintptr_t hi = (start + size) & ~(page - 1);
 
-	if (hi > lo + page)
+	if (hi >= lo + WG_FORGET_PAGES * page)
 		wr_barrier_forget(h->barrier, (void *)lo, hi - lo);
 }

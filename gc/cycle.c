@@ -28,6 +28,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "gc/dirty.h"
 #include "gc/mutant.h"
 #include "gc/team.h"
 #include "gc/verify.h"
@@ -37,164 +38,6 @@
 #define PAGE_WORK 32
 #define LITTLE_WORK (64 * PAGE_WORK)
 #define MAX_PRECLEAN 8
-#define CHUNK_BLOCKS 1024 /* 64 MiB: what a worker fetches at a time */
-#define GAP_BLOCKS 16	  /* free blocks that make it worth two scans */
-
-struct dirty {
-	uint32_t next;	 /* atomic: block to go on from */
-	uint32_t end;	 /* block to stop at */
-	unsigned flags;	 /* of wr_barrier_fetch */
-	bool all;	 /* treat every page as dirty */
-	uint64_t pages;	 /* atomic: found */
-};
-
-struct dirty_scan {
-	struct weir_heap *h;	/* the heap */
-	struct wg_marker *m;	/* who scans */
-	uint64_t pages;		/* seen */
-};
-
-static void dirty_runs(void *arg, const struct wr_run *runs, size_t count)
-{
-	struct dirty_scan *s = arg;
-
-	for (size_t i = 0; i < count; i++) {
-		s->pages += (runs[i].end - runs[i].start) /
-			    s->h->sys->page_size;
-		if (wg_mutant(WG_MUTANT_SKIP_DIRTY) && s->m->in_pause && i % 2)
-			continue;
-		wg_scan_marked(s->m, runs[i].start, runs[i].end);
-	}
-}
-
-/* Fetch [from, to), blocks. */
-static void dirty_range(struct weir_heap *h, struct wg_marker *m,
-			struct dirty *d, uint32_t from, uint32_t to)
-{
-	struct dirty_scan s = { .h = h, .m = m };
-	uintptr_t start = wg_block_start(h, from);
-	struct wr_run all = { start, wg_block_start(h, to) };
-	unsigned flags = d->flags;
-
-	if (flags & WR_FETCH_REARM)
-		for (uint32_t i = from; i < to; i++)
-			__atomic_store_n(&h->blocks[i].armed, 1,
-					 __ATOMIC_RELAXED);
-	if (d->all) {
-		if (flags & WR_FETCH_REARM)
-			wr_barrier_arm(h->barrier, (void *)start,
-				       all.end - start);
-		dirty_runs(&s, &all, 1);
-	} else {
-		bool late = wg_mutant(WG_MUTANT_NO_REARM) && !m->in_pause &&
-			    (flags & WR_FETCH_REARM);
-
-		/* The mutant takes pages for clean that were not protected
-		 * when they were scanned. */
-		wr_barrier_fetch(h->barrier, (void *)start, all.end - start,
-				 late ? 0 : flags, dirty_runs, &s);
-		if (late) {
-			wg_delay(h);
-			wr_barrier_arm(h->barrier, (void *)start,
-				       all.end - start);
-		}
-	}
-	__atomic_add_fetch(&d->pages, s.pages, __ATOMIC_RELAXED);
-}
-
-/* Call for runs of blocks in use in [from, to), small gaps included. */
-static void dirty_chunk(struct weir_heap *h, struct wg_marker *m,
-			struct dirty *d, uint32_t from, uint32_t to)
-{
-	uint32_t i = from;
-
-	if (!(d->flags & WR_FETCH_REARM) && !d->all) {
-		dirty_range(h, m, d, from, to);
-		return;
-	}
-	while (i < to) {
-		uint32_t begin, last;
-
-		while (i < to && wg_block_state(&h->blocks[i]) == WG_FREE)
-			i++;
-		if (i == to)
-			break;
-		begin = last = i;
-		for (; i < to && i - last <= GAP_BLOCKS; i++)
-			if (wg_block_state(&h->blocks[i]) != WG_FREE)
-				last = i;
-		dirty_range(h, m, d, begin, last + 1);
-	}
-}
-
-/* Fetch, scan and mark, by all workers. */
-static void dirty_job(struct weir_heap *h, struct wg_marker *m, void *arg)
-{
-	struct dirty *d = arg;
-
-	for (;;) {
-		uint32_t from = __atomic_fetch_add(&d->next, CHUNK_BLOCKS,
-						   __ATOMIC_RELAXED);
-		uint32_t to = from + CHUNK_BLOCKS;
-
-		if (from >= d->end)
-			break;
-		dirty_chunk(h, m, d, from, to < d->end ? to : d->end);
-		if (!m->in_pause)
-			wg_team_checkpoint(h);
-	}
-	wg_mark_loop(m);
-}
-
-/* Process the dirty set; returns how many pages it had. */
-static uint64_t dirty_pass(struct weir_heap *h, unsigned workers,
-			   unsigned flags, bool all)
-{
-	struct wg_space *s = &h->space[0];
-	struct dirty d = { .next = s->first + 1,
-			   .end = s->high,
-			   .flags = flags,
-			   .all = all };
-
-	/* Waking helpers costs more than a small heap's scan. */
-	if (s->high - s->first < CHUNK_BLOCKS * 2 && workers > 1)
-		workers = 1;
-	wg_team_run(h, workers, dirty_job, &d);
-	if (__atomic_load_n(&h->overflow, __ATOMIC_RELAXED))
-		wg_team_mark(h, workers);
-	h->stats.dirty_pages += d.pages;
-	return d.pages;
-}
-
-static void arm(struct weir_heap *h)
-{
-	struct wg_space *s = &h->space[0];
-
-	for (uint32_t i = s->first + 1; i < s->high;) {
-		uint32_t end = i + CHUNK_BLOCKS;
-		uint32_t last;
-
-		if (wg_block_state(&h->blocks[i]) == WG_FREE) {
-			i++;
-			continue;
-		}
-		if (end > s->high)
-			end = s->high;
-		last = i;
-		for (uint32_t k = i; k < end && k - last <= GAP_BLOCKS; k++) {
-			if (wg_block_state(&h->blocks[k]) == WG_FREE)
-				continue;
-			last = k;
-		}
-		for (uint32_t k = i; k <= last; k++)
-			__atomic_store_n(&h->blocks[k].armed, 1,
-					 __ATOMIC_RELAXED);
-		wr_barrier_arm(h->barrier, (void *)wg_block_start(h, i),
-			       (size_t)(last + 1 - i) << WG_BLOCK_SHIFT);
-		i = last + 1;
-		wg_team_checkpoint(h);
-	}
-}
 
 struct span {
 	enum wr_phase phase; /* what is being timed */
@@ -250,7 +93,7 @@ static void preclean(struct weir_heap *h, struct report *r)
 		uint64_t marked = objects_marked(h), pages, work;
 
 		wg_roots_concurrent(h, h->marker[0]);
-		pages = dirty_pass(h, h->markers, WR_FETCH_REARM, false);
+		pages = wg_dirty_pass(h, h->markers, WR_FETCH_REARM, false);
 		marked = objects_marked(h) - marked;
 		work = pages * PAGE_WORK + marked;
 		r->dirty += pages;
@@ -277,9 +120,9 @@ static void concurrent_part(struct weir_heap *h, struct report *r)
 	__atomic_store_n(&h->phase, WG_MARKING, __ATOMIC_RELEASE);
 	s = span_begin(h, WR_PHASE_arm);
 	if (r->full && !r->resumed)
-		arm(h);
+		wg_dirty_arm(h);
 	else
-		r->dirty = dirty_pass(h, h->markers, WR_FETCH_REARM, all);
+		r->dirty = wg_dirty_pass(h, h->markers, WR_FETCH_REARM, all);
 	h->all_dirty = false;
 	h->tracking = true;
 	r->arm_ns = span_end(h, s, r->dirty, "pages");
@@ -337,7 +180,7 @@ static void remark(struct weir_heap *h, struct report *r)
 	if (whole)
 		wg_team_mark(h, workers);
 	else
-		r->remark_pages = dirty_pass(h, workers, WR_FETCH_HOLES,
+		r->remark_pages = wg_dirty_pass(h, workers, WR_FETCH_HOLES,
 					     h->all_dirty);
 	trace_deferred(h);
 	h->stats.remark_dirty += r->remark_pages;
@@ -427,8 +270,10 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 	if (full) {
 		/* fork must see both or neither. */
 		pthread_mutex_lock(&h->ctl_lock);
-		if (!h->resume)
+		if (!h->resume) {
 			h->colour ^= WG_BLACK_A ^ WG_BLACK_B;
+			memset(h->black, 0, h->space[1].high);
+		}
 		h->resume = false;
 		h->open_full = true;
 		pthread_mutex_unlock(&h->ctl_lock);
@@ -456,6 +301,7 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 		wg_blocks_trim(h, (size_t)((double)h->live * h->opt.growth));
 	}
 	__atomic_store_n(&h->phase, WG_IDLE, __ATOMIC_RELEASE);
+	wg_pace_survival(h, marked, full);
 	wg_pace_cycle_end(h);
 	__atomic_add_fetch(&h->cpu_ns, h->sys->thread_cpu_ns() - cpu,
 			   __ATOMIC_RELAXED);

@@ -164,6 +164,7 @@ static int create(const struct weir_heap_options *opts, weir_heap **out)
 	wg_mutant_init();
 	h->sys = wr_sys_linux();
 	h->colour = WG_BLACK_A;
+	h->lazy_arm = true;
 	h->newborn = WG_YOUNG;
 	pthread_mutex_init(&h->lock, NULL);
 	pthread_mutex_init(&h->ctl_lock, NULL);

@@ -159,6 +159,7 @@ struct weir_heap {
 	uintptr_t extent;	 /* bytes of both spaces together */
 	uint8_t *meta;		 /* granule bytes, [0] for base */
 	struct wg_block *blocks; /* block table, [0] for base */
+	uint8_t *black;		 /* atomic, by block: see wg_note_black() */
 	unsigned colour;	 /* black of this or the last cycle */
 	bool ephemerons_wait;	 /* atomic: marked objects may be keys that
 				  * ephemerons wait for (gc/ephemeron.c) */
@@ -220,6 +221,9 @@ struct weir_heap {
 	struct wg_weak_tables *weak; /* weak references, finalizers */
 	uint64_t since_full;	   /* minor cycles since the last full one */
 
+	uint64_t trimmed_ns;  /* when free memory was last given back */
+	double survival;      /* part of new objects that minor cycles keep */
+	bool lazy_arm;	      /* arm blocks only once they have black objects */
 	uint64_t live;	      /* bytes live after the last cycle */
 	uint64_t live_full;   /* the same after the last full one */
 	uint64_t sweep_live;  /* atomic: granules found by this sweep */
@@ -287,6 +291,21 @@ static inline bool wg_block_claim(struct wg_block *b, enum wg_state from,
 	return __atomic_compare_exchange_n(&b->state, &expected, (uint8_t)to,
 					   false, __ATOMIC_ACQ_REL,
 					   __ATOMIC_RELAXED);
+}
+
+/*
+ * black[i] says that block i may hold black objects.  A block with none, and
+ * not armed, need not be armed when a cycle starts: when an object in it is
+ * marked the byte is set, and preclean arms the block and scans it.  Cleared
+ * when the colour turns, set again by the sweep where something is alive.
+ */
+static inline void wg_note_black(struct weir_heap *h, size_t granule)
+{
+	uint8_t *b = &h->black[granule / WG_BLOCK_GRANULES];
+
+	/* Not a store each time: markers share the line. */
+	if (wr_unlikely(!__atomic_load_n(b, __ATOMIC_RELAXED)))
+		__atomic_store_n(b, 1, __ATOMIC_RELAXED);
 }
 
 static inline bool wg_is_black(const struct weir_heap *h, size_t granule)
@@ -366,6 +385,7 @@ void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns);
 
 /* pace.c */
 void wg_pace_cycle_begin(struct weir_heap *h);
+void wg_pace_survival(struct weir_heap *h, uint64_t marked, bool full);
 void wg_pace_cycle_end(struct weir_heap *h);
 bool wg_pace_wants_full(struct weir_heap *h);
 

@@ -166,6 +166,7 @@ static void push_overflow(struct wg_marker *m, uintptr_t p)
 	__atomic_store_n(&h->meta[g],
 			 (uint8_t)((byte & ~WEIR_META_COLOUR) | h->colour),
 			 __ATOMIC_RELAXED);
+	wg_note_black(h, g);
 	wg_mark_overflow(m, g);
 }
 
@@ -263,6 +264,7 @@ static void process(struct wg_marker *m, uintptr_t p)
 	__atomic_store_n(&h->meta[g],
 			 (uint8_t)((byte & ~WEIR_META_COLOUR) | h->colour),
 			 __ATOMIC_RELAXED);
+	wg_note_black(h, g);
 	if (wr_unlikely(__atomic_load_n(&h->ephemerons_wait,
 					__ATOMIC_RELAXED)))
 		wg_ephemeron_key(m, wg_granule_start(h, g));

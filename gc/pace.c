@@ -8,7 +8,7 @@
  * the program allocated during the last cycle and a quarter more.  Minor
  * cycles start every N = max(heap-min, L / 4) bytes, at most H.
  *
- * A mutator that has allocated 2 H since the cycle started waits for it.
+ * A mutator that has allocated H since the cycle started waits for it.
  *
  *   cycle_begin, cycle_end, wants_full   the collector
  */
@@ -35,7 +35,7 @@ void wg_pace_cycle_begin(struct weir_heap *h)
 	h->cycle_start_allocated = now;
 	__atomic_store_n(&h->trigger, UINT64_MAX, __ATOMIC_RELAXED);
 	__atomic_store_n(&h->assist_at,
-			 now + 2 * headroom(h, h->live_full),
+			 now + headroom(h, h->live_full),
 			 __ATOMIC_RELAXED);
 }
 
@@ -46,6 +46,20 @@ bool wg_pace_wants_full(struct weir_heap *h)
 	/* Garbage among the marked: what minor cycles let live on top of the
 	 * last full one's survivors. */
 	return h->live > h->live_full + headroom(h, h->live_full);
+}
+
+/*
+ * What part of new objects a minor cycle kept; half of the estimate is its
+ * past.  Where most die it is not worth to arm their pages (gc/dirty.c).
+ */
+void wg_pace_survival(struct weir_heap *h, uint64_t marked, bool full)
+{
+	uint64_t young = h->cycle_start_allocated - h->last_allocated;
+
+	if (full || !young)
+		return;
+	h->survival = (h->survival + (double)marked / (double)young) / 2;
+	h->lazy_arm = h->survival < 0.25;
 }
 
 void wg_pace_cycle_end(struct weir_heap *h)

@@ -209,7 +209,9 @@ void wg_scan_marked(struct wg_marker *m, uintptr_t start, uintptr_t end)
 		}
 		if (stop > end)
 			stop = end;
-		if (state == WG_LARGE_HEAD) {
+		if (!__atomic_load_n(&h->black[i], __ATOMIC_RELAXED)) {
+			/* nothing to scan */
+		} else if (state == WG_LARGE_HEAD) {
 			uintptr_t last = wg_block_start(h, i) + b->size;
 			size_t g = (size_t)i * WG_BLOCK_GRANULES;
 

@@ -67,6 +67,7 @@ unsigned wg_sweep_block(struct weir_heap *h, uint32_t i)
 		live += (unsigned)(g - next);
 	}
 	b->live = (uint16_t)live;
+	__atomic_store_n(&h->black[i], live != 0, __ATOMIC_RELAXED);
 	b->hole = (uint16_t)hole;
 	__atomic_store_n(&b->young, 0, __ATOMIC_RELAXED);
 	b->fresh = 0;

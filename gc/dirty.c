@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Dirty pages: which blocks are armed, fetched and scanned.
+ *
+ * A block that has no black object and is not armed can be left alone: all
+ * that is in it is scanned when it is marked, and by then the block counts as
+ * having black objects, so a later pass arms it and scans it once more.  With
+ * `lazy_arm` that is what happens to blocks of new objects: most of them die
+ * young, and arming their pages, and disarming them for the next objects, would
+ * be for nothing.  Without it every block in use is armed ahead of marking.
+ *
+ * While a pass that re-arms looks at pages nobody marks, in any thread: or else
+ * a marker could have read a field, before the re-arm, of an object whose mark
+ * is not visible yet to the pass, which then would not scan it.  Hence two
+ * jobs, one after the other.  In a pause there is no mutator and one job does.
+ *
+ *   all of it: the collector thread and, inside, its team
+ */
+#include "gc/dirty.h"
+
+#include "gc/mutant.h"
+
+#define CHUNK_BLOCKS 1024 /* 64 MiB: what a worker fetches at a time */
+#define GAP_BLOCKS 16	  /* free blocks that make it worth two calls */
+
+struct pass {
+	uint32_t next;	/* atomic: block to go on from */
+	uint32_t end;	/* block to stop at */
+	unsigned flags; /* of wr_barrier_fetch */
+	bool all;	/* take every page for dirty */
+	uint64_t pages; /* atomic: found */
+};
+
+struct scan {
+	struct weir_heap *h; /* the heap */
+	struct wg_marker *m; /* who scans */
+	uint64_t pages;	     /* seen */
+};
+
+static void dirty_runs(void *arg, const struct wr_run *runs, size_t count)
+{
+	struct scan *s = arg;
+
+	for (size_t i = 0; i < count; i++) {
+		s->pages += (runs[i].end - runs[i].start) /
+			    s->h->sys->page_size;
+		if (wg_mutant(WG_MUTANT_SKIP_DIRTY) && s->m->in_pause && i % 2)
+			continue;
+		wg_scan_marked(s->m, runs[i].start, runs[i].end);
+	}
+}
+
+static void note_armed(struct weir_heap *h, uint32_t from, uint32_t to)
+{
+	for (uint32_t i = from; i < to; i++)
+		__atomic_store_n(&h->blocks[i].armed, 1, __ATOMIC_RELAXED);
+}
+
+/* Fetch [from, to), blocks. */
+static void fetch(struct weir_heap *h, struct wg_marker *m, struct pass *p,
+		  uint32_t from, uint32_t to)
+{
+	struct scan s = { .h = h, .m = m };
+	struct wr_run all = { wg_block_start(h, from), wg_block_start(h, to) };
+	void *start = (void *)all.start;
+	size_t size = all.end - all.start;
+	bool rearm = p->flags & WR_FETCH_REARM;
+
+	if (rearm)
+		note_armed(h, from, to);
+	if (p->all) {
+		if (rearm)
+			wr_barrier_arm(h->barrier, start, size);
+		dirty_runs(&s, &all, 1);
+	} else if (wg_mutant(WG_MUTANT_NO_REARM) && rearm) {
+		/* Takes pages for clean that were not protected when they
+		 * were scanned. */
+		wr_barrier_fetch(h->barrier, start, size, 0, dirty_runs, &s);
+		wg_delay(h);
+		wr_barrier_arm(h->barrier, start, size);
+	} else {
+		wr_barrier_fetch(h->barrier, start, size, p->flags, dirty_runs,
+				 &s);
+	}
+	__atomic_add_fetch(&p->pages, s.pages, __ATOMIC_RELAXED);
+}
+
+/* Whether block i is to be armed, or was and is to be fetched. */
+static bool wanted(const struct weir_heap *h, uint32_t i)
+{
+	const struct wg_block *b = &h->blocks[i];
+
+	if (wg_block_state(b) == WG_FREE)
+		return false;
+	return !h->lazy_arm || __atomic_load_n(&h->black[i], __ATOMIC_RELAXED) ||
+	       __atomic_load_n(&b->armed, __ATOMIC_RELAXED);
+}
+
+/* The next run of wanted blocks in [*at, to), small gaps included unless they
+ * are to stay unarmed. */
+static bool next_run(const struct weir_heap *h, uint32_t *at, uint32_t to,
+		     uint32_t *from, uint32_t *end)
+{
+	uint32_t gap = h->lazy_arm ? 0 : GAP_BLOCKS;
+	uint32_t i = *at;
+
+	while (i < to && !wanted(h, i))
+		i++;
+	if (i >= to)
+		return false;
+	*from = i;
+	*end = i + 1;
+	for (i++; i < to && i - *end <= gap; i++)
+		if (wanted(h, i))
+			*end = i + 1;
+	*at = *end;
+	return true;
+}
+
+static void pass_job(struct weir_heap *h, struct wg_marker *m, void *arg)
+{
+	struct pass *p = arg;
+
+	for (;;) {
+		uint32_t at = __atomic_fetch_add(&p->next, CHUNK_BLOCKS,
+						 __ATOMIC_RELAXED);
+		uint32_t to = at + CHUNK_BLOCKS, from, end;
+
+		if (at >= p->end)
+			break;
+		if (to > p->end)
+			to = p->end;
+		if (!(p->flags & WR_FETCH_REARM) && !p->all)
+			fetch(h, m, p, at, to);
+		else
+			while (next_run(h, &at, to, &from, &end))
+				fetch(h, m, p, from, end);
+	}
+	if (m->in_pause)
+		wg_mark_loop(m);
+}
+
+uint64_t wg_dirty_pass(struct weir_heap *h, unsigned workers, unsigned flags,
+		       bool all)
+{
+	struct wg_space *s = &h->space[0];
+	struct pass p = { .next = s->first + 1,
+			  .end = s->high,
+			  .flags = flags,
+			  .all = all };
+	bool in_pause = h->marker[0]->in_pause;
+	unsigned w = workers;
+
+	/* Waking helpers costs more than a small heap's scan. */
+	if (s->high - s->first < CHUNK_BLOCKS * 2)
+		w = 1;
+	wg_team_run(h, w, pass_job, &p);
+	if (!in_pause || __atomic_load_n(&h->overflow, __ATOMIC_RELAXED))
+		wg_team_mark(h, workers);
+	h->stats.dirty_pages += p.pages;
+	return p.pages;
+}
+
+void wg_dirty_arm(struct weir_heap *h)
+{
+	struct wg_space *s = &h->space[0];
+	uint32_t at = s->first + 1, from, end;
+
+	while (next_run(h, &at, s->high, &from, &end)) {
+		note_armed(h, from, end);
+		wr_barrier_arm(h->barrier, (void *)wg_block_start(h, from),
+			       (size_t)(end - from) << WG_BLOCK_SHIFT);
+	}
+}
