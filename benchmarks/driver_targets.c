@@ -238,22 +238,25 @@ static bool wanted(const char *const *names, const char *name)
 static void summary(void)
 {
 	const struct target *t;
+	char value[32];
 	size_t i;
 
 	for (i = 0; i < targets; i++) {
 		t = &target[i];
-		if (json)
+		if (json) {
+			snprintf(value, sizeof(value), "%.6g", t->value);
 			printf("%s{\"bench\":\"%s\",\"what\":\"%s\","
-			       "\"value\":%.6g,\"%s\":%.6g,\"met\":%s}",
+			       "\"value\":%s,\"%s\":%.6g,\"met\":%s}",
 			       i ? ",\n" : "", t->bench, t->what,
-			       isfinite(t->value) ? t->value : -1,
+			       isfinite(t->value) ? value : "null",
 			       t->at_least ? "at_least" : "at_most", t->limit,
 			       is_met(t) ? "true" : "false");
-		else
+		} else {
 			printf("%-7s %-19s %-38s %8.4f, %s %.4f  (%s)\n",
 			       is_met(t) ? "met" : "MISSED", t->bench, t->what,
 			       t->value, t->at_least ? "at least" : "at most",
 			       t->limit, t->note);
+		}
 	}
 }
 
