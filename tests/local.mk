@@ -74,9 +74,30 @@ WEIR_SCRIPT_TESTS += \
 	tests/docs.sh \
 	tests/install.sh \
 	tests/model/check.sh \
+	tests/mutants.sh \
 	tests/sanitizers.sh \
 	tests/symbols.sh \
+	tests/torture.sh \
 	tests/weir_info.sh
+
+# Threads that mutate self-checking graphs; `make torture TORTURE_SECONDS=3600`
+# for an hour of it.
+check_PROGRAMS += tests/torture/torture
+tests_torture_torture_SOURCES = \
+	tests/torture/bank.c \
+	tests/torture/graph.c \
+	tests/torture/node.c \
+	tests/torture/outside.c \
+	tests/torture/torture.c \
+	tests/torture/torture.h \
+	tests/torture/watch.c
+tests_torture_torture_LDADD = libweir.la
+
+TORTURE_SECONDS = 600
+.PHONY: torture
+torture: tests/torture/torture
+	@$(AM_TESTS_ENVIRONMENT) TORTURE_SECONDS='$(TORTURE_SECONDS)' \
+		$(SHELL) $(top_srcdir)/tests/torture.sh
 
 WEIR_TEST_TOOLS = tests/heap_util.h tests/run_unit.sh tests/summary.sh tests/tap.sh
 

@@ -10,7 +10,8 @@
  * A seed replays the decisions of each thread and the heap's options; how the
  * threads interleave is the system's.  On failure the reason and the command
  * go to standard error and the exit status is 1; a fault in the library ends
- * the process by a signal, after the command was printed.
+ * the process by a signal, after the command was printed.  Status 77: the back
+ * end is not to be had here.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -343,6 +344,8 @@ static void choose_options(void)
 		append(",generational=off");
 	if (one_in(&w, 3))
 		append(",thp=off");
+	if (one_in(&w, 3))
+		append(",born-black=on");
 	if (one_in(&w, 6))
 		append(",stop=safepoints");
 	if (one_in(&w, 6))
@@ -364,6 +367,10 @@ static void create_heap(void)
 	weir_mutator *m;
 	int err = weir_heap_create(&o, &heap);
 
+	if (err == -ENOTSUP) {
+		printf("torture: SKIP: %s\n", weir_error_text());
+		exit(77);
+	}
 	if (err)
 		fail(NULL, "weir_heap_create: error %d, %s", -err,
 		     weir_error_text());
