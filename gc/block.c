@@ -12,7 +12,7 @@
 #include <string.h>
 
 /* Pages in a row that are worth a call, which interrupts other processors. */
-#define WG_FORGET_PAGES 6
+#define WG_FORGET_PAGES 12
 /* Blocks up to which the granule table does without huge pages. */
 #define WG_SMALL_HEAP 2048
 

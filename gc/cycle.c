@@ -237,6 +237,7 @@ void wg_sweep_run(struct weir_heap *h)
 {
 	wg_team_run(h, h->markers, sweep_job, NULL);
 	wg_sweep_finish(h);
+	wg_dirty_forget_free(h);
 }
 
 static void log_cycle(struct weir_heap *h, const struct report *r,

@@ -172,3 +172,34 @@ void wg_dirty_arm(struct weir_heap *h)
 			       (size_t)(end - from) << WG_BLOCK_SHIFT);
 	}
 }
+
+/*
+ * After the sweep: protection of blocks that became free is taken off here, in
+ * runs, rather than by the mutators that take them, block by block: each call
+ * interrupts the other processors.  A mutator that takes a block meanwhile
+ * does the same once more at worst.
+ */
+void wg_dirty_forget_free(struct weir_heap *h)
+{
+	struct wg_space *s = &h->space[0];
+
+	for (uint32_t i = s->first + 1; i < s->high;) {
+		uint32_t end = i, k;
+
+		while (end < s->high &&
+		       wg_block_state(&h->blocks[end]) == WG_FREE &&
+		       __atomic_load_n(&h->blocks[end].armed,
+				       __ATOMIC_RELAXED))
+			end++;
+		if (end == i) {
+			i++;
+			continue;
+		}
+		wr_barrier_forget(h->barrier, (void *)wg_block_start(h, i),
+				  (size_t)(end - i) << WG_BLOCK_SHIFT);
+		for (k = i; k < end; k++)
+			__atomic_store_n(&h->blocks[k].armed, 0,
+					 __ATOMIC_RELAXED);
+		i = end;
+	}
+}

@@ -13,4 +13,7 @@ void wg_dirty_arm(struct weir_heap *h);
 uint64_t wg_dirty_pass(struct weir_heap *h, unsigned workers, unsigned flags,
 		       bool all);
 
+/* Take the protection off blocks that the sweep found empty. */
+void wg_dirty_forget_free(struct weir_heap *h);
+
 #endif
