@@ -559,6 +559,39 @@ Test(roots, objects_come_and_go_in_pauses)
 /* ---- fork -----------------------------------------------------------------
  */
 
+/* Forked while a scan is under way, which the child does not have. */
+Test(roots, a_forked_child_does_not_wait_for_scans)
+{
+	struct wr_roots *r = make(false);
+	pthread_t scanner;
+	int status;
+	pid_t pid;
+
+	cr_assert_eq(wr_roots_add(r, (uintptr_t)slow_words,
+				  (uintptr_t)(slow_words + 8)),
+		     0);
+	pthread_create(&scanner, NULL, slow_scan, r);
+	while (!LOAD(in_range))
+		pause_us(100);
+	wr_roots_fork_prepare(r);
+	pid = fork();
+	wr_roots_fork_done(r);
+	cr_assert_geq(pid, 0);
+	if (pid == 0) {
+		alarm(10);
+		if (wr_roots_remove(r, (uintptr_t)slow_words,
+				    (uintptr_t)(slow_words + 8)))
+			_exit(1);
+		wr_roots_destroy(r);
+		_exit(0);
+	}
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	STORE(let_go, 1);
+	pthread_join(scanner, NULL);
+	wr_roots_destroy(r);
+}
+
 #if !defined(__SANITIZE_THREAD__) /* it allows no thread in the child */
 Test(roots, a_forked_child_goes_on)
 {

@@ -8,6 +8,7 @@
 #include "tests/test_thread.h"
 
 #include <poll.h>
+#include <sched.h>
 
 /* ---- Stops -------------------------------------------------------------- */
 
@@ -61,6 +62,43 @@ EACH_MODE(thread, stops_follow_each_other_closely)
 	for (int i = 0; i < WORKERS; i++)
 		wait_moving(&m[i]);
 	end_all(m, WORKERS);
+}
+
+/* Counts, and lets others run. */
+static void *count_slowly(void *arg)
+{
+	struct mutator *m = arg;
+
+	attach(m);
+	while (LOAD(m->go_on)) {
+		ADD(m->counter, 1);
+		safepoint(m);
+		sched_yield();
+	}
+	wr_thread_detach(&m->thread);
+	return NULL;
+}
+
+/* Every thread must come out of every stop, with no later one to wake it. */
+EACH_MODE(thread, no_release_is_lost)
+{
+	static struct mutator m[2];
+	time_t end = time(NULL) + 3;
+
+	make(*mode, NULL);
+	start_all(m, 2, count_slowly);
+	do {
+		uint64_t before[2];
+
+		wr_threads_stop_world(registry, NULL);
+		for (int i = 0; i < 2; i++)
+			before[i] = LOAD(m[i].counter);
+		wr_threads_resume_world(registry);
+		for (int i = 0; i < 2; i++)
+			while (LOAD(m[i].counter) == before[i])
+				sched_yield();
+	} while (time(NULL) < end);
+	end_all(m, 2);
 }
 
 static struct mutator workers[WORKERS];

@@ -353,6 +353,8 @@ Test(thread_churn, the_signal_is_given_back)
 	attach(&m);
 	cr_assert_eq(wr_thread_attach(registry, &m.thread), -EBUSY);
 	/* Attached threads can be stopped; the mask comes back. */
+	pthread_sigmask(SIG_BLOCK, NULL, &old);
+	cr_assert_eq(sigismember(&old, SIGUSR2), 0);
 	raise(SIGUSR2);
 	wr_thread_detach(&m.thread);
 	pthread_sigmask(SIG_UNBLOCK, &set, &old);
