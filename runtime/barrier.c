@@ -142,8 +142,10 @@ static int open_kind(struct wr_barrier *b, enum wr_barrier_kind kind, bool safe)
 		/* What fails in the proof is missing, whatever it said. */
 		return -ENOTSUP;
 	}
-	/* The proof's own are not the caller's. */
-	b->faults = b->calls = 0;
+	/* The proof's own are not the caller's.  Relaxed: no fault is on its
+	 * way, and the sums order nothing. */
+	__atomic_store_n(&b->faults, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&b->calls, 0, __ATOMIC_RELAXED);
 	return 0;
 }
 

@@ -60,8 +60,9 @@ struct wr_stripe {
 
 /* Of a barrier: b->maps. */
 struct wr_maps {
-	struct wr_stripe stripe[WR_STRIPES]; /* chunk number modulo */
-	const struct wr_protector *how;      /* the back end's */
+	_Alignas(64) struct wr_stripe
+		stripe[WR_STRIPES];     /* chunk number modulo */
+	const struct wr_protector *how; /* the back end's */
 };
 
 /* Of a range: r->state. */

@@ -39,33 +39,33 @@ static void chosen_word(const char *root, const char *path, char *word,
 	}
 }
 
-/* Faults taken to touch a whole huge page's worth: one if it came at once.
- * Zero: it could not be tried. */
-static long touch_faults(size_t huge)
+/* Touch one byte: is a whole huge page resident then? */
+static bool huge_page_came(size_t huge)
 {
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), n = huge / page, there = 0;
 	char *map = mmap(NULL, 2 * huge, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	struct rusage before, after;
-	volatile char *p;
+	unsigned char *resident = malloc(n);
+	char *p;
 
-	if (map == MAP_FAILED)
-		return 0;
-	p = (char *)(((uintptr_t)map + huge - 1) / huge * huge);
-	madvise((char *)p, huge, MADV_HUGEPAGE);
-	getrusage(RUSAGE_THREAD, &before);
-	for (size_t i = 0; i < huge; i += page)
-		p[i] = 1;
-	getrusage(RUSAGE_THREAD, &after);
-	munmap(map, 2 * huge);
-	return after.ru_minflt - before.ru_minflt;
+	if (map != MAP_FAILED && resident) {
+		p = (char *)(((uintptr_t)map + huge - 1) / huge * huge);
+		madvise(p, huge, MADV_HUGEPAGE);
+		*(volatile char *)p = 1;
+		if (!mincore(p, huge, resident))
+			for (size_t i = 0; i < n; i++)
+				there += resident[i] & 1;
+	}
+	free(resident);
+	if (map != MAP_FAILED)
+		munmap(map, 2 * huge);
+	return there == n;
 }
 
 void wr_probe_thp(const char *root, struct wr_probe_result *r)
 {
 	char enabled[32], defrag[32], size[32], detail[128];
 	size_t huge = 0;
-	long faults;
 
 	chosen_word(root, THP "enabled", enabled, sizeof(enabled));
 	chosen_word(root, THP "defrag", defrag, sizeof(defrag));
@@ -73,11 +73,10 @@ void wr_probe_thp(const char *root, struct wr_probe_result *r)
 		huge = strtoull(size, NULL, 10);
 	if (huge < 64 * 1024 || huge > 1024 * MIB)
 		huge = 2 * MIB;
-	faults = touch_faults(huge);
 	snprintf(detail, sizeof(detail), "enabled=%s defrag=%s", enabled,
 		 defrag);
-	if (faults > 0 && faults < 8) {
-		wr_probe_yes(r, "%s, %zu KiB came in one fault", detail,
+	if (huge_page_came(huge)) {
+		wr_probe_yes(r, "%s, %zu KiB came at one touch", detail,
 			     huge / 1024);
 		return;
 	}
