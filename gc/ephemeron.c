@@ -168,11 +168,9 @@ static void evaluate_young(struct weir_heap *h)
 	const uint32_t *young = wg_indexes(&t->young[t->now]);
 	uint32_t n;
 
-	if (!wg_weak_paused(h))
-		wg_weak_lock(h, NULL);
+	wg_weak_enter(h);
 	n = t->young_n[t->now];
-	if (!wg_weak_paused(h))
-		wg_weak_unlock(h, NULL);
+	wg_weak_leave(h);
 	for (; t->evaluated < n; t->evaluated++) {
 		uint32_t i = young[t->evaluated];
 
@@ -190,7 +188,9 @@ static void pass(struct weir_heap *h)
 
 	if (t->wait_n && !h->ephemerons_wait) {
 		/* Free of old contents since the last cycle's reap. */
+		wg_weak_enter(h);
 		t->mask = buckets_for(t->count) - 1;
+		wg_weak_leave(h);
 		for (uint32_t k = 0; k < t->wait_n; k++)
 			hash(t, wait[k]);
 		/* Markers see it by the start of their job. */
@@ -291,16 +291,18 @@ void wg_ephemerons_reap(struct weir_heap *h, bool full)
 	struct wg_ephemerons *t = &h->weak->eph;
 	unsigned before = t->now ^ 1;
 	const uint32_t *young = wg_indexes(&t->young[before]);
-	uint32_t end = full ? t->high : t->young_n[before];
+	uint32_t end;
 
 	forget_waiting(h);
+	wg_weak_enter(h);
+	end = full ? t->high : t->young_n[before];
+	wg_weak_leave(h);
 	for (uint32_t i = full ? 1 : 0, stop; i < end; i = stop) {
 		stop = end - i > WG_WEAK_BATCH ? i + WG_WEAK_BATCH : end;
-		wg_weak_lock(h, NULL);
+		wg_weak_enter(h);
 		for (uint32_t k = i; k < stop; k++)
 			reap_one(h, t, full ? k : young[k]);
-		wg_weak_unlock(h, NULL);
-		wg_team_checkpoint(h);
+		wg_weak_leave(h);
 	}
 }
 

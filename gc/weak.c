@@ -53,6 +53,20 @@ void wg_weak_unlock(struct weir_heap *h, struct weir_mutator *m)
 	}
 }
 
+void wg_weak_enter(struct weir_heap *h)
+{
+	if (!wg_weak_paused(h))
+		wg_weak_lock(h, NULL);
+}
+
+void wg_weak_leave(struct weir_heap *h)
+{
+	if (wg_weak_paused(h))
+		return;
+	wg_weak_unlock(h, NULL);
+	wg_team_checkpoint(h);
+}
+
 int wg_weak_invalid(const char *function, const char *cause)
 {
 #if WEIR_CHECKING
@@ -112,24 +126,27 @@ void wg_weak_scan_roots(struct weir_heap *h, struct wg_marker *m)
 {
 	struct wg_weak_tables *w = h->weak;
 	struct wg_watches *t = &w->fin.table;
+	bool more = true;
 
 	if (!full_cycle(h) || w->queue_marked)
 		return;
 	w->queue_marked = true;
 	/* By table, not by queue: the queue moves between the batches. */
-	for (uint32_t i = 1; i < t->high;) {
+	for (uint32_t i = 1; more;) {
+		uint32_t end;
+
 		wg_weak_lock(h, NULL);
-		for (uint32_t k = 0;
-		     i < t->high && (m->in_pause || k < WG_WEAK_BATCH);
-		     i++, k++) {
+		end = t->high;
+		if (!m->in_pause && end - i > WG_WEAK_BATCH)
+			end = i + WG_WEAK_BATCH;
+		for (; i < end; i++) {
 			struct wg_watch *e = wg_watch_at(t, i);
 
 			if (e->state & WG_WATCH_QUEUED)
 				wg_push(m, e->object);
 		}
+		more = i < t->high && w->fin.queued;
 		wg_weak_unlock(h, NULL);
-		if (!w->fin.queued)
-			break;
 		if (!m->in_pause)
 			wg_team_checkpoint(h);
 	}

@@ -170,21 +170,6 @@ static void walk_batch(struct weir_heap *h, struct wg_watches *t, uint32_t i,
 	}
 }
 
-/* Between two batches: let others have the lock. */
-static void lock(struct weir_heap *h)
-{
-	if (!wg_weak_paused(h))
-		wg_weak_lock(h, NULL);
-}
-
-static void unlock(struct weir_heap *h)
-{
-	if (wg_weak_paused(h))
-		return;
-	wg_weak_unlock(h, NULL);
-	wg_team_checkpoint(h);
-}
-
 static uint32_t batch_end(const struct weir_heap *h, uint32_t i, uint32_t end)
 {
 	if (!wg_weak_paused(h) && end - i > WG_WEAK_BATCH)
@@ -198,26 +183,26 @@ void wg_watches_filter(struct weir_heap *h, struct wg_watches *t, bool all)
 	bool more;
 
 	do {
-		lock(h);
+		wg_weak_enter(h);
 		filter_batch(h, t, batch_end(h, t->at, t->pending_n));
 		more = t->at < t->pending_n;
 		if (!more) {
 			t->pending_n = t->kept;
 			t->kept = t->at = 0;
 		}
-		unlock(h);
+		wg_weak_leave(h);
 	} while (more);
 	if (!all)
 		return;
 	/* What is made from here on is pending from the start. */
-	lock(h);
+	wg_weak_enter(h);
 	end = t->high;
-	unlock(h);
+	wg_weak_leave(h);
 	for (uint32_t i = 1, stop; i < end; i = stop) {
 		stop = batch_end(h, i, end);
-		lock(h);
+		wg_weak_enter(h);
 		walk_batch(h, t, i, stop);
-		unlock(h);
+		wg_weak_leave(h);
 	}
 }
 

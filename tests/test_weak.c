@@ -326,6 +326,12 @@ static void intact(const struct node *n)
 	must(n->check == ((uintptr_t)n ^ MAGIC));
 }
 
+/* Several threads may do it at once. */
+static void link_to(struct node *n, struct node *next)
+{
+	__atomic_store_n(&n->next, next, __ATOMIC_RELAXED);
+}
+
 static void *stress_main(void *arg)
 {
 	struct stress *s = arg;
@@ -361,7 +367,7 @@ static void *stress_main(void *arg)
 			n = weir_weak_get(w);
 			if (n) {
 				intact(n);
-				n->next = keep[(r >> 40) % 16];
+				link_to(n, keep[(r >> 40) % 16]);
 				if (r >> 60 == 0)
 					keep[(r >> 32) % 16] = n;
 				atomic_fetch_add(&s->found, 1);
@@ -373,7 +379,7 @@ static void *stress_main(void *arg)
 		if ((r >> 50) % 64 == 0)
 			for (int i = 0; i < 16; i++)
 				if (keep[i])
-					keep[i]->next = NULL;
+					link_to(keep[i], NULL);
 	}
 	for (int i = 0; i < 16; i++)
 		if (keep[i])
