@@ -37,7 +37,7 @@
 /* Work in units of about one object: a pass that finds less is the last. */
 #define PAGE_WORK 32
 #define LITTLE_WORK (64 * PAGE_WORK)
-#define MAX_PRECLEAN 8
+#define MAX_PRECLEAN 64
 
 struct span {
 	enum wr_phase phase; /* what is being timed */
@@ -99,7 +99,7 @@ static void preclean(struct weir_heap *h, struct report *r)
 		r->dirty += pages;
 		r->passes++;
 		wg_delay(h);
-		if (work < LITTLE_WORK || work >= before - before / 4 ||
+		if (work < LITTLE_WORK || work >= before - before / 16 ||
 		    r->passes == MAX_PRECLEAN)
 			return;
 		before = work;

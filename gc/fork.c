@@ -103,6 +103,7 @@ static void reset_marker(struct weir_heap *h, struct wg_marker *m)
 	while ((s = wg_deque_pop(&m->deque)))
 		wg_segment_put(h->pool, s);
 	memset(m->ring, 0, sizeof(m->ring));
+	memset(m->scan_ring, 0, sizeof(m->scan_ring));
 	m->slices = 0;
 	m->in_pause = false;
 }

@@ -247,6 +247,22 @@ size_t wg_resolve(const struct weir_heap *h, uintptr_t p)
 	return resolve_interior(h, p);
 }
 
+/* A marked object's words are on their way to the cache: scan the one whose
+ * turn it is. */
+static inline void scan_later(struct wg_marker *m, size_t g)
+{
+	uintptr_t p = wg_granule_start(m->heap, g);
+	size_t old = m->scan_ring[m->scan_at];
+
+	__builtin_prefetch((const void *)p, 0);
+	__builtin_prefetch((const void *)(p + 48), 0);
+	m->scan_ring[m->scan_at] = g;
+	m->scan_at = (m->scan_at + 1) % WG_SCAN_RING;
+	if (old)
+		wg_scan_object(m, old, wg_meta_load(&m->heap->meta[old]));
+}
+
+/* Mark what a candidate points into, if anything, and have it scanned. */
 static void process(struct wg_marker *m, uintptr_t p)
 {
 	struct weir_heap *h = m->heap;
@@ -268,7 +284,10 @@ static void process(struct wg_marker *m, uintptr_t p)
 	if (wr_unlikely(__atomic_load_n(&h->ephemerons_wait,
 					__ATOMIC_RELAXED)))
 		wg_ephemeron_key(m, wg_granule_start(h, g));
-	wg_scan_object(m, g, byte);
+	if (byte >> WEIR_META_KIND_SHIFT == WEIR_KIND_LEAF)
+		wg_scan_object(m, g, byte);
+	else
+		scan_later(m, g);
 }
 
 /* Give half of the work away when somebody is idle. */
@@ -326,7 +345,7 @@ static bool next_segment(struct wg_marker *m)
 	return true;
 }
 
-static bool drain_ring(struct wg_marker *m)
+static bool drain_rings(struct wg_marker *m)
 {
 	bool any = false;
 
@@ -337,6 +356,18 @@ static bool drain_ring(struct wg_marker *m)
 		m->ring_at = (m->ring_at + 1) % WG_RING;
 		if (p) {
 			process(m, p);
+			any = true;
+		}
+	}
+	if (any)
+		return true;
+	for (unsigned k = 0; k < WG_SCAN_RING; k++) {
+		size_t g = m->scan_ring[m->scan_at];
+
+		m->scan_ring[m->scan_at] = 0;
+		m->scan_at = (m->scan_at + 1) % WG_SCAN_RING;
+		if (g) {
+			wg_scan_object(m, g, wg_meta_load(&m->heap->meta[g]));
 			any = true;
 		}
 	}
@@ -355,7 +386,7 @@ static void drain(struct wg_marker *m)
 		if (wr_unlikely(!s || !s->n)) {
 			if (next_segment(m))
 				continue;
-			if (drain_ring(m))
+			if (drain_rings(m))
 				continue;
 			if (!m->slices)
 				return;
@@ -364,7 +395,6 @@ static void drain(struct wg_marker *m)
 		}
 		p = s->e[--s->n];
 		__builtin_prefetch(&h->meta[wg_granule_of(h, p)], 1);
-		__builtin_prefetch((const void *)p, 0);
 		q = m->ring[m->ring_at];
 		m->ring[m->ring_at] = p;
 		m->ring_at = (m->ring_at + 1) % WG_RING;

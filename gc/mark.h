@@ -4,9 +4,9 @@
  *
  * A marker's stack holds candidate references (edges), in segments: one that
  * it works on, a private list of full ones, and a small deque of full ones
- * that others may steal from.  A candidate passes through a ring of prefetches
- * before it is looked at, so that its granule byte and its first line are in
- * the cache by then (the idea is from Cher, Hosking and Vitek, "Software
+ * that others may steal from.  A candidate passes through a ring while its
+ * granule byte is fetched into the cache, and an object that was marked
+ * through another while its words are (the idea is from Cher, Hosking and Vitek, "Software
  * prefetching for mark-sweep garbage collection", ASPLOS 2004).
  *
  * When no segment is to be had (mark-stack-max, or no memory), the candidate's
@@ -26,6 +26,7 @@
 #define WG_SEGMENT_ENTRIES 1022
 #define WG_DEQUE 64 /* shared segments a marker; the rest stay private */
 #define WG_RING 16
+#define WG_SCAN_RING 8
 #define WG_SLICES 256
 #define WG_SLICE_WORDS 512 /* of a large object, scanned at a time */
 
@@ -59,7 +60,9 @@ struct wg_marker {
 	struct wg_segment *full;  /* private full ones */
 	struct wg_segment *spare; /* an empty one */
 	unsigned ring_at;	  /* next ring slot */
-	uintptr_t ring[WG_RING];  /* prefetched, 0: empty */
+	uintptr_t ring[WG_RING];  /* candidates, 0: empty */
+	unsigned scan_at;	  /* next slot of scan_ring */
+	size_t scan_ring[WG_SCAN_RING]; /* granules of marked objects, 0: empty */
 	unsigned slices;	  /* in use */
 	struct wg_slice slice[WG_SLICES];
 	bool in_pause;		  /* all mutators are stopped */
