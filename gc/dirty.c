@@ -89,9 +89,12 @@ static void fetch(struct weir_heap *h, struct wg_marker *m, struct pass *p,
 static bool wanted(const struct weir_heap *h, uint32_t i)
 {
 	const struct wg_block *b = &h->blocks[i];
+	unsigned state = wg_block_state(b);
 
-	if (wg_block_state(b) == WG_FREE)
+	if (state == WG_FREE)
 		return false;
+	if (state == WG_LARGE_TAIL)
+		i = b->head;
 	return !h->lazy_arm || __atomic_load_n(&h->black[i], __ATOMIC_RELAXED) ||
 	       __atomic_load_n(&b->armed, __ATOMIC_RELAXED);
 }
