@@ -12,8 +12,12 @@
  *   RUNNING -> BLOCKED              the thread   always
  *   HELD, BLOCKED -> RUNNING        the thread   REQ clear
  *   RUNNING -> DEAD                 stopper      REQ set, no such thread
+ *   link (attach)                   the thread   registry lock, list open
  *   unlink (detach)                 the thread   BLOCKED, REQ clear, registry
- *                                                lock held
+ *                                                lock, list open
+ *
+ * The list is closed (`stopping`) from the requests of a stop of all until the
+ * last REQ of it is clear: the stopper walks it without the registry lock.
  *
  * What follows from it:
  *
@@ -65,16 +69,17 @@ struct wr_place {
 
 struct wr_thread_private {
 	struct cds_list_head link; /* registry's list, under its lock */
-	struct wr_threads *owner;  /* the registry */
-	struct wr_thread *thread;  /* the owner's part; valid while linked */
-	uint32_t word;             /* atomic: state | REQ, see above */
-	pid_t tid;                 /* where signals go */
-	uintptr_t stack_low;       /* lowest address; 0: grows (main) */
-	struct wr_place held;      /* written before HELD is */
-	struct wr_place blocked;   /* written before BLOCKED is */
-	unsigned frame_words;      /* of frame[], in use */
-	unsigned exit_rounds;      /* calls of the exit destructor so far */
-	bool unblocked_signal;     /* attach unblocked the suspend signal */
+	struct wr_thread_private *next_dead; /* the stopper's, when DEAD */
+	struct wr_threads *owner;            /* the registry */
+	struct wr_thread *thread; /* the owner's part; valid while linked */
+	uint32_t word;            /* atomic: state | REQ, see above */
+	pid_t tid;                /* where signals go */
+	uintptr_t stack_low;      /* lowest address; 0: grows (main) */
+	struct wr_place held;     /* written before HELD is */
+	struct wr_place blocked;  /* written before BLOCKED is */
+	unsigned frame_words;     /* of frame[], in use */
+	unsigned exit_rounds;     /* calls of the exit destructor so far */
+	bool unblocked_signal;    /* attach unblocked the suspend signal */
 	uintptr_t frame[WR_FRAME_WORDS]; /* registers of a BLOCKED thread */
 };
 
@@ -83,20 +88,21 @@ struct wr_threads {
 	struct sigaction old_action;     /* to put back */
 	pthread_key_t exit_key;          /* its destructor sees exits */
 	pid_t pid;                       /* for tgkill */
-	bool spin;                       /* more than one processor */
 
 	struct wr_mutex stop;      /* held from stop to resume */
-	struct wr_mutex registry;  /* guards list; held over stops of all */
+	struct wr_mutex registry;  /* guards list */
 	struct cds_list_head list; /* newest first */
 	size_t count;              /* atomic: threads in list */
-	struct cds_list_head dead; /* DEAD threads, freed after the stop */
+	uint32_t stopping;         /* atomic: the list is closed, see above */
+	bool dead; /* the stopper's: there are DEAD threads to drop */
 
 	/* Apart from each other: threads hit them at the same time. */
 	uint32_t owed __attribute__((aligned(64)));  /* atomic futex */
 	uint32_t epoch __attribute__((aligned(64))); /* atomic futex */
 };
 
-/* The entry after `link`, NULL at the end; registry lock held. */
+/* The entry after `link`, NULL at the end; registry lock held or list closed.
+ */
 static inline struct wr_thread_private *
 wr_thread_next(struct wr_threads *r, struct cds_list_head *link)
 {
@@ -121,7 +127,7 @@ void wr_futex_wake(uint32_t *word, int count);
 /* thread_stop.c: the suspend signal's handler. */
 void wr_thread_on_suspend(int sig, siginfo_t *info, void *context);
 
-/* thread_registry.c: take out an entry; registry lock held. */
+/* thread_registry.c: take out an entry; registry lock held, list open. */
 void wr_thread_unlink(struct wr_threads *r, struct wr_thread_private *p);
 
 #endif

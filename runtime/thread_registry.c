@@ -10,8 +10,8 @@
  * is needed, and none is wanted: a thread can be held between any two
  * instructions, and a grace period that waits for a reader which is held
  * would last as long as the pause.  Here the only readers are stoppers.  One
- * that stops the world holds the registry lock until it resumes, and the list
- * stands still.  One that holds threads one by one lets go of the lock while
+ * that stops the world closes the list: attach and detach wait until it is
+ * open again.  One that holds threads one by one lets go of the lock while
  * it looks at a thread and keeps its place by that thread's REQ bit: a thread
  * with REQ set cannot leave the list (thread_private.h), so both its entry
  * and its link are valid when the lock is taken again.  An entry is freed by
@@ -97,9 +97,7 @@ int wr_threads_create(const struct wr_threads_config *config,
 	if (!r->config.suspend_signal)
 		r->config.suspend_signal = SIGPWR;
 	r->pid = getpid();
-	r->spin = sysconf(_SC_NPROCESSORS_ONLN) > 1;
 	CDS_INIT_LIST_HEAD(&r->list);
-	CDS_INIT_LIST_HEAD(&r->dead);
 	err = pthread_key_create(&r->exit_key, on_thread_exit);
 	if (err) {
 		free(r);
@@ -173,6 +171,25 @@ static int find_stack(uintptr_t *low, uintptr_t *base)
 	return 0;
 }
 
+/* Take the registry lock when the list is open and p, if not NULL, has no REQ.
+ * The caller is not attached or BLOCKED, so no stop waits for it.  As in
+ * wr_thread_await_release(), epoch is read first. */
+static void lock_open(struct wr_threads *r, struct wr_thread_private *p)
+{
+	for (;;) {
+		uint32_t epoch = __atomic_load_n(&r->epoch, __ATOMIC_ACQUIRE);
+
+		wr_mutex_lock(&r->registry);
+		/* Acquire: partner of the release in resume_world(). */
+		if (!__atomic_load_n(&r->stopping, __ATOMIC_ACQUIRE) &&
+		    !(p &&
+		      (__atomic_load_n(&p->word, __ATOMIC_ACQUIRE) & WR_REQ)))
+			return;
+		wr_mutex_unlock(&r->registry);
+		wr_futex_wait(&r->epoch, epoch, NULL);
+	}
+}
+
 int wr_thread_attach(struct wr_threads *r, struct wr_thread *t)
 {
 	struct wr_thread_private *p;
@@ -209,7 +226,7 @@ int wr_thread_attach(struct wr_threads *r, struct wr_thread *t)
 	}
 	/* Before REQ can be set, so that the handler knows the thread. */
 	wr_thread_self = p;
-	wr_mutex_lock(&r->registry);
+	lock_open(r, NULL);
 	cds_list_add(&p->link, &r->list);
 	__atomic_add_fetch(&r->count, 1, __ATOMIC_RELAXED);
 	wr_mutex_unlock(&r->registry);
@@ -238,15 +255,7 @@ void wr_thread_detach(struct wr_thread *t)
 	/* BLOCKED: no stop waits for this thread while it waits for the lock
 	 * or for the end of its own hold. */
 	wr_thread_block_enter(t);
-	for (;;) {
-		uint32_t epoch = __atomic_load_n(&r->epoch, __ATOMIC_ACQUIRE);
-
-		wr_mutex_lock(&r->registry);
-		if (!(__atomic_load_n(&p->word, __ATOMIC_ACQUIRE) & WR_REQ))
-			break;
-		wr_mutex_unlock(&r->registry);
-		wr_futex_wait(&r->epoch, epoch, NULL);
-	}
+	lock_open(r, p);
 	/* No REQ, and the lock keeps it so.  A late signal finds no entry. */
 	wr_thread_self = NULL;
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);

@@ -3,8 +3,9 @@
  * Stopping threads: requests, the suspend handler, resume.
  *
  *   on_suspend                     a thread that got the suspend signal
- *   stop_world .. resume_world     one stopper; it holds the stop and the
- *                                  registry lock in between
+ *   stop_world .. resume_world     one stopper; it holds the stop lock in
+ *                                  between, and the registry lock for the
+ *                                  requests; r->stopping closes the list
  *   hold_each                      one stopper; it holds the stop lock, and
  *                                  the registry lock only to step
  *
@@ -31,7 +32,13 @@
  * System calls: the signal interrupts one that blocks.  Those that SA_RESTART
  * covers go on; the others (poll, nanosleep, epoll_wait, semop, ..., see
  * signal(7)) return EINTR, as with any signal.  Blocking regions avoid it: a
- * BLOCKED thread gets no signal.
+ * BLOCKED thread gets no signal.  execve() too belongs into a blocking region:
+ * a signal that is pending when the new program starts meets the default
+ * action there, which for SIGPWR is to end the process.
+ *
+ * Under ThreadSanitizer a signal is put off until the thread next calls into
+ * the C library, so a thread that only computes never stops; such builds of a
+ * program use WR_STOP_SAFEPOINTS.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -49,9 +56,6 @@
 #include "runtime/check.h"
 #include "runtime/thread_private.h"
 
-/* Reads of owed before the stopper sleeps: about 3 us, the time that a
- * running thread needs to get the signal and answer. */
-#define SPINS 128
 /* A stop that takes longer is reported, once. */
 #define STUCK_SECONDS 10
 
@@ -61,15 +65,6 @@ static uint64_t now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-static inline void relax(void)
-{
-#if defined(__x86_64__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("yield");
-#endif
 }
 
 /* Stack pointer of the interrupted code. */
@@ -163,35 +158,22 @@ static bool request(struct wr_threads *r, struct wr_thread_private *p)
 	return false;
 }
 
-/* Clear REQ.  Release: what the stopper wrote is seen by the thread when it
- * runs on (the acquire in wr_thread_await_release()). */
-static void release(struct wr_threads *r, struct wr_thread_private *p)
+static bool is_dead(struct wr_thread_private *p)
 {
-	uint32_t word = __atomic_fetch_and(&p->word, ~(uint32_t)WR_REQ,
-					   __ATOMIC_RELEASE);
-
-	if (wr_unlikely(word == (WR_DEAD | WR_REQ))) {
-		wr_thread_unlink(r, p);
-		cds_list_add(&p->link, &r->dead);
-	}
+	return __atomic_load_n(&p->word, __ATOMIC_RELAXED) ==
+	       (WR_DEAD | WR_REQ);
 }
 
-/* Let go of the locks, then of what release() found dead. */
-static void end_stop(struct wr_threads *r)
+/* Clear REQ.  Release: what the stopper wrote is seen by the thread when it
+ * runs on (the acquire in wr_thread_await_release()).  The dead stay as they
+ * are, for end_stop(). */
+static void release(struct wr_threads *r, struct wr_thread_private *p)
 {
-	struct wr_thread_private *p;
-	struct cds_list_head dead;
-
-	CDS_INIT_LIST_HEAD(&dead);
-	cds_list_splice(&r->dead, &dead);
-	CDS_INIT_LIST_HEAD(&r->dead);
-	wr_mutex_unlock(&r->registry);
-	wr_mutex_unlock(&r->stop);
-	while (!cds_list_empty(&dead)) {
-		p = cds_list_entry(dead.next, struct wr_thread_private, link);
-		cds_list_del(&p->link);
-		free(p);
-	}
+	if (wr_unlikely(is_dead(p)))
+		r->dead = true;
+	else
+		__atomic_and_fetch(&p->word, ~(uint32_t)WR_REQ,
+				   __ATOMIC_RELEASE);
 }
 
 /* After release() of some threads: let them go. */
@@ -199,6 +181,31 @@ static void wake_released(struct wr_threads *r)
 {
 	__atomic_add_fetch(&r->epoch, 1, __ATOMIC_RELEASE);
 	wr_futex_wake(&r->epoch, INT_MAX);
+}
+
+/* With nobody held any more: drop the dead, let go of the stop lock. */
+static void end_stop(struct wr_threads *r)
+{
+	struct wr_thread_private *p, *next, *dead = NULL;
+
+	if (wr_unlikely(r->dead)) {
+		wr_mutex_lock(&r->registry);
+		for (p = wr_thread_next(r, &r->list); p; p = next) {
+			next = wr_thread_next(r, &p->link);
+			if (!is_dead(p))
+				continue;
+			wr_thread_unlink(r, p);
+			p->next_dead = dead;
+			dead = p;
+		}
+		r->dead = false;
+		wr_mutex_unlock(&r->registry);
+	}
+	wr_mutex_unlock(&r->stop);
+	for (p = dead; p; p = next) {
+		next = p->next_dead;
+		free(p);
+	}
 }
 
 static void report_stuck(struct wr_threads *r, struct wr_thread_private *only)
@@ -228,7 +235,8 @@ static void report_stuck(struct wr_threads *r, struct wr_thread_private *only)
 }
 
 /* Wait until `requested` threads acknowledged.  `only`: the thread that it is
- * about, NULL for all (registry lock held). */
+ * about, NULL for all (the list is closed).  Sleeps at once: a thread that is
+ * to be held often needs this processor to get there. */
 static void await_held(struct wr_threads *r, uint32_t requested,
 		       struct wr_thread_private *only)
 {
@@ -238,10 +246,6 @@ static void await_held(struct wr_threads *r, uint32_t requested,
 
 	owed = __atomic_sub_fetch(&r->owed, WR_OWED_BIAS - requested,
 				  __ATOMIC_ACQ_REL);
-	for (int i = 0; owed && r->spin && i < SPINS; i++) {
-		relax();
-		owed = __atomic_load_n(&r->owed, __ATOMIC_ACQUIRE);
-	}
 	while (owed) {
 		if (wr_futex_wait(&r->owed, owed,
 				  reported ? NULL : &patience) == -ETIMEDOUT) {
@@ -299,12 +303,6 @@ static void show_live(struct wr_thread_private *p)
 	}
 }
 
-static bool is_dead(struct wr_thread_private *p)
-{
-	return __atomic_load_n(&p->word, __ATOMIC_RELAXED) ==
-	       (WR_DEAD | WR_REQ);
-}
-
 /* A RUNNING stopper would wait for itself. */
 static void check_stopper(struct wr_threads *r)
 {
@@ -327,23 +325,31 @@ void wr_threads_stop_world(struct wr_threads *r, struct wr_stop_times *times)
 	wr_mutex_lock(&r->registry);
 	if (times)
 		times->requested_ns = now_ns();
+	__atomic_store_n(&r->stopping, 1, __ATOMIC_RELAXED);
 	__atomic_store_n(&r->owed, WR_OWED_BIAS, __ATOMIC_RELAXED);
 	for (p = wr_thread_next(r, &r->list); p;
 	     p = wr_thread_next(r, &p->link))
 		requested += request(r, p);
+	wr_mutex_unlock(&r->registry);
 	await_held(r, requested, NULL);
 	if (times)
 		times->stopped_ns = now_ns();
 }
 
+/* Takes no lock before the threads go on: once they do, they may keep this
+ * thread from the processor, and whoever has the registry lock may have been
+ * kept from it all along. */
 void wr_threads_resume_world(struct wr_threads *r)
 {
-	struct wr_thread_private *p, *next;
+	struct wr_thread_private *p;
 
-	for (p = wr_thread_next(r, &r->list); p; p = next) {
-		next = wr_thread_next(r, &p->link);
+	wr_mutex_assert_held(&r->stop);
+	for (p = wr_thread_next(r, &r->list); p;
+	     p = wr_thread_next(r, &p->link))
 		release(r, p);
-	}
+	/* Release: the walk is over before attach or detach, which read it
+	 * with acquire order, may change the list. */
+	__atomic_store_n(&r->stopping, 0, __ATOMIC_RELEASE);
 	wake_released(r);
 	end_stop(r);
 }
@@ -394,5 +400,6 @@ void wr_threads_hold_each(struct wr_threads *r, wr_thread_fn *fn, void *arg,
 		if (owed && held)
 			held(ns, arg);
 	}
+	wr_mutex_unlock(&r->registry);
 	end_stop(r);
 }
