@@ -38,6 +38,9 @@
 #define PAGE_WORK 32
 #define LITTLE_WORK (64 * PAGE_WORK)
 #define MAX_PRECLEAN 64
+/* If marking took no longer than this, what was written meanwhile is little
+ * enough for the pause. */
+#define SHORT_MARK_NS 300000
 
 struct span {
 	enum wr_phase phase; /* what is being timed */
@@ -110,6 +113,7 @@ static void concurrent_part(struct weir_heap *h, struct report *r)
 {
 	struct wg_marker *m = h->marker[0];
 	bool all = h->all_dirty;
+	uint64_t roots;
 	struct span s;
 
 	/* Threads that attach from here on are born with the new colour;
@@ -128,6 +132,7 @@ static void concurrent_part(struct weir_heap *h, struct report *r)
 	r->arm_ns = span_end(h, s, r->dirty, "pages");
 
 	s = span_begin(h, WR_PHASE_roots);
+	roots = s.begin;
 	wg_roots_concurrent(h, m);
 	span_end(h, s, 0, NULL);
 
@@ -136,7 +141,8 @@ static void concurrent_part(struct weir_heap *h, struct report *r)
 	r->mark_ns = span_end(h, s, 0, NULL);
 
 	s = span_begin(h, WR_PHASE_preclean);
-	preclean(h, r);
+	if (s.begin - roots > SHORT_MARK_NS)
+		preclean(h, r);
 	wg_weak_preclean(h);
 	r->preclean_ns = span_end(h, s, r->dirty, "pages");
 }
