@@ -22,14 +22,16 @@
  * as well as keys that a mark-stack overflow marked without a look.  So the
  * passes make it correct, the table makes them few.
  *
- * Minor cycles.  A black proxy is not marked again.  By (E) at the last pause
- * its entry is settled: key and value are black already, or cleared.  What was
- * made since is in young[now], which every cycle evaluates; that also covers
- * proxies that were born black.
+ * Minor cycles.  A proxy that was black at the last pause is not marked again.
+ * By (E) its entry is settled: key and value are black already, or cleared.
+ * One made since is marked now, or was born black; then the program wrote its
+ * word after it was black, so its page is dirty and is scanned, as for any
+ * object (gc/cycle.c).
  *
  * An entry whose proxy is not black after the pause is dead.  New objects have
  * another colour until the next cycle starts, so this can be told beside the
- * program, even when the proxy's memory is in use again.
+ * program, even when the proxy's memory is in use again.  In a minor cycle
+ * only those can have died that were made since the last pause (`young`).
  *
  *   create, key, value     attached threads
  *   reached, key (hook)    markers of a running job, or the collector
@@ -154,29 +156,10 @@ void wg_ephemeron_reached(struct wg_marker *m, uintptr_t object)
 	uintptr_t i =
 		__atomic_load_n((const uintptr_t *)object, __ATOMIC_ACQUIRE);
 
-	/* 0: the program is about to fill it in; it will be in young. */
+	/* 0: the program is about to fill it in; the page will be dirty. */
 	if (i && i < __atomic_load_n(&t->high, __ATOMIC_RELAXED) &&
 	    entry(t, (uint32_t)i)->proxy == object)
 		evaluate(m, (uint32_t)i);
-}
-
-/* What was made since the last pause and has a black proxy.  If marking comes
- * to the others, it finds their indexes in them. */
-static void evaluate_young(struct weir_heap *h)
-{
-	struct wg_ephemerons *t = &h->weak->eph;
-	const uint32_t *young = wg_indexes(&t->young[t->now]);
-	uint32_t n;
-
-	wg_weak_enter(h);
-	n = t->young_n[t->now];
-	wg_weak_leave(h);
-	for (; t->evaluated < n; t->evaluated++) {
-		uint32_t i = young[t->evaluated];
-
-		if (wg_black_at(h, entry(t, i)->proxy))
-			evaluate(h->marker[0], i);
-	}
 }
 
 /* One pass: mark the values whose keys are black by now. */
@@ -231,7 +214,6 @@ void wg_ephemerons_resolve(struct weir_heap *h)
 	struct wg_ephemerons *t = &h->weak->eph;
 	uint64_t before;
 
-	evaluate_young(h);
 	drain(h);
 	while (t->wait_n) {
 		before = progress(h);
@@ -256,7 +238,6 @@ void wg_ephemerons_finish(struct weir_heap *h)
 		__atomic_store_n(&e->value, 0, __ATOMIC_RELAXED);
 	}
 	t->wait_n = 0;
-	t->evaluated = 0;
 	t->now ^= 1;
 	t->young_n[t->now] = 0;
 	t->epoch++;
@@ -314,7 +295,6 @@ void wg_ephemerons_fork_child(struct weir_heap *h)
 
 	forget_waiting(h);
 	t->wait_n = 0;
-	t->evaluated = 0;
 	t->young_n[t->now ^ 1] = 0;
 	t->epoch++; /* nothing was seen */
 }

@@ -115,7 +115,6 @@ struct wg_ephemerons {
 				   * between the pauses before it */
 	uint32_t young_n[2];      /* in use */
 	unsigned now;             /* which of the two is filled */
-	uint32_t evaluated;       /* of young[now], by this cycle */
 	struct wg_array wait;     /* uint32_t: marked, their keys are not */
 	uint32_t wait_n;          /* atomic: in use */
 	struct wg_array bucket;   /* uint32_t: those that wait, by key */
