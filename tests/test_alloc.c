@@ -41,8 +41,8 @@ Test(alloc, every_size_is_zeroed_aligned_and_found_again, .timeout = 120)
 
 Test(alloc, reused_memory_is_zeroed, .timeout = 120)
 {
-	heap_open("heap-min=1m,heap-max=64m,poison=on");
-	for (int i = 0; i < 400000; i++) {
+	heap_open("heap-min=4m,heap-max=64m,poison=on");
+	for (int i = 0; i < 100000; i++) {
 		size_t size = (size_t)(i * 7919 % 3000);
 		char *p = weir_alloc(self, size);
 

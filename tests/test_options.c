@@ -256,7 +256,7 @@ Test(options, list)
 #include "runtime/options.def"
 #undef X
 	cr_assert_eq(lines, options);
-	cr_assert(strstr(text, "32m"));
+	cr_assert(strstr(text, "4m"));
 	cr_assert(strstr(text, "auto"));
 	cr_assert(strstr(text, "signals"));
 	free(text);
