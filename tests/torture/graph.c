@@ -148,10 +148,16 @@ void graph_mutate(struct worker *w, struct node *top)
 
 static void lock(unsigned i)
 {
+	weir_mutator *m = weir_thread_self(heap);
+
 	for (unsigned n = 0;
-	     __atomic_test_and_set(&slot[i].lock, __ATOMIC_ACQUIRE); n++)
+	     __atomic_test_and_set(&slot[i].lock, __ATOMIC_ACQUIRE); n++) {
+		/* The holder may be forking, which waits out a stop. */
+		if (m)
+			weir_safepoint(m);
 		if (n > 50)
 			sched_yield();
+	}
 }
 
 static void unlock(unsigned i)
