@@ -38,9 +38,9 @@
 #define PAGE_WORK 32
 #define LITTLE_WORK (64 * PAGE_WORK)
 #define MAX_PRECLEAN 64
-/* If marking took no longer than this, what was written meanwhile is little
- * enough for the pause. */
-#define SHORT_MARK_NS 300000
+/* If arming and marking took no longer than this, what was written meanwhile
+ * is little enough for the pause. */
+#define SHORT_MARK_NS 700000
 
 struct span {
 	enum wr_phase phase; /* what is being timed */
@@ -113,7 +113,7 @@ static void concurrent_part(struct weir_heap *h, struct report *r)
 {
 	struct wg_marker *m = h->marker[0];
 	bool all = h->all_dirty;
-	uint64_t roots;
+	uint64_t armed;
 	struct span s;
 
 	/* Threads that attach from here on are born with the new colour;
@@ -123,6 +123,7 @@ static void concurrent_part(struct weir_heap *h, struct report *r)
 			 __ATOMIC_SEQ_CST);
 	__atomic_store_n(&h->phase, WG_MARKING, __ATOMIC_RELEASE);
 	s = span_begin(h, WR_PHASE_arm);
+	armed = s.begin;
 	if (r->full && !r->resumed)
 		wg_dirty_arm(h);
 	else
@@ -132,7 +133,6 @@ static void concurrent_part(struct weir_heap *h, struct report *r)
 	r->arm_ns = span_end(h, s, r->dirty, "pages");
 
 	s = span_begin(h, WR_PHASE_roots);
-	roots = s.begin;
 	wg_roots_concurrent(h, m);
 	span_end(h, s, 0, NULL);
 
@@ -141,7 +141,7 @@ static void concurrent_part(struct weir_heap *h, struct report *r)
 	r->mark_ns = span_end(h, s, 0, NULL);
 
 	s = span_begin(h, WR_PHASE_preclean);
-	if (s.begin - roots > SHORT_MARK_NS)
+	if (s.begin - armed > SHORT_MARK_NS)
 		preclean(h, r);
 	wg_weak_preclean(h);
 	r->preclean_ns = span_end(h, s, r->dirty, "pages");
