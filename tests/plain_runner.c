@@ -13,6 +13,7 @@
  */
 #define _GNU_SOURCE
 #include <criterion/criterion.h>
+#include <criterion/logging.h>
 #include <criterion/parameterized.h>
 #include <errno.h>
 #include <pthread.h>
@@ -80,6 +81,17 @@ char *cr_translate_assert_msg(int index, ...)
 	if (asprintf(&text, "does not hold: %s", expression) < 0)
 		abort();
 	return text;
+}
+
+void cr_log(enum criterion_severity severity, const char *format, ...)
+{
+	va_list args;
+
+	(void)severity;
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
 }
 
 void cri_asserts_passed_incr(void)
