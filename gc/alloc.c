@@ -113,10 +113,16 @@ static bool next_hole(struct weir_mutator *m, struct wg_bump *bump,
 	return false;
 }
 
-static void own(struct weir_heap *h, struct wg_bump *bump, uint32_t i,
+static void own(struct weir_mutator *m, struct wg_bump *bump, uint32_t i,
 		bool fresh)
 {
+	struct weir_heap *h = m->heap;
 	struct wg_block *b = &h->blocks[i];
+
+	/* Of blocks that it has already, the handshake that changes its colour
+	 * makes the note (rootscan.c). */
+	if (m->b.newborn != WG_YOUNG)
+		wg_note_black(h, (size_t)i * WG_BLOCK_GRANULES);
 
 	__atomic_store_n(&b->young, 1, __ATOMIC_RELAXED);
 	__atomic_store_n(&b->seq, h->sweep_seq, __ATOMIC_RELAXED);
@@ -153,7 +159,7 @@ static bool recycle(struct weir_mutator *m, unsigned space,
 		if (wg_block_state(b) == WG_RECYCLABLE &&
 		    wg_block_claim(b, WG_RECYCLABLE, WG_ACTIVE)) {
 			b->zeroed = 0;
-			own(h, bump, i, false);
+			own(m, bump, i, false);
 			return true;
 		}
 	}
@@ -180,7 +186,7 @@ static bool take_free(struct weir_mutator *m, unsigned space,
 	if (!i)
 		return false;
 	unarm(h, i);
-	own(h, bump, i,
+	own(m, bump, i,
 	    m->b.newborn != WG_YOUNG ||
 		    (wg_mutant(WG_MUTANT_BORN_WHITE) &&
 		     h->newborn != WG_YOUNG));
@@ -246,7 +252,7 @@ static bool recycle_wide(struct weir_mutator *m, unsigned space,
 			continue;
 		if (wg_block_claim(b, WG_RECYCLABLE, WG_ACTIVE)) {
 			b->zeroed = 0;
-			own(h, bump, i, false);
+			own(m, bump, i, false);
 			return true;
 		}
 	}
@@ -349,6 +355,8 @@ static char *large_alloc(struct weir_mutator *m, unsigned space, size_t n,
 	__atomic_store_n(&b->young, 1, __ATOMIC_RELAXED);
 	/* Not for the sweep under way, which began before the object did. */
 	__atomic_store_n(&b->seq, h->sweep_seq, __ATOMIC_RELAXED);
+	if (m->b.newborn != WG_YOUNG)
+		wg_note_black(h, wg_granule_of(h, p));
 	/* The state first: who finds the START through an old word that looks
 	 * like a reference takes the size from the block, not from an END. */
 	wg_block_set(b, WG_LARGE_HEAD);

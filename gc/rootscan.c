@@ -22,7 +22,15 @@ static struct weir_mutator *mutator_of(struct wr_thread *t)
 				       offsetof(struct weir_mutator, thread));
 }
 
-/* A handshake: from here on the thread's new objects are black. */
+/* What a thread goes on allocating from will hold black objects. */
+static void note_black(struct weir_heap *h, const struct wg_bump *bump)
+{
+	if (bump->block)
+		wg_note_black(h, (size_t)bump->block * WG_BLOCK_GRANULES);
+}
+
+/* A handshake: from here on the thread's new objects have the cycle's colour
+ * for them (black with `born-black`). */
 static void thread_held(struct wr_thread *t, void *arg)
 {
 	struct wg_marker *m = arg;
@@ -30,6 +38,11 @@ static void thread_held(struct wr_thread *t, void *arg)
 
 	mutator->b.newborn =
 		wg_mutant(WG_MUTANT_BORN_WHITE) ? WG_YOUNG : m->heap->newborn;
+	if (mutator->b.newborn != WG_YOUNG)
+		for (int i = 0; i < 2; i++) {
+			note_black(m->heap, &mutator->bump[i]);
+			note_black(m->heap, &mutator->wide[i]);
+		}
 	scan_thread(m, t);
 }
 
