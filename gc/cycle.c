@@ -37,6 +37,11 @@
 /* Work in units of about one object: a pass that finds less is the last. */
 #define PAGE_WORK 32
 #define LITTLE_WORK (64 * PAGE_WORK)
+/* More than this many pages left, and no way to get below: slices. */
+#define SLICE_PAGES 512
+#define SLICE_NS 700000 /* about the length of a stop that cleans */
+#define TURN_NS 20000	/* what the program gets between two */
+#define MAX_ROUNDS 12
 #define MAX_PRECLEAN 64
 /* If arming and marking took no longer than this, what was written meanwhile
  * is little enough for the pause. */
@@ -69,6 +74,7 @@ struct report {
 	bool full, stopped;	 /* what kind of cycle */
 	bool resumed;		 /* full, begun before a fork */
 	unsigned passes;	 /* preclean passes */
+	unsigned slices;	 /* stops of preclean_in_slices */
 	uint64_t dirty;		 /* pages fetched before the pause */
 	uint64_t remark_pages;	 /* in the pause */
 	uint64_t arm_ns, mark_ns, preclean_ns, stop_ns, pause_ns, sweep_ns;
@@ -81,6 +87,84 @@ static uint64_t objects_marked(const struct weir_heap *h)
 	for (unsigned i = 0; i < h->team->size; i++)
 		n += h->marker[i]->objects;
 	return n;
+}
+
+static void set_in_pause(struct weir_heap *h, bool in_pause)
+{
+	for (unsigned i = 0; i < h->team->size; i++)
+		h->marker[i]->in_pause = in_pause;
+}
+
+/* Let the threads go; when that was.  Read first: what is woken may take the
+ * processor from this thread long before the call returns. */
+static uint64_t pause_over(struct weir_heap *h)
+{
+	uint64_t now = h->sys->now_ns();
+
+	wr_threads_resume_world(h->threads);
+	return now;
+}
+
+/* One short stop: clean blocks from *at on until the time is up; *step is
+ * what the last one managed in that time.  Returns pages. */
+static uint64_t slice(struct weir_heap *h, uint32_t *at, uint32_t *step)
+{
+	struct wr_stop_times times;
+	uint32_t high = h->space[0].high;
+	uint64_t pages = 0, begin, now;
+
+	wr_threads_stop_world(h->threads, &times);
+	set_in_pause(h, true);
+	begin = now = h->sys->now_ns();
+	while (*at < high && now - begin < SLICE_NS) {
+		uint32_t to = *at + *step < high ? *at + *step : high;
+		uint64_t spent;
+
+		pages += wg_dirty_slice(h, *at, to);
+		*at = to;
+		spent = h->sys->now_ns() - now;
+		now += spent;
+		if (spent > SLICE_NS / 3 && *step > 1)
+			*step = (*step + 1) / 2;
+		else if (spent < SLICE_NS / 8)
+			*step *= 2;
+	}
+	set_in_pause(h, false);
+	now = pause_over(h);
+	wr_event_end(h->events, WR_PHASE_pause, times.requested_ns, now, pages,
+		     "pages");
+	wr_histogram_add(&h->stats.pause, now - times.requested_ns);
+	wr_histogram_add(&h->stats.stop,
+			 times.stopped_ns - times.requested_ns);
+	return pages;
+}
+
+/*
+ * The program writes to pages faster than they can be cleaned beside it, so
+ * that a pause would be long.  Take turns: a short stop that cleans a part of
+ * the heap, a shorter time for the program, until a round over the heap finds
+ * little.  While stopped more pages get clean than are written between.
+ */
+static void preclean_in_slices(struct weir_heap *h, struct report *r)
+{
+	const struct timespec turn = { 0, TURN_NS };
+	uint64_t before = UINT64_MAX;
+	uint32_t step = 8;
+
+	for (int round = 0; round < MAX_ROUNDS; round++) {
+		uint32_t at = h->space[0].first + 1;
+		uint64_t pages = 0;
+
+		while (at < h->space[0].high) {
+			pages += slice(h, &at, &step);
+			r->slices++;
+			nanosleep(&turn, NULL);
+		}
+		r->dirty += pages;
+		if (pages < SLICE_PAGES || pages >= before - before / 8)
+			return;
+		before = pages;
+	}
 }
 
 /*
@@ -102,6 +186,10 @@ static void preclean(struct weir_heap *h, struct report *r)
 		r->dirty += pages;
 		r->passes++;
 		wg_delay(h);
+		if (work >= before - before / 16 && pages > SLICE_PAGES) {
+			preclean_in_slices(h, r);
+			return;
+		}
 		if (work < LITTLE_WORK || work >= before - before / 16 ||
 		    r->passes == MAX_PRECLEAN)
 			return;
@@ -180,8 +268,7 @@ static void remark(struct weir_heap *h, struct report *r)
 	bool whole = r->full && r->stopped && !r->resumed;
 	unsigned workers = h->pause_markers;
 
-	for (unsigned i = 0; i < h->team->size; i++)
-		h->marker[i]->in_pause = true;
+	set_in_pause(h, true);
 	wg_roots_paused(h, m);
 	if (whole)
 		wg_team_mark(h, workers);
@@ -214,15 +301,13 @@ static void pause(struct weir_heap *h, struct report *r)
 		wg_verify(h, r->full);
 		span_end(h, s, 0, NULL);
 	}
-	for (unsigned i = 0; i < h->team->size; i++)
-		h->marker[i]->in_pause = false;
+	set_in_pause(h, false);
 	h->open_full = false;
 	h->sweep_minor = !r->full;
 	wg_sweep_begin(h);
 	__atomic_store_n(&h->newborn, WG_YOUNG, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&h->phase, WG_SWEEPING_PHASE, __ATOMIC_RELEASE);
-	wr_threads_resume_world(h->threads);
-	end = h->sys->now_ns();
+	end = pause_over(h);
 	wr_event_end(h->events, WR_PHASE_pause, ps.begin, end,
 		     r->remark_pages, "pages");
 	wr_roots_pause_end(h->roots);
@@ -253,12 +338,12 @@ static void log_cycle(struct weir_heap *h, const struct report *r,
 		return;
 	wr_event_log(
 		h->events,
-		"gc %llu %s%s: pause %.3f ms (stop %.3f, %llu pages) | arm %.1f mark %.1f preclean %.1f/%u sweep %.1f ms | dirty %llu pages, marked %.1f MiB, live %.1f MiB, used %.1f MiB",
+		"gc %llu %s%s: pause %.3f ms (stop %.3f, %llu pages) | arm %.1f mark %.1f preclean %.1f/%u+%u sweep %.1f ms | dirty %llu pages, marked %.1f MiB, live %.1f MiB, used %.1f MiB",
 		(unsigned long long)number, r->full ? "full" : "minor",
 		r->stopped ? " stopped" : "", (double)r->pause_ns / 1e6,
 		(double)r->stop_ns / 1e6, (unsigned long long)r->remark_pages,
 		(double)r->arm_ns / 1e6, (double)r->mark_ns / 1e6,
-		(double)r->preclean_ns / 1e6, r->passes,
+		(double)r->preclean_ns / 1e6, r->passes, r->slices,
 		(double)r->sweep_ns / 1e6, (unsigned long long)r->dirty,
 		(double)marked / 1048576, (double)h->live / 1048576,
 		(double)h->used / 1048576);

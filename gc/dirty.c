@@ -26,6 +26,7 @@
 struct pass {
 	uint32_t next;	/* atomic: block to go on from */
 	uint32_t end;	/* block to stop at */
+	uint32_t chunk; /* blocks a worker takes at a time */
 	unsigned flags; /* of wr_barrier_fetch */
 	bool all;	/* take every page for dirty */
 	uint64_t pages; /* atomic: found */
@@ -125,9 +126,9 @@ static void pass_job(struct weir_heap *h, struct wg_marker *m, void *arg)
 	struct pass *p = arg;
 
 	for (;;) {
-		uint32_t at = __atomic_fetch_add(&p->next, CHUNK_BLOCKS,
+		uint32_t at = __atomic_fetch_add(&p->next, p->chunk,
 						 __ATOMIC_RELAXED);
-		uint32_t to = at + CHUNK_BLOCKS, from, end;
+		uint32_t to = at + p->chunk, from, end;
 
 		if (at >= p->end)
 			break;
@@ -149,6 +150,7 @@ uint64_t wg_dirty_pass(struct weir_heap *h, unsigned workers, unsigned flags,
 	struct wg_space *s = &h->space[0];
 	struct pass p = { .next = s->first + 1,
 			  .end = s->high,
+			  .chunk = CHUNK_BLOCKS,
 			  .flags = flags,
 			  .all = all };
 	bool in_pause = h->marker[0]->in_pause;
@@ -160,6 +162,19 @@ uint64_t wg_dirty_pass(struct weir_heap *h, unsigned workers, unsigned flags,
 	wg_team_run(h, w, pass_job, &p);
 	if (!in_pause || __atomic_load_n(&h->overflow, __ATOMIC_RELAXED))
 		wg_team_mark(h, workers);
+	h->stats.dirty_pages += p.pages;
+	return p.pages;
+}
+
+uint64_t wg_dirty_slice(struct weir_heap *h, uint32_t from, uint32_t to)
+{
+	unsigned w = h->pause_markers;
+	struct pass p = { .next = from,
+			  .end = to,
+			  .chunk = (to - from) / (4 * w) + 1,
+			  .flags = WR_FETCH_REARM };
+
+	wg_team_run(h, w, pass_job, &p);
 	h->stats.dirty_pages += p.pages;
 	return p.pages;
 }

@@ -13,6 +13,9 @@ void wg_dirty_arm(struct weir_heap *h);
 uint64_t wg_dirty_pass(struct weir_heap *h, unsigned workers, unsigned flags,
 		       bool all);
 
+/* Fetch, re-arm, scan and mark for blocks [from, to), with the world stopped
+ * and the markers told so. */
+uint64_t wg_dirty_slice(struct weir_heap *h, uint32_t from, uint32_t to);
 /* Take the protection off blocks that the sweep found empty. */
 void wg_dirty_forget_free(struct weir_heap *h);
 
