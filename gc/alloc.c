@@ -58,8 +58,8 @@ static void publish(struct weir_mutator *m, char *p, size_t n, weir_kind kind)
 static void account(struct weir_mutator *m)
 {
 	struct weir_heap *h = m->heap;
-	uint64_t total = __atomic_add_fetch(&h->allocated, m->handed,
-					    __ATOMIC_RELAXED);
+	uint64_t total =
+		__atomic_add_fetch(&h->allocated, m->handed, __ATOMIC_RELAXED);
 
 	m->handed = 0;
 	if (total >= __atomic_load_n(&h->trigger, __ATOMIC_RELAXED))
@@ -142,10 +142,10 @@ static bool recycle(struct weir_mutator *m, unsigned space,
 		uint32_t i = __atomic_load_n(&s->cursor, __ATOMIC_RELAXED);
 		struct wg_block *b;
 
-		if (i >= s->high)
+		if (i >= wg_high(s))
 			return false;
 		i = __atomic_fetch_add(&s->cursor, 1, __ATOMIC_RELAXED);
-		if (i >= s->high)
+		if (i >= wg_high(s))
 			return false;
 		b = &h->blocks[i];
 		if (wg_sweep_claim(h, i)) {
@@ -189,7 +189,8 @@ static bool take_free(struct weir_mutator *m, unsigned space,
 	own(m, bump, i,
 	    m->b.newborn != WG_YOUNG ||
 		    (wg_mutant(WG_MUTANT_BORN_WHITE) &&
-		     h->newborn != WG_YOUNG));
+		     __atomic_load_n(&h->newborn, __ATOMIC_RELAXED) !=
+			     WG_YOUNG));
 	return true;
 }
 
@@ -241,13 +242,15 @@ static bool recycle_wide(struct weir_mutator *m, unsigned space,
 		uint32_t i = __atomic_fetch_add(&s->wide, 1, __ATOMIC_RELAXED);
 		struct wg_block *b = &h->blocks[i];
 
-		if (i >= s->high) {
-			__atomic_store_n(&s->wide, s->high, __ATOMIC_RELAXED);
+		if (i >= wg_high(s)) {
+			__atomic_store_n(&s->wide, wg_high(s),
+					 __ATOMIC_RELAXED);
 			return false;
 		}
 		if (wg_sweep_claim(h, i))
 			wg_sweep_block(h, i);
-		if (wg_block_state(b) != WG_RECYCLABLE || b->hole < need ||
+		if (wg_block_state(b) != WG_RECYCLABLE ||
+		    __atomic_load_n(&b->hole, __ATOMIC_RELAXED) < need ||
 		    wg_block_unswept(h, b))
 			continue;
 		if (wg_block_claim(b, WG_RECYCLABLE, WG_ACTIVE)) {
@@ -299,8 +302,8 @@ static char *small_alloc(struct weir_mutator *m, unsigned space, size_t n,
 	char *p;
 
 	*full = false;
-	p = bump_aligned(&m->b.buffer[space].cursor,
-			 m->b.buffer[space].limit, n, align);
+	p = bump_aligned(&m->b.buffer[space].cursor, m->b.buffer[space].limit,
+			 n, align);
 	if (p)
 		return p;
 	if (room > WEIR_SMALL_MAX) {
@@ -308,8 +311,7 @@ static char *small_alloc(struct weir_mutator *m, unsigned space, size_t n,
 				 m->wide_buffer[space].limit, n, align);
 		if (!p && refill_wide(m, space, room, full))
 			p = bump_aligned(&m->wide_buffer[space].cursor,
-					 m->wide_buffer[space].limit, n,
-					 align);
+					 m->wide_buffer[space].limit, n, align);
 		return p;
 	}
 	if (!refill(m, space, room, full))
@@ -428,7 +430,8 @@ static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
 	}
 	if (n > h->span || n + align > h->span) {
 		wr_error(ENOMEM,
-			 "weir_alloc: %zu bytes are more than the heap can ever hold; raise heap-max",
+			 "weir_alloc: %zu bytes are more than the heap can "
+			 "ever hold; raise heap-max",
 			 size);
 		errno = ENOMEM;
 		return NULL;
@@ -457,7 +460,8 @@ static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
 			break;
 	}
 	wr_error(ENOMEM,
-		 "weir_alloc: no room for %zu bytes: %zu of %zu MiB are in use after a full collection; raise heap-max or drop references",
+		 "weir_alloc: no room for %zu bytes: %zu of %zu MiB are in use "
+		 "after a full collection; raise heap-max or drop references",
 		 size, (size_t)(h->used >> 20), h->hard >> 20);
 	errno = ENOMEM;
 	return NULL;
@@ -510,7 +514,8 @@ void *weir_alloc_aligned(weir_mutator *m, size_t size, size_t alignment,
 	if (!alignment || (alignment & (alignment - 1)) ||
 	    alignment > (size_t)1 << 30) {
 		wr_error(EINVAL,
-			 "weir_alloc_aligned: alignment %zu is not a power of two up to 2^30",
+			 "weir_alloc_aligned: alignment %zu is not a power of "
+			 "two up to 2^30",
 			 alignment);
 		errno = EINVAL;
 		return NULL;

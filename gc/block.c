@@ -84,10 +84,11 @@ int wg_blocks_init(struct weir_heap *h, size_t heap_max, bool exact)
 		if (base)
 			h->sys->release(base, 2 * span);
 		if (exact || span <= step)
-			return wr_error(
-				ENOMEM,
-				"cannot reserve %zu MiB of addresses for the heap; raise RLIMIT_AS (ulimit -v) or lower heap-max",
-				(2 * span + s.total) >> 20);
+			return wr_error(ENOMEM,
+					"cannot reserve %zu MiB of addresses "
+					"for the heap; raise RLIMIT_AS (ulimit "
+					"-v) or lower heap-max",
+					(2 * span + s.total) >> 20);
 	}
 	h->span = span;
 	h->base = (uintptr_t)base;
@@ -111,8 +112,7 @@ int wg_blocks_init(struct weir_heap *h, size_t heap_max, bool exact)
 			     false);
 	if (err) {
 		wg_blocks_fini(h);
-		return wr_error(ENOMEM,
-				"no memory for the heap's block table");
+		return wr_error(ENOMEM, "no memory for the heap's block table");
 	}
 	/* Block index 0 means none. */
 	h->space[0].high = h->space[0].hint = 1;
@@ -132,8 +132,8 @@ void wg_blocks_fini(struct weir_heap *h)
 static bool grow(struct weir_heap *h, struct wg_space *s, uint32_t until)
 {
 	uint32_t from = s->committed;
-	uint32_t to = (until - s->first + WG_GROW_BLOCKS - 1) /
-			      WG_GROW_BLOCKS * WG_GROW_BLOCKS +
+	uint32_t to = (until - s->first + WG_GROW_BLOCKS - 1) / WG_GROW_BLOCKS *
+			      WG_GROW_BLOCKS +
 		      s->first;
 	size_t bytes;
 
@@ -145,8 +145,7 @@ static bool grow(struct weir_heap *h, struct wg_space *s, uint32_t until)
 	if (h->sys->commit(h->meta + (size_t)from * WG_BLOCK_GRANULES,
 			   bytes >> WEIR_GRANULE_SHIFT,
 			   h->opt.thp && from - s->first >= WG_SMALL_HEAP) ||
-	    h->sys->commit((void *)wg_block_start(h, from), bytes,
-			   h->opt.thp))
+	    h->sys->commit((void *)wg_block_start(h, from), bytes, h->opt.thp))
 		return false;
 	for (uint32_t i = from; i < to; i++) {
 		if (i == 0)
@@ -154,7 +153,7 @@ static bool grow(struct weir_heap *h, struct wg_space *s, uint32_t until)
 		h->blocks[i].zeroed = 1;
 		map_set(s, i);
 	}
-	h->committed += bytes;
+	__atomic_store_n(&h->committed, h->committed + bytes, __ATOMIC_RELAXED);
 	s->committed = to;
 	__atomic_store_n(&h->backed[s == &h->space[1]],
 			 (uintptr_t)(to - s->first) << WG_BLOCK_SHIFT,
@@ -191,11 +190,10 @@ static uint32_t find_run(struct weir_heap *h, struct wg_space *s,
 		i = find_free(s, i);
 		/* Alignment is of addresses; base is 2 MiB aligned. */
 		if (align > 1) {
-			uintptr_t a = (wg_block_start(h, i) +
-				       ((uintptr_t)align << WG_BLOCK_SHIFT) -
-				       1) &
-				      ~(((uintptr_t)align << WG_BLOCK_SHIFT) -
-					1);
+			uintptr_t a =
+				(wg_block_start(h, i) +
+				 ((uintptr_t)align << WG_BLOCK_SHIFT) - 1) &
+				~(((uintptr_t)align << WG_BLOCK_SHIFT) - 1);
 
 			i = wg_block_of(h, a);
 		}
@@ -219,8 +217,8 @@ static void account(struct weir_heap *h, size_t bytes)
 {
 	uint64_t used = __atomic_add_fetch(&h->used, bytes, __ATOMIC_RELAXED);
 
-	if (used > h->peak)
-		h->peak = used;
+	if (used > __atomic_load_n(&h->peak, __ATOMIC_RELAXED))
+		__atomic_store_n(&h->peak, used, __ATOMIC_RELAXED);
 }
 
 uint32_t wg_block_take(struct weir_heap *h, unsigned space, bool *full)
@@ -242,11 +240,11 @@ uint32_t wg_block_take(struct weir_heap *h, unsigned space, bool *full)
 	map_clear(s, i);
 	s->hint = i + 1;
 	if (s->high < i + 1)
-		s->high = i + 1;
+		__atomic_store_n(&s->high, i + 1, __ATOMIC_RELAXED);
 	account(h, WG_BLOCK);
 	b = &h->blocks[i];
 	__atomic_store_n(&b->seq, h->sweep_seq, __ATOMIC_RELAXED);
-	b->live = 0;
+	__atomic_store_n(&b->live, 0, __ATOMIC_RELAXED);
 	b->idle = 0;
 	wg_block_set(b, WG_ACTIVE);
 	pthread_mutex_unlock(&h->lock);
@@ -271,24 +269,24 @@ uint32_t wg_run_take(struct weir_heap *h, unsigned space, size_t size,
 	    h->hard)
 		goto none;
 	i = find_run(h, s, count,
-		     align > WG_BLOCK ? (uint32_t)(align >> WG_BLOCK_SHIFT) :
-					1);
+		     align > WG_BLOCK ? (uint32_t)(align >> WG_BLOCK_SHIFT)
+				      : 1);
 	if (!i)
 		goto none;
 	for (uint32_t k = i; k < i + count; k++) {
 		struct wg_block *b = &h->blocks[k];
 
 		map_clear(s, k);
-		b->head = i;
+		__atomic_store_n(&b->head, i, __ATOMIC_RELAXED);
 		__atomic_store_n(&b->seq, h->sweep_seq, __ATOMIC_RELAXED);
 		b->idle = 0;
-		b->live = 0;
+		__atomic_store_n(&b->live, 0, __ATOMIC_RELAXED);
 		wg_block_set(b, k == i ? WG_LARGE_NEW : WG_LARGE_TAIL);
 	}
-	h->blocks[i].size = size;
+	__atomic_store_n(&h->blocks[i].size, size, __ATOMIC_RELAXED);
 	h->blocks[i].blocks = count;
 	if (s->high < i + count)
-		s->high = i + count;
+		__atomic_store_n(&s->high, i + count, __ATOMIC_RELAXED);
 	if (s->hint == i)
 		s->hint = i + count;
 	account(h, wg_large_bytes(h, size));
@@ -315,10 +313,10 @@ void wg_blocks_free(struct weir_heap *h, uint32_t first, uint32_t count)
 		struct wg_block *b = &h->blocks[i];
 
 		b->zeroed = 0;
-		b->young = 0;
-		b->fresh = 0;
-		b->live = 0;
-		b->size = 0;
+		__atomic_store_n(&b->young, 0, __ATOMIC_RELAXED);
+		__atomic_store_n(&b->fresh, 0, __ATOMIC_RELAXED);
+		__atomic_store_n(&b->live, 0, __ATOMIC_RELAXED);
+		__atomic_store_n(&b->size, 0, __ATOMIC_RELAXED);
 		wg_block_set(b, WG_FREE);
 		map_set(s, i);
 	}

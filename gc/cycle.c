@@ -40,7 +40,7 @@
 /* More than this many pages left, and no way to get below: slices. */
 #define SLICE_PAGES 512
 #define SLICE_NS 700000 /* about the length of a stop that cleans */
-#define TURN_NS 20000	/* what the program gets between two */
+#define TURN_NS 20000   /* what the program gets between two */
 #define MAX_ROUNDS 12
 #define MAX_PRECLEAN 64
 /* If arming and marking took no longer than this, what was written meanwhile
@@ -49,12 +49,12 @@
 
 struct span {
 	enum wr_phase phase; /* what is being timed */
-	uint64_t begin;	     /* when it began */
+	uint64_t begin;      /* when it began */
 };
 
 static struct span span_begin(struct weir_heap *h, enum wr_phase phase)
 {
-	struct span s = { phase, h->sys->now_ns() };
+	struct span s = {phase, h->sys->now_ns()};
 
 	wr_event_begin(h->events, phase, s.begin);
 	wg_delay(h);
@@ -71,12 +71,12 @@ static uint64_t span_end(struct weir_heap *h, struct span s, uint64_t value,
 }
 
 struct report {
-	bool full, stopped;	 /* what kind of cycle */
-	bool resumed;		 /* full, begun before a fork */
-	unsigned passes;	 /* preclean passes */
-	unsigned slices;	 /* stops of preclean_in_slices */
-	uint64_t dirty;		 /* pages fetched before the pause */
-	uint64_t remark_pages;	 /* in the pause */
+	bool full, stopped;    /* what kind of cycle */
+	bool resumed;          /* full, begun before a fork */
+	unsigned passes;       /* preclean passes */
+	unsigned slices;       /* stops of preclean_in_slices */
+	uint64_t dirty;        /* pages fetched before the pause */
+	uint64_t remark_pages; /* in the pause */
 	uint64_t arm_ns, mark_ns, preclean_ns, stop_ns, pause_ns, sweep_ns;
 };
 
@@ -110,7 +110,7 @@ static uint64_t pause_over(struct weir_heap *h)
 static uint64_t slice(struct weir_heap *h, uint32_t *at, uint32_t *step)
 {
 	struct wr_stop_times times;
-	uint32_t high = h->space[0].high;
+	uint32_t high = wg_high(&h->space[0]);
 	uint64_t pages = 0, begin, now;
 
 	wr_threads_stop_world(h->threads, &times);
@@ -134,8 +134,7 @@ static uint64_t slice(struct weir_heap *h, uint32_t *at, uint32_t *step)
 	wr_event_end(h->events, WR_PHASE_pause, times.requested_ns, now, pages,
 		     "pages");
 	wr_histogram_add(&h->stats.pause, now - times.requested_ns);
-	wr_histogram_add(&h->stats.stop,
-			 times.stopped_ns - times.requested_ns);
+	wr_histogram_add(&h->stats.stop, times.stopped_ns - times.requested_ns);
 	return pages;
 }
 
@@ -147,7 +146,7 @@ static uint64_t slice(struct weir_heap *h, uint32_t *at, uint32_t *step)
  */
 static void preclean_in_slices(struct weir_heap *h, struct report *r)
 {
-	const struct timespec turn = { 0, TURN_NS };
+	const struct timespec turn = {0, TURN_NS};
 	uint64_t before = UINT64_MAX;
 	uint32_t step = 8;
 
@@ -155,7 +154,7 @@ static void preclean_in_slices(struct weir_heap *h, struct report *r)
 		uint32_t at = h->space[0].first + 1;
 		uint64_t pages = 0;
 
-		while (at < h->space[0].high) {
+		while (at < wg_high(&h->space[0])) {
 			pages += slice(h, &at, &step);
 			r->slices++;
 			nanosleep(&turn, NULL);
@@ -206,8 +205,7 @@ static void concurrent_part(struct weir_heap *h, struct report *r)
 
 	/* Threads that attach from here on are born with the new colour;
 	 * pairs with the load in weir_thread_attach. */
-	__atomic_store_n(&h->newborn,
-			 h->opt.born_black ? h->colour : WG_YOUNG,
+	__atomic_store_n(&h->newborn, h->opt.born_black ? h->colour : WG_YOUNG,
 			 __ATOMIC_SEQ_CST);
 	__atomic_store_n(&h->phase, WG_MARKING, __ATOMIC_RELEASE);
 	s = span_begin(h, WR_PHASE_arm);
@@ -273,8 +271,8 @@ static void remark(struct weir_heap *h, struct report *r)
 	if (whole)
 		wg_team_mark(h, workers);
 	else
-		r->remark_pages = wg_dirty_pass(h, workers, WR_FETCH_HOLES,
-					     h->all_dirty);
+		r->remark_pages =
+			wg_dirty_pass(h, workers, WR_FETCH_HOLES, h->all_dirty);
 	trace_deferred(h);
 	h->stats.remark_dirty += r->remark_pages;
 }
@@ -308,8 +306,8 @@ static void pause(struct weir_heap *h, struct report *r)
 	__atomic_store_n(&h->newborn, WG_YOUNG, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&h->phase, WG_SWEEPING_PHASE, __ATOMIC_RELEASE);
 	end = pause_over(h);
-	wr_event_end(h->events, WR_PHASE_pause, ps.begin, end,
-		     r->remark_pages, "pages");
+	wr_event_end(h->events, WR_PHASE_pause, ps.begin, end, r->remark_pages,
+		     "pages");
 	wr_roots_pause_end(h->roots);
 	r->pause_ns = end - times.requested_ns;
 	r->stop_ns = times.stopped_ns - times.requested_ns;
@@ -338,7 +336,9 @@ static void log_cycle(struct weir_heap *h, const struct report *r,
 		return;
 	wr_event_log(
 		h->events,
-		"gc %llu %s%s: pause %.3f ms (stop %.3f, %llu pages) | arm %.1f mark %.1f preclean %.1f/%u+%u sweep %.1f ms | dirty %llu pages, marked %.1f MiB, live %.1f MiB, used %.1f MiB",
+		"gc %llu %s%s: pause %.3f ms (stop %.3f, %llu pages) | arm "
+		"%.1f mark %.1f preclean %.1f/%u+%u sweep %.1f ms | dirty %llu "
+		"pages, marked %.1f MiB, live %.1f MiB, used %.1f MiB",
 		(unsigned long long)number, r->full ? "full" : "minor",
 		r->stopped ? " stopped" : "", (double)r->pause_ns / 1e6,
 		(double)r->stop_ns / 1e6, (unsigned long long)r->remark_pages,
@@ -351,7 +351,7 @@ static void log_cycle(struct weir_heap *h, const struct report *r,
 
 void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 {
-	struct report r = { .full = full, .stopped = stopped };
+	struct report r = {.full = full, .stopped = stopped};
 	uint64_t marked = 0, cpu = h->sys->thread_cpu_ns();
 	struct span cs = span_begin(h, WR_PHASE_cycle), s;
 
@@ -364,7 +364,7 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 		pthread_mutex_lock(&h->ctl_lock);
 		if (!h->resume) {
 			h->colour ^= WG_BLACK_A ^ WG_BLACK_B;
-			memset(h->black, 0, h->space[1].high);
+			memset(h->black, 0, wg_high(&h->space[1]));
 		}
 		h->resume = false;
 		h->open_full = true;

@@ -21,21 +21,21 @@
 #include "gc/mutant.h"
 
 #define CHUNK_BLOCKS 1024 /* 64 MiB: what a worker fetches at a time */
-#define GAP_BLOCKS 16	  /* free blocks that make it worth two calls */
+#define GAP_BLOCKS 16     /* free blocks that make it worth two calls */
 
 struct pass {
-	uint32_t next;	/* atomic: block to go on from */
-	uint32_t end;	/* block to stop at */
+	uint32_t next;  /* atomic: block to go on from */
+	uint32_t end;   /* block to stop at */
 	uint32_t chunk; /* blocks a worker takes at a time */
 	unsigned flags; /* of wr_barrier_fetch */
-	bool all;	/* take every page for dirty */
+	bool all;       /* take every page for dirty */
 	uint64_t pages; /* atomic: found */
 };
 
 struct scan {
 	struct weir_heap *h; /* the heap */
 	struct wg_marker *m; /* who scans */
-	uint64_t pages;	     /* seen */
+	uint64_t pages;      /* seen */
 };
 
 static void dirty_runs(void *arg, const struct wr_run *runs, size_t count)
@@ -43,8 +43,8 @@ static void dirty_runs(void *arg, const struct wr_run *runs, size_t count)
 	struct scan *s = arg;
 
 	for (size_t i = 0; i < count; i++) {
-		s->pages += (runs[i].end - runs[i].start) /
-			    s->h->sys->page_size;
+		s->pages +=
+			(runs[i].end - runs[i].start) / s->h->sys->page_size;
 		if (wg_mutant(WG_MUTANT_SKIP_DIRTY) && s->m->in_pause && i % 2)
 			continue;
 		wg_scan_marked(s->m, runs[i].start, runs[i].end);
@@ -61,8 +61,8 @@ static void note_armed(struct weir_heap *h, uint32_t from, uint32_t to)
 static void fetch(struct weir_heap *h, struct wg_marker *m, struct pass *p,
 		  uint32_t from, uint32_t to)
 {
-	struct scan s = { .h = h, .m = m };
-	struct wr_run all = { wg_block_start(h, from), wg_block_start(h, to) };
+	struct scan s = {.h = h, .m = m};
+	struct wr_run all = {wg_block_start(h, from), wg_block_start(h, to)};
 	void *start = (void *)all.start;
 	size_t size = all.end - all.start;
 	bool rearm = p->flags & WR_FETCH_REARM;
@@ -95,8 +95,9 @@ static bool wanted(const struct weir_heap *h, uint32_t i)
 	if (state == WG_FREE)
 		return false;
 	if (state == WG_LARGE_TAIL)
-		i = b->head;
-	return !h->lazy_arm || __atomic_load_n(&h->black[i], __ATOMIC_RELAXED) ||
+		i = __atomic_load_n(&b->head, __ATOMIC_RELAXED);
+	return !h->lazy_arm ||
+	       __atomic_load_n(&h->black[i], __ATOMIC_RELAXED) ||
 	       __atomic_load_n(&b->armed, __ATOMIC_RELAXED);
 }
 
@@ -148,16 +149,16 @@ uint64_t wg_dirty_pass(struct weir_heap *h, unsigned workers, unsigned flags,
 		       bool all)
 {
 	struct wg_space *s = &h->space[0];
-	struct pass p = { .next = s->first + 1,
-			  .end = s->high,
-			  .chunk = CHUNK_BLOCKS,
-			  .flags = flags,
-			  .all = all };
+	struct pass p = {.next = s->first + 1,
+			 .end = wg_high(s),
+			 .chunk = CHUNK_BLOCKS,
+			 .flags = flags,
+			 .all = all};
 	bool in_pause = h->marker[0]->in_pause;
 	unsigned w = workers;
 
 	/* Waking helpers costs more than a small heap's scan. */
-	if (s->high - s->first < CHUNK_BLOCKS * 2)
+	if (wg_high(s) - s->first < CHUNK_BLOCKS * 2)
 		w = 1;
 	wg_team_run(h, w, pass_job, &p);
 	if (!in_pause || __atomic_load_n(&h->overflow, __ATOMIC_RELAXED))
@@ -169,10 +170,10 @@ uint64_t wg_dirty_pass(struct weir_heap *h, unsigned workers, unsigned flags,
 uint64_t wg_dirty_slice(struct weir_heap *h, uint32_t from, uint32_t to)
 {
 	unsigned w = h->pause_markers;
-	struct pass p = { .next = from,
-			  .end = to,
-			  .chunk = (to - from) / (4 * w) + 1,
-			  .flags = WR_FETCH_REARM };
+	struct pass p = {.next = from,
+			 .end = to,
+			 .chunk = (to - from) / (4 * w) + 1,
+			 .flags = WR_FETCH_REARM};
 
 	wg_team_run(h, w, pass_job, &p);
 	h->stats.dirty_pages += p.pages;
@@ -184,7 +185,7 @@ void wg_dirty_arm(struct weir_heap *h)
 	struct wg_space *s = &h->space[0];
 	uint32_t at = s->first + 1, from, end;
 
-	while (next_run(h, &at, s->high, &from, &end)) {
+	while (next_run(h, &at, wg_high(s), &from, &end)) {
 		note_armed(h, from, end);
 		wr_barrier_arm(h->barrier, (void *)wg_block_start(h, from),
 			       (size_t)(end - from) << WG_BLOCK_SHIFT);
@@ -201,13 +202,12 @@ void wg_dirty_forget_free(struct weir_heap *h)
 {
 	struct wg_space *s = &h->space[0];
 
-	for (uint32_t i = s->first + 1; i < s->high;) {
+	for (uint32_t i = s->first + 1; i < wg_high(s);) {
 		uint32_t end = i, k;
 
-		while (end < s->high &&
+		while (end < wg_high(s) &&
 		       wg_block_state(&h->blocks[end]) == WG_FREE &&
-		       __atomic_load_n(&h->blocks[end].armed,
-				       __ATOMIC_RELAXED))
+		       __atomic_load_n(&h->blocks[end].armed, __ATOMIC_RELAXED))
 			end++;
 		if (end == i) {
 			i++;

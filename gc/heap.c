@@ -44,8 +44,8 @@ void wg_unlock(struct weir_heap *h, struct weir_mutator *m)
 	WEIR_COMPILER_BARRIER();
 	if (--m->b.critical == 0) {
 		WEIR_COMPILER_BARRIER();
-		if (wr_unlikely(__atomic_load_n(&m->b.pending,
-						__ATOMIC_RELAXED)))
+		if (wr_unlikely(
+			    __atomic_load_n(&m->b.pending, __ATOMIC_RELAXED)))
 			wr_thread_poll(&m->thread);
 	}
 }
@@ -87,8 +87,7 @@ static int create_parts(struct weir_heap *h)
 		.suspend_signal = (int)h->opt.suspend_signal,
 		.on_exit = wg_mutator_on_exit,
 	};
-	size_t max = h->opt.heap_max ? h->opt.heap_max :
-				       h->sys->memory_limit();
+	size_t max = h->opt.heap_max ? h->opt.heap_max : h->sys->memory_limit();
 	int err;
 
 	h->hard = max;
@@ -118,9 +117,9 @@ static int create_parts(struct weir_heap *h)
 		err = wg_weak_create(h);
 	if (err)
 		return err;
-	h->pool = wg_pool_create(h->sys, h->opt.mark_stack_max ?
-						 h->opt.mark_stack_max :
-						 max / 4 + (16u << 20));
+	h->pool = wg_pool_create(h->sys, h->opt.mark_stack_max
+						 ? h->opt.mark_stack_max
+						 : max / 4 + (16u << 20));
 	if (!h->pool)
 		return wr_error(ENOMEM, "no memory for the mark stacks");
 	return wg_collector_start(h);
@@ -196,16 +195,16 @@ int weir_heap_create(const struct weir_heap_options *opts, weir_heap **out)
 		return wr_error(EINVAL,
 				"weir_heap_create: no place for the result");
 	if (opts && opts->size != sizeof(*opts))
-		return wr_error(
-			EINVAL,
-			"weir_heap_create: options of %zu bytes, this library knows %zu; set size to sizeof(struct weir_heap_options)",
-			opts->size, sizeof(*opts));
+		return wr_error(EINVAL,
+				"weir_heap_create: options of %zu bytes, this "
+				"library knows %zu; set size to sizeof(struct "
+				"weir_heap_options)",
+				opts->size, sizeof(*opts));
 	pthread_mutex_lock(&create_lock);
 	wg_fork_init(&create_lock);
 	if (wg_heap)
-		err = wr_error(
-			EBUSY,
-			"weir_heap_create: this process has a heap already; destroy it first");
+		err = wr_error(EBUSY, "weir_heap_create: this process has a "
+				      "heap already; destroy it first");
 	else
 		err = create(opts, out);
 	pthread_mutex_unlock(&create_lock);
@@ -231,10 +230,10 @@ int weir_heap_destroy(weir_heap *h)
 	if (others) {
 		pthread_mutex_unlock(&create_lock);
 		wg_weak_thread_allow(h);
-		return wr_error(
-			EBUSY,
-			"weir_heap_destroy: %zu other threads are attached; detach them first",
-			others);
+		return wr_error(EBUSY,
+				"weir_heap_destroy: %zu other threads are "
+				"attached; detach them first",
+				others);
 	}
 	while (m && m->attached > 1)
 		weir_thread_detach(m);
@@ -267,10 +266,11 @@ int weir_heap_set_limits(weir_heap *h, size_t soft, size_t hard)
 	}
 	wg_unlock(h, m);
 	if (err)
-		return wr_error(
-			EINVAL,
-			"weir_heap_set_limits: soft %zu must be at most hard %zu, and that at most the %zu bytes reserved at creation (heap-max)",
-			soft, hard, h->span);
+		return wr_error(EINVAL,
+				"weir_heap_set_limits: soft %zu must be at "
+				"most hard %zu, and that at most the %zu bytes "
+				"reserved at creation (heap-max)",
+				soft, hard, h->span);
 	return 0;
 }
 
@@ -309,17 +309,16 @@ int weir_heap_stats(weir_heap *h, struct weir_stats *out)
 	size_t size;
 
 	if (!wg_heap_ok(h) || !out || out->size < sizeof(size_t))
-		return wr_error(
-			EINVAL,
-			"weir_heap_stats: not a live heap, or stats->size is not set");
+		return wr_error(EINVAL, "weir_heap_stats: not a live heap, or "
+					"stats->size is not set");
 	memset(&s, 0, sizeof(s));
 	size = out->size;
 	s = h->stats;
 	s.size = size;
 	s.heap_used = __atomic_load_n(&h->used, __ATOMIC_RELAXED);
-	s.heap_live = h->live;
-	s.heap_committed = h->committed;
-	s.heap_peak = h->peak;
+	s.heap_live = __atomic_load_n(&h->live, __ATOMIC_RELAXED);
+	s.heap_committed = __atomic_load_n(&h->committed, __ATOMIC_RELAXED);
+	s.heap_peak = __atomic_load_n(&h->peak, __ATOMIC_RELAXED);
 	s.allocated = __atomic_load_n(&h->allocated, __ATOMIC_RELAXED);
 	s.collector_cpu_ns = __atomic_load_n(&h->cpu_ns, __ATOMIC_RELAXED);
 	wr_histogram_read(&h->stats.pause, &s.pause);
@@ -358,8 +357,9 @@ int weir_root_add(weir_heap *h, const void *start, size_t size)
 	struct weir_mutator *m;
 
 	if (!wg_heap_ok(h) || !start || at + size < at)
-		return wr_error(EINVAL,
-				"weir_root_add: not a live heap, or not a range");
+		return wr_error(
+			EINVAL,
+			"weir_root_add: not a live heap, or not a range");
 	m = roots_enter();
 	return roots_leave(m, wr_roots_add(h->roots, at, at + size));
 }
@@ -383,9 +383,8 @@ int weir_root_add_callback(weir_heap *h, weir_root_fn *fn, void *arg,
 	struct weir_mutator *m;
 
 	if (!wg_heap_ok(h) || !fn || (flags & ~WEIR_TRACE_CONCURRENT))
-		return wr_error(
-			EINVAL,
-			"weir_root_add_callback: not a live heap, no function, or unknown flags");
+		return wr_error(EINVAL, "weir_root_add_callback: not a live "
+					"heap, no function, or unknown flags");
 	m = roots_enter();
 	return roots_leave(
 		m, wr_roots_add_call(h->roots, (void (*)(void))fn, arg,
@@ -397,10 +396,9 @@ int weir_root_remove_callback(weir_heap *h, weir_root_fn *fn, void *arg)
 	struct weir_mutator *m;
 
 	if (!wg_heap_ok(h) || !fn)
-		return wr_error(
-			EINVAL,
-			"weir_root_remove_callback: not a live heap, or no function");
+		return wr_error(EINVAL, "weir_root_remove_callback: not a live "
+					"heap, or no function");
 	m = roots_enter();
-	return roots_leave(m, wr_roots_remove_call(h->roots,
-						   (void (*)(void))fn, arg));
+	return roots_leave(
+		m, wr_roots_remove_call(h->roots, (void (*)(void))fn, arg));
 }

@@ -88,7 +88,7 @@ struct wg_space {
 	uint32_t first;	    /* index of its first block */
 	uint32_t end;	    /* index after its last reserved block */
 	uint32_t committed; /* index after its last committed block */
-	uint32_t high;	    /* index after the highest block ever taken */
+	uint32_t high;	    /* atomic: index after the highest block taken */
 	uint32_t hint;	    /* no block below it is free */
 	uint64_t *free_map; /* bit set: FREE; bit 0 is block `first` */
 	uint32_t cursor;    /* atomic: next block to sweep or recycle */
@@ -238,6 +238,11 @@ struct weir_heap {
 
 /* The heap of this process, or NULL. */
 extern struct weir_heap *wg_heap;
+
+static inline uint32_t wg_high(const struct wg_space *s)
+{
+	return __atomic_load_n(&s->high, __ATOMIC_RELAXED);
+}
 
 static inline uint32_t wg_block_of(const struct weir_heap *h, uintptr_t p)
 {

@@ -15,16 +15,16 @@
 #include "gc/weak.h"
 
 struct wg_pool {
-	pthread_mutex_t lock;	/* guards all of it */
+	pthread_mutex_t lock;    /* guards all of it */
 	struct wg_segment *free; /* segments that were put back */
-	char *slab;		/* segments never used: [slab, slab_end) */
+	char *slab;              /* segments never used: [slab, slab_end) */
 	char *slab_end;
 	const struct wr_sys *sys;
 	size_t left; /* bytes that may still be taken */
 	struct slab {
 		void *p;
 		size_t size;
-	} *slabs; /* all of them, to be released */
+	} * slabs; /* all of them, to be released */
 	size_t slab_count;
 };
 
@@ -77,7 +77,7 @@ static bool new_slab(struct wg_pool *p)
 		p->slabs = p->sys->reserve(table, 4096);
 		if (!p->slabs || p->sys->commit(p->slabs, table, false))
 			return false;
-		p->slabs[0] = (struct slab){ p->slabs, table };
+		p->slabs[0] = (struct slab){p->slabs, table};
 		p->slab_count = 1;
 	}
 	if (p->slab_count >= table / sizeof(struct slab))
@@ -89,7 +89,7 @@ static bool new_slab(struct wg_pool *p)
 		p->sys->release(s, SLAB);
 		return false;
 	}
-	p->slabs[p->slab_count++] = (struct slab){ s, SLAB };
+	p->slabs[p->slab_count++] = (struct slab){s, SLAB};
 	p->slab = s;
 	p->slab_end = p->slab + SLAB;
 	p->left -= SLAB;
@@ -213,14 +213,15 @@ static size_t resolve_interior(const struct weir_heap *h, uintptr_t p)
 
 	switch (wg_block_state(b)) {
 	case WG_LARGE_TAIL:
-		i = b->head;
+		i = __atomic_load_n(&b->head, __ATOMIC_RELAXED);
 		b = &h->blocks[i];
 		if (wg_block_state(b) != WG_LARGE_HEAD)
 			return SIZE_MAX;
 		/* fall through */
 	case WG_LARGE_HEAD:
 		start = (size_t)i * WG_BLOCK_GRANULES;
-		if (p - wg_block_start(h, i) >= b->size ||
+		if (p - wg_block_start(h, i) >=
+			    __atomic_load_n(&b->size, __ATOMIC_RELAXED) ||
 		    !(wg_meta_load(&h->meta[start]) & WEIR_META_COLOUR))
 			return SIZE_MAX;
 		return start;
@@ -281,8 +282,7 @@ static void process(struct wg_marker *m, uintptr_t p)
 			 (uint8_t)((byte & ~WEIR_META_COLOUR) | h->colour),
 			 __ATOMIC_RELAXED);
 	wg_note_black(h, g);
-	if (wr_unlikely(__atomic_load_n(&h->ephemerons_wait,
-					__ATOMIC_RELAXED)))
+	if (wr_unlikely(__atomic_load_n(&h->ephemerons_wait, __ATOMIC_RELAXED)))
 		wg_ephemeron_key(m, wg_granule_start(h, g));
 	if (byte >> WEIR_META_KIND_SHIFT == WEIR_KIND_LEAF)
 		wg_scan_object(m, g, byte);

@@ -35,7 +35,7 @@ size_t wg_object_bytes(const struct weir_heap *h, size_t g)
 		const struct wg_block *b = &h->blocks[g / WG_BLOCK_GRANULES];
 
 		if (wg_block_state(b) == WG_LARGE_HEAD)
-			return b->size;
+			return __atomic_load_n(&b->size, __ATOMIC_RELAXED);
 	}
 	return (wg_meta_end(h->meta, g) + 1 - g) << WEIR_GRANULE_SHIFT;
 }
@@ -51,8 +51,7 @@ const struct wg_kind *wg_object_kind(const struct weir_heap *h, size_t g,
 	return &h->kinds[kind];
 }
 
-static WG_RACY void scan_words(struct wg_marker *m, uintptr_t at,
-			       uintptr_t end)
+static WG_RACY void scan_words(struct wg_marker *m, uintptr_t at, uintptr_t end)
 {
 	for (; at < end; at += sizeof(uintptr_t))
 		wg_push_word(m, word_at(at));
@@ -153,7 +152,7 @@ void wg_scan_object(struct wg_marker *m, size_t g, uint8_t byte)
 		return;
 	}
 	m->slice[m->slices++] =
-		(struct wg_slice){ .object = p, .at = p, .end = p + bytes };
+		(struct wg_slice){.object = p, .at = p, .end = p + bytes};
 }
 
 /* One object, marked, clipped to [start, end). */
@@ -203,7 +202,7 @@ void wg_scan_marked(struct wg_marker *m, uintptr_t start, uintptr_t end)
 		unsigned state = wg_block_state(b);
 
 		if (state == WG_LARGE_TAIL) {
-			i = b->head;
+			i = __atomic_load_n(&b->head, __ATOMIC_RELAXED);
 			b = &h->blocks[i];
 			state = wg_block_state(b);
 		}
@@ -212,7 +211,9 @@ void wg_scan_marked(struct wg_marker *m, uintptr_t start, uintptr_t end)
 		if (!__atomic_load_n(&h->black[i], __ATOMIC_RELAXED)) {
 			/* nothing to scan */
 		} else if (state == WG_LARGE_HEAD) {
-			uintptr_t last = wg_block_start(h, i) + b->size;
+			uintptr_t last =
+				wg_block_start(h, i) +
+				__atomic_load_n(&b->size, __ATOMIC_RELAXED);
 			size_t g = (size_t)i * WG_BLOCK_GRANULES;
 
 			if (wg_is_black(h, g) && start < last)

@@ -66,11 +66,11 @@ unsigned wg_sweep_block(struct weir_heap *h, uint32_t i)
 		g = wg_meta_end(meta, next) + 1;
 		live += (unsigned)(g - next);
 	}
-	b->live = (uint16_t)live;
+	__atomic_store_n(&b->live, (uint16_t)live, __ATOMIC_RELAXED);
 	__atomic_store_n(&h->black[i], live != 0, __ATOMIC_RELAXED);
-	b->hole = (uint16_t)hole;
+	__atomic_store_n(&b->hole, (uint16_t)hole, __ATOMIC_RELAXED);
 	__atomic_store_n(&b->young, 0, __ATOMIC_RELAXED);
-	b->fresh = 0;
+	__atomic_store_n(&b->fresh, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&b->seq, h->sweep_seq, __ATOMIC_RELAXED);
 	if (!live) {
 		wg_blocks_free(h, i, 1);
@@ -114,8 +114,8 @@ static void sweep_large(struct weir_heap *h, uint32_t i)
 	}
 	if (h->opt.poison)
 		poison(h, g,
-		       g + ((size_t)b->blocks << (WG_BLOCK_SHIFT -
-						  WEIR_GRANULE_SHIFT)));
+		       g + ((size_t)b->blocks
+			    << (WG_BLOCK_SHIFT - WEIR_GRANULE_SHIFT)));
 	__atomic_store_n(&h->meta[g], 0, __ATOMIC_RELAXED);
 	wg_blocks_free(h, i, b->blocks);
 }
@@ -132,10 +132,10 @@ void wg_sweep_all(struct weir_heap *h)
 							__ATOMIC_RELAXED);
 			uint32_t end = i + batch;
 
-			if (i >= s->high)
+			if (i >= wg_high(s))
 				break;
-			if (end > s->high)
-				end = s->high;
+			if (end > wg_high(s))
+				end = wg_high(s);
 			for (; i < end; i++) {
 				struct wg_block *b = &h->blocks[i];
 				unsigned st = wg_block_state(b);
@@ -165,17 +165,20 @@ void wg_sweep_finish(struct weir_heap *h)
 	for (int sp = 0; sp < 2; sp++) {
 		struct wg_space *s = &h->space[sp];
 
-		for (uint32_t i = s->first + !sp; i < s->high; i++) {
+		for (uint32_t i = s->first + !sp; i < wg_high(s); i++) {
 			struct wg_block *b = &h->blocks[i];
 
 			while (wr_unlikely(wg_block_state(b) == WG_SWEEPING))
 				sched_yield();
 			if (wg_block_state(b) == WG_LARGE_HEAD)
-				live += wg_large_bytes(h, b->size);
+				live += wg_large_bytes(
+					h, __atomic_load_n(&b->size,
+							   __ATOMIC_RELAXED));
 			else
-				live += (uint64_t)b->live
+				live += (uint64_t)__atomic_load_n(
+						&b->live, __ATOMIC_RELAXED)
 					<< WEIR_GRANULE_SHIFT;
 		}
 	}
-	h->live = live;
+	__atomic_store_n(&h->live, live, __ATOMIC_RELAXED);
 }

@@ -284,7 +284,7 @@ static void rescan_overflow(struct weir_heap *h)
 	for (int sp = 0; sp < 2; sp++) {
 		struct wg_space *s = &h->space[sp];
 
-		for (uint32_t i = s->first; i < s->high; i++) {
+		for (uint32_t i = s->first; i < wg_high(s); i++) {
 			struct wg_block *b = &h->blocks[i];
 			uintptr_t at = wg_block_start(h, i);
 			size_t size = WG_BLOCK;

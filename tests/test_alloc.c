@@ -17,7 +17,7 @@ static bool all_zero(const void *p, size_t n)
 	return true;
 }
 
-Test(alloc, every_size_is_zeroed_aligned_and_found_again, .timeout = 120)
+Test(alloc, every_size_is_zeroed_aligned_and_found_again)
 {
 	heap_open("heap-min=4m,poison=on,verify=on");
 	for (size_t size = 0; size < 200000; size += 1 + size / 7) {
@@ -39,7 +39,7 @@ Test(alloc, every_size_is_zeroed_aligned_and_found_again, .timeout = 120)
 	heap_close();
 }
 
-Test(alloc, reused_memory_is_zeroed, .timeout = 120)
+Test(alloc, reused_memory_is_zeroed)
 {
 	heap_open("heap-min=4m,heap-max=64m,poison=on");
 	for (int i = 0; i < 100000; i++) {
@@ -115,7 +115,7 @@ static int release_at_second_call(weir_heap *h, size_t bytes, void *arg)
 	return 1;
 }
 
-Test(alloc, exhaustion_asks_the_program_then_returns_null, .timeout = 120)
+Test(alloc, exhaustion_asks_the_program_then_returns_null)
 {
 	static void **list;
 	struct weir_heap_options o = {
@@ -150,7 +150,7 @@ Test(alloc, exhaustion_asks_the_program_then_returns_null, .timeout = 120)
 	heap_close();
 }
 
-Test(alloc, large_objects_come_back_to_the_system, .timeout = 120)
+Test(alloc, large_objects_come_back_to_the_system)
 {
 	struct weir_stats s;
 

@@ -40,7 +40,7 @@ static void check_list(const struct node *list, size_t n)
 static const unsigned all_kinds[] = { WEIR_COLLECT_FULL, WEIR_COLLECT_MINOR,
 				      WEIR_COLLECT_STOPPED };
 
-Test(cycle, lists_survive_and_garbage_goes, .timeout = 120)
+Test(cycle, lists_survive_and_garbage_goes)
 {
 	static struct node *root;
 
@@ -60,7 +60,7 @@ Test(cycle, lists_survive_and_garbage_goes, .timeout = 120)
 	heap_close();
 }
 
-Test(cycle, minor_cycles_find_young_objects_behind_old_ones, .timeout = 120)
+Test(cycle, minor_cycles_find_young_objects_behind_old_ones)
 {
 	static void **table;
 	const size_t n = 100000;
@@ -86,7 +86,7 @@ Test(cycle, minor_cycles_find_young_objects_behind_old_ones, .timeout = 120)
 	heap_close();
 }
 
-Test(cycle, interior_pointers_keep_objects, .timeout = 120)
+Test(cycle, interior_pointers_keep_objects)
 {
 	static char *inside[64];
 
@@ -116,7 +116,7 @@ Test(cycle, interior_pointers_keep_objects, .timeout = 120)
 }
 
 /* A list of very many links needs almost no stack. */
-Test(cycle, a_long_list, .timeout = 300)
+Test(cycle, a_long_list)
 {
 	const char *n = getenv("WEIR_TEST_LIST");
 	size_t links = n ? strtoul(n, NULL, 10) : 5000000;
@@ -131,7 +131,7 @@ Test(cycle, a_long_list, .timeout = 300)
 }
 
 /* A wide graph overflows a small stack, again and again; nothing is lost. */
-Test(cycle, overflow_loses_nothing, .timeout = 300)
+Test(cycle, overflow_loses_nothing)
 {
 	static void **root;
 	const size_t n = 1500000;
@@ -170,7 +170,7 @@ static double cpu_now(void)
 	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-Test(cycle, an_idle_program_uses_no_cpu, .timeout = 60)
+Test(cycle, an_idle_program_uses_no_cpu)
 {
 	double before;
 
@@ -185,7 +185,7 @@ Test(cycle, an_idle_program_uses_no_cpu, .timeout = 60)
 }
 
 /* Garbage that appears while the limit is near is found in time. */
-Test(cycle, a_small_heap_lives_on, .timeout = 120)
+Test(cycle, a_small_heap_lives_on)
 {
 	static struct node *root;
 

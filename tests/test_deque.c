@@ -63,7 +63,7 @@ static void *thief(void *arg)
 	return NULL;
 }
 
-Test(deque, nothing_is_lost_or_taken_twice, .timeout = 60)
+Test(deque, nothing_is_lost_or_taken_twice)
 {
 	pthread_t t[2];
 	uint64_t got[2] = { 0, 0 }, own = 0;

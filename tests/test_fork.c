@@ -142,13 +142,13 @@ static void forks(const char *options, int count)
 	heap_close();
 }
 
-Test(fork, in_every_phase_async, .timeout = 300)
+Test(fork, in_every_phase_async)
 {
 	need_fork();
 	forks("verify=on,poison=on,heap-min=2m,delay=300", 60);
 }
 
-Test(fork, in_every_phase_stopped, .timeout = 300)
+Test(fork, in_every_phase_stopped)
 {
 	const size_t n = 1000;
 	int status;
@@ -166,7 +166,7 @@ Test(fork, in_every_phase_stopped, .timeout = 300)
 	heap_close();
 }
 
-Test(fork, a_child_of_a_child, .timeout = 60)
+Test(fork, a_child_of_a_child)
 {
 	int status;
 	pid_t pid;
