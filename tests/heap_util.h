@@ -16,6 +16,17 @@ static weir_mutator *self;
 static inline void heap_open(const char *options)
 {
 	struct weir_heap_options o = { .size = sizeof(o), .options = options };
+#ifdef __SANITIZE_THREAD__
+	/* ThreadSanitizer delivers a signal at the next call that it knows: a
+	 * thread that only computes would not stop. */
+	char text[256] = "stop=safepoints";
+
+	if (options) {
+		strcat(text, ",");
+		strncat(text, options, sizeof(text) - strlen(text) - 1);
+	}
+	o.options = text;
+#endif
 
 	cr_assert_eq(weir_heap_create(&o, &heap), 0, "%s", weir_error_text());
 	cr_assert_eq(weir_thread_attach(heap, &self), 0, "%s",

@@ -43,7 +43,7 @@ Test(alloc, reused_memory_is_zeroed)
 {
 	heap_open("heap-min=4m,heap-max=64m,poison=on");
 	for (int i = 0; i < 100000; i++) {
-		size_t size = (size_t)(i * 7919 % 3000);
+		size_t size = (size_t)i * 7919 % 3000;
 		char *p = weir_alloc(self, size);
 
 		cr_assert_not_null(p, "%s", weir_error_text());
