@@ -121,6 +121,8 @@ static void reset_block(struct weir_heap *h, uint32_t i)
 
 	b->armed = 0;
 	b->overflow = 0;
+	/* Black under a colour that the child may turn before the sweep. */
+	b->fresh = 0;
 	switch (wg_block_state(b)) {
 	case WG_ACTIVE:
 		wg_block_set(b, WG_USED);
