@@ -274,7 +274,7 @@ static void remark(struct weir_heap *h, struct report *r)
 		r->remark_pages =
 			wg_dirty_pass(h, workers, WR_FETCH_HOLES, h->all_dirty);
 	trace_deferred(h);
-	h->stats.remark_dirty += r->remark_pages;
+	wg_count(&h->stats.remark_dirty, r->remark_pages);
 }
 
 static void pause(struct weir_heap *h, struct report *r)
@@ -346,7 +346,7 @@ static void log_cycle(struct weir_heap *h, const struct report *r,
 		(double)r->preclean_ns / 1e6, r->passes, r->slices,
 		(double)r->sweep_ns / 1e6, (unsigned long long)r->dirty,
 		(double)marked / 1048576, (double)h->live / 1048576,
-		(double)h->used / 1048576);
+		(double)__atomic_load_n(&h->used, __ATOMIC_RELAXED) / 1048576);
 }
 
 void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
@@ -375,9 +375,9 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 	else if (full)
 		h->tracking = false;
 	pause(h, &r);
-	h->stats.cycles_full += full;
-	h->stats.cycles_minor += !full;
-	h->stats.cycles_stopped += stopped;
+	wg_count(&h->stats.cycles_full, full);
+	wg_count(&h->stats.cycles_minor, !full);
+	wg_count(&h->stats.cycles_stopped, stopped);
 	wg_cycle_marked(h, full, number);
 
 	s = span_begin(h, WR_PHASE_sweep);
@@ -385,7 +385,7 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 	r.sweep_ns = span_end(h, s, 0, NULL);
 	for (unsigned i = 0; i < h->team->size; i++) {
 		marked += h->marker[i]->bytes;
-		h->stats.overflows += h->marker[i]->overflows;
+		wg_count(&h->stats.overflows, h->marker[i]->overflows);
 		h->marker[i]->overflows = 0;
 	}
 	if (full) {
@@ -398,7 +398,8 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 	__atomic_add_fetch(&h->cpu_ns, h->sys->thread_cpu_ns() - cpu,
 			   __ATOMIC_RELAXED);
 	wr_event_counter(h->events, "live", h->sys->now_ns(), h->live);
-	wr_event_counter(h->events, "used", h->sys->now_ns(), h->used);
+	wr_event_counter(h->events, "used", h->sys->now_ns(),
+			 __atomic_load_n(&h->used, __ATOMIC_RELAXED));
 	span_end(h, cs, marked, "bytes");
 	log_cycle(h, &r, number, marked);
 }

@@ -163,7 +163,7 @@ uint64_t wg_dirty_pass(struct weir_heap *h, unsigned workers, unsigned flags,
 	wg_team_run(h, w, pass_job, &p);
 	if (!in_pause || __atomic_load_n(&h->overflow, __ATOMIC_RELAXED))
 		wg_team_mark(h, workers);
-	h->stats.dirty_pages += p.pages;
+	wg_count(&h->stats.dirty_pages, p.pages);
 	return p.pages;
 }
 
@@ -176,7 +176,7 @@ uint64_t wg_dirty_slice(struct weir_heap *h, uint32_t from, uint32_t to)
 			 .flags = WR_FETCH_REARM};
 
 	wg_team_run(h, w, pass_job, &p);
-	h->stats.dirty_pages += p.pages;
+	wg_count(&h->stats.dirty_pages, p.pages);
 	return p.pages;
 }
 

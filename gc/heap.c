@@ -303,6 +303,11 @@ size_t weir_object_size(weir_heap *h, const void *p)
 	return bytes;
 }
 
+static uint64_t read_counter(const uint64_t *counter)
+{
+	return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
 int weir_heap_stats(weir_heap *h, struct weir_stats *out)
 {
 	struct weir_stats s;
@@ -313,7 +318,12 @@ int weir_heap_stats(weir_heap *h, struct weir_stats *out)
 					"stats->size is not set");
 	memset(&s, 0, sizeof(s));
 	size = out->size;
-	s = h->stats;
+	s.cycles_full = read_counter(&h->stats.cycles_full);
+	s.cycles_minor = read_counter(&h->stats.cycles_minor);
+	s.cycles_stopped = read_counter(&h->stats.cycles_stopped);
+	s.dirty_pages = read_counter(&h->stats.dirty_pages);
+	s.remark_dirty = read_counter(&h->stats.remark_dirty);
+	s.overflows = read_counter(&h->stats.overflows);
 	s.size = size;
 	s.heap_used = __atomic_load_n(&h->used, __ATOMIC_RELAXED);
 	s.heap_live = __atomic_load_n(&h->live, __ATOMIC_RELAXED);

@@ -239,6 +239,12 @@ struct weir_heap {
 /* The heap of this process, or NULL. */
 extern struct weir_heap *wg_heap;
 
+/* A counter that one thread adds to and any may read. */
+static inline void wg_count(uint64_t *counter, uint64_t n)
+{
+	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+
 static inline uint32_t wg_high(const struct wg_space *s)
 {
 	return __atomic_load_n(&s->high, __ATOMIC_RELAXED);

@@ -49,13 +49,13 @@ void wg_buffers_retire(struct weir_mutator *m, bool in_pause)
 /* Leave the registry and the heap; the caller is the mutator's thread. */
 static void leave(struct weir_mutator *m)
 {
-	m->b.critical = 1;
+	__atomic_store_n(&m->b.critical, 1, __ATOMIC_RELAXED);
 	WEIR_COMPILER_BARRIER();
 	wg_buffers_retire(m, false);
 	WEIR_COMPILER_BARRIER();
-	m->b.critical = 0;
+	__atomic_store_n(&m->b.critical, 0, __ATOMIC_RELAXED);
 	WEIR_COMPILER_BARRIER();
-	if (m->b.pending)
+	if (__atomic_load_n(&m->b.pending, __ATOMIC_RELAXED))
 		wr_thread_poll(&m->thread);
 	self = NULL;
 }
@@ -79,8 +79,8 @@ int weir_thread_attach(weir_heap *h, weir_mutator **out)
 	int err;
 
 	if (!h || !out || h != wg_heap)
-		return wr_error(EINVAL,
-				"weir_thread_attach: not a live heap; create one with weir_heap_create");
+		return wr_error(EINVAL, "weir_thread_attach: not a live heap; "
+					"create one with weir_heap_create");
 	if (m) {
 		m->attached++;
 		*out = m;
@@ -90,13 +90,13 @@ int weir_thread_attach(weir_heap *h, weir_mutator **out)
 	if (!m)
 		return wr_error(ENOMEM,
 				"weir_thread_attach: no memory for a mutator");
-	*m = (struct weir_mutator){ .heap = h, .attached = 1 };
+	*m = (struct weir_mutator){.heap = h, .attached = 1};
 	m->self = pthread_self();
 	m->b.meta_bias = (uintptr_t)h->meta - (h->base >> WEIR_GRANULE_SHIFT);
 	m->thread.gate.critical = &m->b.critical;
 	m->thread.gate.pending = &m->b.pending;
 	/* Not held before it is whole. */
-	m->b.critical = 1;
+	__atomic_store_n(&m->b.critical, 1, __ATOMIC_RELAXED);
 	err = wr_thread_attach(h->threads, &m->thread);
 	if (err) {
 		free(m);
@@ -107,9 +107,9 @@ int weir_thread_attach(weir_heap *h, weir_mutator **out)
 	m->b.newborn = __atomic_load_n(&h->newborn, __ATOMIC_SEQ_CST);
 	self = m;
 	WEIR_COMPILER_BARRIER();
-	m->b.critical = 0;
+	__atomic_store_n(&m->b.critical, 0, __ATOMIC_RELAXED);
 	WEIR_COMPILER_BARRIER();
-	if (m->b.pending)
+	if (__atomic_load_n(&m->b.pending, __ATOMIC_RELAXED))
 		wr_thread_poll(&m->thread);
 	*out = m;
 	return 0;
@@ -118,8 +118,9 @@ int weir_thread_attach(weir_heap *h, weir_mutator **out)
 int weir_thread_detach(weir_mutator *m)
 {
 	if (!m || m != self)
-		return wr_error(EINVAL,
-				"weir_thread_detach: not the calling thread's mutator");
+		return wr_error(
+			EINVAL,
+			"weir_thread_detach: not the calling thread's mutator");
 	if (--m->attached)
 		return 0;
 	leave(m);

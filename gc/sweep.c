@@ -55,7 +55,7 @@ unsigned wg_sweep_block(struct weir_heap *h, uint32_t i)
 		if (next > g) {
 			if (h->opt.poison)
 				poison(h, g, next);
-			memset(meta + g, 0, next - g);
+			wg_meta_clear(meta, g, next);
 			if (next - g >= WG_MIN_HOLE)
 				usable += (unsigned)(next - g);
 			if (next - g > hole)

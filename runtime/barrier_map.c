@@ -36,6 +36,14 @@ static void lock(uint32_t *word)
 		syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, 2, NULL);
 }
 
+static bool try_lock(uint32_t *word)
+{
+	uint32_t zero = 0;
+
+	return __atomic_compare_exchange_n(word, &zero, 1, false,
+					   __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+}
+
 static void unlock(uint32_t *word)
 {
 	if (__atomic_exchange_n(word, 0, __ATOMIC_RELEASE) == 2)
@@ -482,7 +490,25 @@ int wr_map_open_up(struct wr_barrier *b, struct wr_range *r)
 	return n < 0 ? n : 0;
 }
 
-void wr_map_discarded(struct wr_barrier *b, uintptr_t start, uintptr_t end)
+int wr_map_try_resolve(struct wr_barrier *b, struct wr_range *r, uintptr_t p)
+{
+	uintptr_t page = p & ~(((uintptr_t)1 << b->page_shift) - 1);
+	size_t i = wr_map_index(b, r, page);
+	struct wr_map *m = r->state;
+	uint32_t *word = stripe_of(b, page);
+	int n;
+
+	if (!try_lock(word))
+		return -EAGAIN;
+	clear_bits(m->clean, i, i + 1);
+	n = b->maps->how->try_unprotect(b, page,
+					page + ((uintptr_t)1 << b->page_shift));
+	unlock(word);
+	return n < 0 ? n : 0;
+}
+
+static bool discarded(struct wr_barrier *b, uintptr_t start, uintptr_t end,
+		      bool wait)
 {
 	uintptr_t page = (uintptr_t)1 << b->page_shift;
 
@@ -501,11 +527,25 @@ void wr_map_discarded(struct wr_barrier *b, uintptr_t start, uintptr_t end)
 		stop = chunk_end(
 			i, wr_map_index(b, r, end < r->end ? end : r->end));
 		word = stripe_of(b, start);
-		lock(word);
+		if (wait)
+			lock(word);
+		else if (!try_lock(word))
+			return false;
 		clear_bits(m->clean, i, stop);
 		unlock(word);
 		start = address(b, r, stop);
 	}
+	return true;
+}
+
+void wr_map_discarded(struct wr_barrier *b, uintptr_t start, uintptr_t end)
+{
+	discarded(b, start, end, true);
+}
+
+bool wr_map_try_discarded(struct wr_barrier *b, uintptr_t start, uintptr_t end)
+{
+	return discarded(b, start, end, false);
 }
 
 /* ---- fork --------------------------------------------------------------- */

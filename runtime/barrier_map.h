@@ -43,6 +43,9 @@
 struct wr_protector {
 	int (*protect)(struct wr_barrier *b, uintptr_t start, uintptr_t end);
 	int (*unprotect)(struct wr_barrier *b, uintptr_t start, uintptr_t end);
+	/* unprotect without a wait, or -EAGAIN; for wr_map_try_resolve(). */
+	int (*try_unprotect)(struct wr_barrier *b, uintptr_t start,
+			     uintptr_t end);
 	/* Find out which pages of [start, end) are read-write and set their
 	 * usable bits.  NULL: every page can be protected. */
 	int (*learn)(struct wr_barrier *b, struct wr_range *r, uintptr_t start,
@@ -91,6 +94,10 @@ int wr_map_resolve(struct wr_barrier *b, struct wr_range *r, uintptr_t p);
 /* The pages of [start, end) are being given back: they come back unprotected,
  * so they are DIRTY. */
 void wr_map_discarded(struct wr_barrier *b, uintptr_t start, uintptr_t end);
+/* Both without a wait: -EAGAIN (false) if a stripe or the kernel is busy; to
+ * be called again then. */
+int wr_map_try_resolve(struct wr_barrier *b, struct wr_range *r, uintptr_t p);
+bool wr_map_try_discarded(struct wr_barrier *b, uintptr_t start, uintptr_t end);
 /* All DIRTY and unprotected; for when the page tables cannot say more. */
 int wr_map_open_up(struct wr_barrier *b, struct wr_range *r);
 

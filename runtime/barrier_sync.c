@@ -13,6 +13,11 @@
  * The discarding thread goes on when the event was read, not when it is in the
  * map: arm and fetch wait for the listener to be done with what it has read.
  *
+ * The listener never waits for anything but events: while one is unread, the
+ * kernel says EAGAIN to every change of protection, and who holds a stripe
+ * meanwhile tries until it is read.  What cannot be done at once is kept, and
+ * tried again after the next read.
+ *
  *   listener thread        reads events, resolves; all signals blocked;
  *                          attached to nothing, so no stop ever waits for it
  *   start, stop            with the barrier's creation, destruction, fork
@@ -37,11 +42,14 @@
 #include "runtime/kernel_abi.h"
 
 #define BATCH 16
+#define KEPT 1024 /* events that wait; threads that wait for a fault, mostly */
 
 struct wr_listener {
 	pthread_t thread; /* the reader */
 	int stop;         /* eventfd: readable when it is to return */
 	uint64_t turn;    /* odd: events were read and are not in the map */
+	unsigned count;   /* of msgs: read, not done */
+	struct uffd_msg msgs[KEPT + BATCH];
 };
 
 /* ---- Protection --------------------------------------------------------- */
@@ -71,16 +79,21 @@ static void wp_settle(struct wr_barrier *b)
 		sched_yield();
 }
 
+static int wp_try_unprotect(struct wr_barrier *b, uintptr_t start,
+			    uintptr_t end)
+{
+	return wr_uffd_try_unprotect(b->uffd.fd, start, end);
+}
+
 static const struct wr_protector wp_protector = {
 	.protect = wp_protect,
 	.unprotect = wp_unprotect,
+	.try_unprotect = wp_try_unprotect,
 	.settle = wp_settle,
 };
 
-void wr_wp_fault(struct wr_barrier *b, struct wr_range *r, uintptr_t p)
+static void must_resolve(int err, uintptr_t p)
 {
-	int err = wr_map_resolve(b, r, p);
-
 	/* ENOENT: the range was unregistered meanwhile, which unprotected the
 	 * page and woke its waiters. */
 	if (wr_unlikely(err && err != -ENOENT))
@@ -88,61 +101,92 @@ void wr_wp_fault(struct wr_barrier *b, struct wr_range *r, uintptr_t p)
 			 (unsigned long)p, strerror(-err));
 }
 
+void wr_wp_fault(struct wr_barrier *b, struct wr_range *r, uintptr_t p)
+{
+	must_resolve(wr_map_resolve(b, r, p), p);
+}
+
 /* ---- The listener ------------------------------------------------------- */
 
-static void on_event(struct wr_barrier *b, const struct uffd_msg *m)
+/* Whether it is done. */
+static bool on_fault(struct wr_barrier *b, uintptr_t p)
+{
+	unsigned ticket = wr_grace_enter(&b->grace);
+	struct wr_range *r = wr_barrier_find(b, p);
+	/* No range: it is being removed, which wakes the writer. */
+	int err = r ? wr_map_try_resolve(b, r, p) : 0;
+
+	wr_grace_leave(&b->grace, ticket);
+	if (err == -EAGAIN)
+		return false;
+	must_resolve(err, p);
+	wr_barrier_count_fault(b);
+	return true;
+}
+
+static bool on_event(struct wr_barrier *b, const struct uffd_msg *m)
 {
 	unsigned ticket;
-	uintptr_t p;
-	struct wr_range *r;
+	bool done;
 
 	switch (m->event) {
 	case UFFD_EVENT_PAGEFAULT:
-		p = (uintptr_t)m->arg.pagefault.address;
-		wr_barrier_count_fault(b);
-		ticket = wr_grace_enter(&b->grace);
-		r = wr_barrier_find(b, p);
-		/* No range: it is being removed, which wakes the writer. */
-		if (r)
-			wr_wp_fault(b, r, p);
-		wr_grace_leave(&b->grace, ticket);
-		break;
+		return on_fault(b, (uintptr_t)m->arg.pagefault.address);
 	case UFFD_EVENT_REMOVE:
 		ticket = wr_grace_enter(&b->grace);
-		wr_map_discarded(b, (uintptr_t)m->arg.remove.start,
-				 (uintptr_t)m->arg.remove.end);
+		done = wr_map_try_discarded(b, (uintptr_t)m->arg.remove.start,
+					    (uintptr_t)m->arg.remove.end);
 		wr_grace_leave(&b->grace, ticket);
-		break;
+		return done;
 	default:
 		wr_fatal("userfaultfd: event %#x was not asked for", m->event);
 	}
 }
 
+/* Do what can be done; the rest stays, in order. */
+static void work_off(struct wr_barrier *b, struct wr_listener *l)
+{
+	unsigned left = 0;
+
+	for (unsigned i = 0; i < l->count; i++)
+		if (!on_event(b, &l->msgs[i]))
+			l->msgs[left++] = l->msgs[i];
+	l->count = left;
+}
+
 static void *listen_main(void *arg)
 {
 	struct wr_barrier *b = arg;
+	struct wr_listener *l = b->listener;
 	struct pollfd fds[] = {
 		{.fd = b->uffd.fd, .events = POLLIN},
-		{.fd = b->listener->stop, .events = POLLIN},
+		{.fd = l->stop, .events = POLLIN},
 	};
-	uint64_t *turn = &b->listener->turn;
-	struct uffd_msg msgs[BATCH];
+	uint64_t *turn = &l->turn;
 	ssize_t n;
 
 	prctl(PR_SET_NAME, "weir-barrier");
 	for (;;) {
-		if (poll(fds, 2, -1) < 0 && errno != EINTR)
+		if (poll(fds, 2, l->count ? 0 : -1) < 0 && errno != EINTR)
 			wr_fatal("poll on userfaultfd: %s", strerror(errno));
 		if (fds[1].revents)
 			return NULL;
-		__atomic_fetch_add(turn, 1, __ATOMIC_SEQ_CST);
-		n = read(b->uffd.fd, msgs, sizeof(msgs));
+		if (!(*turn & 1))
+			__atomic_fetch_add(turn, 1, __ATOMIC_SEQ_CST);
+		n = 0;
+		if (l->count <= KEPT)
+			n = read(b->uffd.fd, &l->msgs[l->count],
+				 BATCH * sizeof(l->msgs[0]));
 		/* EAGAIN: the writer was interrupted and took it back. */
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			wr_fatal("read from userfaultfd: %s", strerror(errno));
-		for (ssize_t i = 0; i * (ssize_t)sizeof(msgs[0]) < n; i++)
-			on_event(b, &msgs[i]);
-		__atomic_fetch_add(turn, 1, __ATOMIC_SEQ_CST);
+		if (n > 0)
+			l->count += (unsigned)(n / (ssize_t)sizeof(l->msgs[0]));
+		work_off(b, l);
+		if (!l->count)
+			__atomic_fetch_add(turn, 1, __ATOMIC_SEQ_CST);
+		else
+			sched_yield(); /* to who holds the stripe */
 	}
 }
 
@@ -155,6 +199,7 @@ static int listen_start(struct wr_barrier *b)
 	if (!l)
 		return wr_error(ENOMEM, "no memory for a thread; free some");
 	l->turn = 0;
+	l->count = 0;
 	l->stop = eventfd(0, EFD_CLOEXEC);
 	if (l->stop < 0) {
 		err = errno;

@@ -356,3 +356,16 @@ int wr_uffd_unprotect(int fd, uintptr_t start, uintptr_t end)
 {
 	return set_protection(fd, start, end, 0);
 }
+
+int wr_uffd_try_unprotect(int fd, uintptr_t start, uintptr_t end)
+{
+	int saved = errno, err = 1;
+	struct uffdio_writeprotect wp = {
+		.range = {.start = start, .len = end - start},
+	};
+
+	if (ioctl(fd, UFFDIO_WRITEPROTECT, &wp))
+		err = errno == EINTR ? -EAGAIN : -errno;
+	errno = saved;
+	return err;
+}

@@ -85,5 +85,8 @@ int wr_uffd_reopen(struct wr_uffd *u);
  * signal handler; errno is left as it was. */
 int wr_uffd_protect(int fd, uintptr_t start, uintptr_t end);
 int wr_uffd_unprotect(int fd, uintptr_t start, uintptr_t end);
+/* The same in one attempt, for the reader of the events: where the kernel says
+ * EAGAIN because of an event that it has yet to read, -EAGAIN. */
+int wr_uffd_try_unprotect(int fd, uintptr_t start, uintptr_t end);
 
 #endif
