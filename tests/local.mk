@@ -117,6 +117,12 @@ AM_TESTS_ENVIRONMENT = \
 	export WEIR_SRCDIR WEIR_BUILDDIR WEIR_SANITIZER CC CXX MAKE NM AWK \
 	PKG_CONFIG;
 
+# Reports of unit tests, and what scripts leave for whoever looks into a
+# failure.
+MOSTLYCLEANFILES += tests/*.tap
+mostlyclean-local:
+	-rm -rf mutants sanitize tests/*.work
+
 if WEIR_TESTS
 check_PROGRAMS += $(WEIR_UNIT_TESTS)
 TESTS = $(WEIR_UNIT_TESTS) $(WEIR_SCRIPT_TESTS)
