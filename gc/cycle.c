@@ -203,10 +203,6 @@ static void concurrent_part(struct weir_heap *h, struct report *r)
 	uint64_t armed;
 	struct span s;
 
-	/* Threads that attach from here on are born with the new colour;
-	 * pairs with the load in weir_thread_attach. */
-	__atomic_store_n(&h->newborn, h->opt.born_black ? h->colour : WG_YOUNG,
-			 __ATOMIC_SEQ_CST);
 	__atomic_store_n(&h->phase, WG_MARKING, __ATOMIC_RELEASE);
 	s = span_begin(h, WR_PHASE_arm);
 	armed = s.begin;
@@ -217,6 +213,12 @@ static void concurrent_part(struct weir_heap *h, struct report *r)
 	h->all_dirty = false;
 	h->tracking = true;
 	r->arm_ns = span_end(h, s, r->dirty, "pages");
+
+	/* Objects of threads that attach from here on may be black; pairs with
+	 * the load in weir_thread_attach.  Not before the arm, which takes what
+	 * is written for unmarked and forgets that it was. */
+	__atomic_store_n(&h->newborn, h->opt.born_black ? h->colour : WG_YOUNG,
+			 __ATOMIC_SEQ_CST);
 
 	s = span_begin(h, WR_PHASE_roots);
 	wg_roots_concurrent(h, m);
