@@ -507,8 +507,7 @@ int wr_map_try_resolve(struct wr_barrier *b, struct wr_range *r, uintptr_t p)
 	return n < 0 ? n : 0;
 }
 
-static bool discarded(struct wr_barrier *b, uintptr_t start, uintptr_t end,
-		      bool wait)
+bool wr_map_try_discarded(struct wr_barrier *b, uintptr_t start, uintptr_t end)
 {
 	uintptr_t page = (uintptr_t)1 << b->page_shift;
 
@@ -527,25 +526,13 @@ static bool discarded(struct wr_barrier *b, uintptr_t start, uintptr_t end,
 		stop = chunk_end(
 			i, wr_map_index(b, r, end < r->end ? end : r->end));
 		word = stripe_of(b, start);
-		if (wait)
-			lock(word);
-		else if (!try_lock(word))
+		if (!try_lock(word))
 			return false;
 		clear_bits(m->clean, i, stop);
 		unlock(word);
 		start = address(b, r, stop);
 	}
 	return true;
-}
-
-void wr_map_discarded(struct wr_barrier *b, uintptr_t start, uintptr_t end)
-{
-	discarded(b, start, end, true);
-}
-
-bool wr_map_try_discarded(struct wr_barrier *b, uintptr_t start, uintptr_t end)
-{
-	return discarded(b, start, end, false);
 }
 
 /* ---- fork --------------------------------------------------------------- */

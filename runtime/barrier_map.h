@@ -91,12 +91,11 @@ int wr_map_forget(struct wr_barrier *b, uintptr_t start, uintptr_t end);
 
 /* A write fault at p: note the page and let the writer go on. */
 int wr_map_resolve(struct wr_barrier *b, struct wr_range *r, uintptr_t p);
-/* The pages of [start, end) are being given back: they come back unprotected,
- * so they are DIRTY. */
-void wr_map_discarded(struct wr_barrier *b, uintptr_t start, uintptr_t end);
-/* Both without a wait: -EAGAIN (false) if a stripe or the kernel is busy; to
- * be called again then. */
+/* The same without a wait: -EAGAIN if the stripe or the kernel is busy; to be
+ * called again then. */
 int wr_map_try_resolve(struct wr_barrier *b, struct wr_range *r, uintptr_t p);
+/* The pages of [start, end) are being given back: they come back unprotected,
+ * so they are DIRTY.  False: a stripe is busy; to be called again. */
 bool wr_map_try_discarded(struct wr_barrier *b, uintptr_t start, uintptr_t end);
 /* All DIRTY and unprotected; for when the page tables cannot say more. */
 int wr_map_open_up(struct wr_barrier *b, struct wr_range *r);

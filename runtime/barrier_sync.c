@@ -42,7 +42,7 @@
 #include "runtime/kernel_abi.h"
 
 #define BATCH 16
-#define KEPT 1024 /* events that wait; threads that wait for a fault, mostly */
+#define KEPT 1024 /* events that wait: a thread each, mostly */
 
 struct wr_listener {
 	pthread_t thread; /* the reader */
