@@ -120,7 +120,6 @@ static bool on_fault(struct wr_barrier *b, uintptr_t p)
 	if (err == -EAGAIN)
 		return false;
 	must_resolve(err, p);
-	wr_barrier_count_fault(b);
 	return true;
 }
 
@@ -180,8 +179,10 @@ static void *listen_main(void *arg)
 		/* EAGAIN: the writer was interrupted and took it back. */
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			wr_fatal("read from userfaultfd: %s", strerror(errno));
-		if (n > 0)
-			l->count += (unsigned)(n / (ssize_t)sizeof(l->msgs[0]));
+		for (; n > 0; n -= (ssize_t)sizeof(l->msgs[0]))
+			/* Counted before the writer goes on. */
+			if (l->msgs[l->count++].event == UFFD_EVENT_PAGEFAULT)
+				wr_barrier_count_fault(b);
 		work_off(b, l);
 		if (!l->count)
 			__atomic_fetch_add(turn, 1, __ATOMIC_SEQ_CST);
