@@ -88,6 +88,7 @@ tests_torture_torture_SOURCES = \
 	tests/torture/graph.c \
 	tests/torture/node.c \
 	tests/torture/outside.c \
+	tests/torture/setup.c \
 	tests/torture/torture.c \
 	tests/torture/torture.h \
 	tests/torture/watch.c

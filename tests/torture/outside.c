@@ -217,11 +217,17 @@ void collect_step(struct worker *w)
 		WEIR_COLLECT_FULL | WEIR_COLLECT_NOWAIT,
 		WEIR_COLLECT_MINOR | WEIR_COLLECT_NOWAIT,
 	};
+	unsigned flags = all[below(w, sizeof(all) / sizeof(all[0]))];
 	int err;
 
 	if (!cfg.on[F_collect])
 		return;
-	err = weir_collect(heap, all[below(w, sizeof(all) / sizeof(all[0]))]);
+	/* After a stopped cycle the next is full; so in most runs most are
+	 * minor. */
+	if (cfg.seed % 3 && !one_in(w, 16))
+		flags = one_in(w, 2) ? WEIR_COLLECT_MINOR
+				     : WEIR_COLLECT_MINOR | WEIR_COLLECT_NOWAIT;
+	err = weir_collect(heap, flags);
 	if (err)
 		fail(w, "weir_collect: error %d, %s", -err, weir_error_text());
 	w->n.collects++;

@@ -15,12 +15,14 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -33,10 +35,9 @@ weir_heap *heap;
 bool in_child;
 unsigned forked_worker;
 uint64_t deadline;
-uint64_t oom_calls;
 
-static struct worker *workers;
-static __thread struct worker *self;
+struct worker *workers;
+__thread struct worker *self;
 static const char *const feature_name[F_COUNT] = {
 #define X(name, help) [F_##name] = #name,
 	FEATURES(X)
@@ -143,17 +144,6 @@ void worker_init(struct worker *w, unsigned index, uint64_t stream)
 	w->rng[0] = mix(stream ^ mix(index));
 	w->rng[1] = mix(w->rng[0] ^ cfg.seed) | 1;
 	w->action = "start";
-}
-
-static int on_oom(weir_heap *h, size_t bytes, void *arg)
-{
-	(void)h;
-	(void)bytes;
-	(void)arg;
-	if (self)
-		self->shrink = true;
-	/* Every other time: try once more. */
-	return __atomic_add_fetch(&oom_calls, 1, __ATOMIC_RELAXED) % 2;
 }
 
 void worker_step(struct worker *w)
@@ -309,133 +299,6 @@ static void pest(void)
 	self = NULL;
 }
 
-/* ---- The heap ----------------------------------------------------------- */
-
-static void append(const char *format, ...)
-	__attribute__((format(printf, 1, 2)));
-static void append(const char *format, ...)
-{
-	size_t n = strlen(cfg.heap_options);
-	va_list ap;
-
-	va_start(ap, format);
-	vsnprintf(cfg.heap_options + n, sizeof(cfg.heap_options) - n, format,
-		  ap);
-	va_end(ap);
-}
-
-static void choose_options(void)
-{
-	struct worker w;
-
-	worker_init(&w, 0, cfg.seed * 77);
-	append("barrier=%s,poison=%s", cfg.barrier ? cfg.barrier : "auto",
-	       one_in(&w, 8) ? "off" : "on");
-	append(",heap-min=%um", 1u << below(&w, 4));
-	append(",growth=%s", one_in(&w, 2) ? "0.1" : "0.5");
-	append(",markers=%u", 1 + (unsigned)below(&w, 3));
-	append(",pause-markers=%u", 1 + (unsigned)below(&w, 3));
-	append(",seed=%u", 1 + (unsigned)below(&w, 1000000));
-	if (one_in(&w, 3))
-		append(",verify=on");
-	if (one_in(&w, 2))
-		append(",delay=%u", 1u << below(&w, 13));
-	if (one_in(&w, 4))
-		append(",generational=off");
-	if (one_in(&w, 3))
-		append(",thp=off");
-	if (one_in(&w, 3))
-		append(",born-black=on");
-	if (one_in(&w, 6))
-		append(",stop=safepoints");
-	if (one_in(&w, 6))
-		append(",mark-stack-max=1m");
-	if (cfg.on[F_final] && one_in(&w, 4))
-		append(",finalizer-thread=on");
-	if (cfg.on[F_pressure] && one_in(&w, 3))
-		append(",heap-max=%zu", cfg.live * 2 + ((size_t)24 << 20));
-	else
-		append(",heap-max=1g");
-	if (cfg.options)
-		append("%s%s", *cfg.options ? "," : "", cfg.options);
-}
-
-static void create_heap(void)
-{
-	struct weir_heap_options o = {
-		.size = sizeof(o), .options = cfg.heap_options, .oom = on_oom};
-	weir_mutator *m;
-	int err = weir_heap_create(&o, &heap);
-
-	if (err == -ENOTSUP) {
-		printf("torture: SKIP: %s\n", weir_error_text());
-		exit(77);
-	}
-	if (err)
-		fail(NULL, "weir_heap_create: error %d, %s", -err,
-		     weir_error_text());
-	err = weir_thread_attach(heap, &m);
-	if (err)
-		fail(NULL, "weir_thread_attach: error %d, %s", -err,
-		     weir_error_text());
-	nodes_init();
-	if (cfg.on[F_share])
-		share_init();
-	weir_thread_detach(m);
-}
-
-/* What the run did; what it should have done and did not is a failure. */
-static void report(uint64_t began)
-{
-	struct weir_stats st = {.size = sizeof(st)};
-	struct counters n = {0};
-
-	if (weir_heap_stats(heap, &st))
-		fail(NULL, "weir_heap_stats: %s", weir_error_text());
-	for (unsigned i = 0; i < cfg.threads; i++) {
-#define X(name) n.name += workers[i].n.name;
-		COUNTERS(X)
-#undef X
-	}
-	printf("torture: %.1f s, seed %llu, %s\n",
-	       (double)(now_ns() - began) / 1e9, (unsigned long long)cfg.seed,
-	       cfg.heap_options);
-#define X(name) printf("  %s %llu", #name, (unsigned long long)n.name);
-	COUNTERS(X)
-#undef X
-	printf("\n  cycles: %llu full, %llu minor, %llu stopped; longest pause "
-	       "%.1f ms; oom %llu; overflows %llu; dirty pages %llu, %llu in "
-	       "pauses; peak %.1f MiB; barrier %s\n",
-	       (unsigned long long)st.cycles_full,
-	       (unsigned long long)st.cycles_minor,
-	       (unsigned long long)st.cycles_stopped,
-	       (double)st.pause.max_ns / 1e6, (unsigned long long)oom_calls,
-	       (unsigned long long)st.overflows,
-	       (unsigned long long)st.dirty_pages,
-	       (unsigned long long)st.remark_dirty,
-	       (double)st.heap_peak / 1048576, st.barrier);
-	if (!n.moves || !n.checks)
-		fail(NULL, "nothing was done");
-	if (cfg.seconds < 2)
-		return;
-	if (!st.cycles_full)
-		fail(NULL, "no full cycle in %.1f seconds", cfg.seconds);
-	if ((cfg.on[F_share] && !n.shared) || (cfg.on[F_read] && !n.reads) ||
-	    (cfg.on[F_block] && !n.blocks) || (cfg.on[F_churn] && !n.threads) ||
-	    (cfg.on[F_fork] && !n.forks) || (cfg.on[F_weak] && !n.weak_kept) ||
-	    (cfg.on[F_ephemeron] && !n.eph_kept))
-		fail(NULL, "a feature was never used");
-	/* Not for a run that the machine or `delay` made slow. */
-	if (n.weak_kept + n.eph_kept < 3000 || st.cycles_full < 10)
-		return;
-	if ((cfg.on[F_weak] && !n.weak_cleared) ||
-	    (cfg.on[F_final] && !n.finalized &&
-	     !strstr(cfg.heap_options, "finalizer-thread=on")) ||
-	    (cfg.on[F_ephemeron] && !n.eph_cleared))
-		fail(NULL, "no weak reference or ephemeron was ever cleared, "
-			   "or no finalizer ran");
-}
-
 /* ---- Main --------------------------------------------------------------- */
 
 static void set_features(const char *list, bool on)
@@ -485,6 +348,18 @@ static void usage(int status)
 	FEATURES(X)
 #undef X
 	exit(status);
+}
+
+/* Whether a userfaultfd for faults in the kernel is to be had. */
+static bool kernel_faults(void)
+{
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+
+	if (fd < 0)
+		fd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
 }
 
 static void parse(int argc, char **argv)
@@ -550,9 +425,11 @@ static void parse(int argc, char **argv)
 	if (optind < argc || !cfg.threads || cfg.threads > MAX_WORKERS ||
 	    cfg.live < 65536 || cfg.seconds <= 0)
 		usage(2);
-	/* System calls into protected pages fail there, by design. */
+	/* System calls into protected pages fail there, by design: in sync
+	 * too, if the descriptor serves user mode only. */
 	if (cfg.barrier && (!strcmp(cfg.barrier, "sigbus") ||
-			    !strcmp(cfg.barrier, "mprotect")))
+			    !strcmp(cfg.barrier, "mprotect") ||
+			    (!strcmp(cfg.barrier, "sync") && !kernel_faults())))
 		cfg.on[F_read] = false;
 }
 
@@ -589,7 +466,7 @@ int main(int argc, char **argv)
 	outside_fini();
 	if (weir_collect(heap, WEIR_COLLECT_FULL))
 		fail(NULL, "weir_collect: %s", weir_error_text());
-	report(began);
+	run_report(began);
 	err = weir_heap_destroy(heap);
 	if (err)
 		fail(NULL, "weir_heap_destroy: error %d, %s", -err,

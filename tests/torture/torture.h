@@ -7,7 +7,8 @@
  *   graph.c    small random graphs, passed from thread to thread
  *   watch.c    weak references, finalizers, ephemerons
  *   outside.c  the system: read(2), blocking regions, signals, fork, churn
- *   torture.c  options, threads, the report
+ *   setup.c    the heap and its options, the account at the end
+ *   torture.c  the command line, threads, failures
  *
  * Rules that make every check exact:
  *
@@ -81,13 +82,14 @@ struct config {
 };
 
 /* Counters, summed over threads at the end. */
-#define COUNTERS(X)                                                           \
-	X(steps)                                                              \
-	X(nodes)                                                              \
-	X(checks) X(moves) X(audits) X(shared) X(reads) X(blocks) X(collects) \
-		X(no_memory) X(weak_kept) X(weak_cleared) X(finalized)        \
-			X(eph_kept) X(eph_cleared) X(threads) X(forks)        \
-				X(signals)
+#define COUNTERS(X)                                                     \
+	X(steps)                                                        \
+	X(nodes)                                                        \
+	X(checks)                                                       \
+	X(moves)                                                        \
+	X(audits) X(shared) X(reads) X(blocks) X(collects) X(no_memory) \
+		X(weak_kept) X(weak_cleared) X(finalized) X(eph_kept)   \
+			X(eph_cleared) X(threads) X(forks) X(signals)
 
 struct counters {
 #define X(name) uint64_t name;
@@ -124,7 +126,8 @@ extern weir_heap *heap;
 extern bool in_child;          /* this process was forked off */
 extern unsigned forked_worker; /* by this one; of the others no stack is left */
 extern uint64_t deadline;      /* ns of CLOCK_MONOTONIC */
-extern uint64_t oom_calls;     /* atomic */
+extern struct worker *workers; /* cfg.threads of them */
+extern __thread struct worker *self; /* this thread's, or NULL */
 
 uint64_t now_ns(void);
 void fail(struct worker *w, const char *format, ...)
@@ -276,8 +279,15 @@ void fork_step(struct worker *w);
 void churn_step(struct worker *w); /* from a thread that is not attached */
 void pest_signal(struct worker *w, struct worker *victim);
 
-/* torture.c: random steps until the time is up. */
-void worker_run(struct worker *w);
+/* ---- setup.c ------------------------------------------------------------ */
+
+void choose_options(void);
+void create_heap(void);
+/* What the run did; what it should have done and did not is a failure. */
+void run_report(uint64_t began);
+
+/* ---- torture.c: one random step; all checks there are ------------------- */
+
 void worker_step(struct worker *w);
 void worker_final_check(struct worker *w);
 
