@@ -3,8 +3,10 @@
  * Arrays that grow in place, and watches; see gc/weak_tables.h.
  *
  * An index is in `pending` at most once (the PENDING bit says that it is, and
- * a free entry keeps the bit until the index is gone from there), so an array
- * of as many indexes as there are entries is always large enough.
+ * a free entry keeps the bit until the index is gone from there).  A filter
+ * between two batches leaves a gap in it, of what was read and not kept; these
+ * may be pended again meanwhile.  The array has room for twice the entries
+ * there are: when it is full the gap is at least half of it, and is closed.
  */
 #include "gc/weak_tables.h"
 
@@ -85,7 +87,7 @@ int wg_watches_create(struct weir_heap *h, struct wg_watches *t, size_t stride)
 	err = wg_array_create(&t->entries, h->sys, most * stride);
 	if (!err)
 		err = wg_array_create(&t->pending, h->sys,
-				      most * sizeof(uint32_t));
+				      2 * most * sizeof(uint32_t));
 	return err;
 }
 
@@ -95,6 +97,19 @@ void wg_watches_destroy(struct weir_heap *h, struct wg_watches *t)
 	wg_array_destroy(&t->pending, h->sys);
 }
 
+/* Close the gap that a filter under way has left. */
+static void close_gap(struct wg_watches *t)
+{
+	uint32_t *pending = wg_indexes(&t->pending);
+	uint32_t gap = t->at - t->kept;
+
+	memmove(pending + t->kept, pending + t->at,
+		(t->pending_n - t->at) * sizeof(*pending));
+	t->pending_n -= gap;
+	t->end -= gap;
+	t->at = t->kept;
+}
+
 void wg_watch_pend(struct wg_watches *t, uint32_t i)
 {
 	struct wg_watch *e = wg_watch_at(t, i);
@@ -102,7 +117,9 @@ void wg_watch_pend(struct wg_watches *t, uint32_t i)
 	if (e->state & WG_WATCH_PENDING)
 		return;
 	wg_watch_set(e, e->state | WG_WATCH_PENDING);
-	wr_assert(t->pending_n < t->high);
+	if (wr_unlikely(t->pending_n == 2 * t->high))
+		close_gap(t);
+	wr_assert(t->pending_n < 2 * t->high);
 	wg_indexes(&t->pending)[t->pending_n++] = i;
 }
 
@@ -120,7 +137,7 @@ uint32_t wg_watch_new(struct weir_heap *h, struct wg_watches *t, uintptr_t p,
 		if (!wg_array_grow(&t->entries, h->sys,
 				   (i + 1ul) * t->stride) ||
 		    !wg_array_grow(&t->pending, h->sys,
-				   (i + 1ul) * sizeof(uint32_t)))
+				   2 * (i + 1ul) * sizeof(uint32_t)))
 			return 0;
 		t->high++;
 		e = wg_watch_at(t, i);
@@ -187,14 +204,19 @@ static uint32_t batch_end(const struct weir_heap *h, uint32_t i, uint32_t end)
 void wg_watches_filter(struct weir_heap *h, struct wg_watches *t, bool all)
 {
 	uint32_t end;
-	bool more;
+	bool more, first = true;
 
+	/* What is pended from here on is the pause's: mutators could add to it
+	 * as fast as it is filtered. */
 	do {
 		wg_weak_enter(h);
-		filter_batch(h, t, batch_end(h, t->at, t->pending_n));
-		more = t->at < t->pending_n;
+		if (first)
+			t->end = t->pending_n;
+		first = false;
+		filter_batch(h, t, batch_end(h, t->at, t->end));
+		more = t->at < t->end;
 		if (!more) {
-			t->pending_n = t->kept;
+			close_gap(t);
 			t->kept = t->at = 0;
 		}
 		wg_weak_leave(h);
@@ -216,10 +238,6 @@ void wg_watches_filter(struct weir_heap *h, struct wg_watches *t, bool all)
 /* A filter that was cut off by fork: drop what it had read. */
 void wg_watches_fork_child(struct wg_watches *t)
 {
-	uint32_t *pending = wg_indexes(&t->pending);
-
-	memmove(pending + t->kept, pending + t->at,
-		(t->pending_n - t->at) * sizeof(*pending));
-	t->pending_n -= t->at - t->kept;
+	close_gap(t);
 	t->kept = t->at = 0;
 }

@@ -69,10 +69,11 @@ struct wg_watches {
 	uint32_t high;           /* entries [1, high) were in use */
 	uint32_t free;           /* first free one, 0: none */
 	uint32_t count;          /* in use */
-	struct wg_array pending; /* uint32_t: see above */
+	struct wg_array pending; /* 2 * high of uint32_t */
 	uint32_t pending_n;      /* in use */
 	uint32_t kept;           /* filter: results are below this, */
-	uint32_t at;             /* and what was read below this */
+	uint32_t at;             /* and what was read below this, */
+	uint32_t end;            /* which is to go on up to this */
 };
 
 struct weir_weak {
