@@ -3,7 +3,8 @@
  * The collector thread: waits for requests, runs cycles, tells who waits.
  *
  * Cycles are numbered from 1 in the order they start; a cycle is done when its
- * pause is over.  Whoever needs a cycle that begins after the call waits for
+ * sweep is: large objects are freed by the collector's threads alone, so who
+ * waits for room has to wait for that.  Whoever needs a cycle that begins after the call waits for
  * number cycles_started + 1.  Between cycles the thread sleeps on a condition
  * variable: it uses no CPU when the program does not allocate.
  *
@@ -59,26 +60,18 @@ static void *collector_main(void *arg)
 		/* What a child of fork goes on with is not yet the whole cycle
 		 * that somebody may have asked for. */
 		if (h->resume && (req & WG_REQ_FULL))
-			wg_cycle_run(h, true, stopped, number - 1);
+			wg_cycle_run(h, true, stopped, number);
 		wg_cycle_run(h, full, stopped, number);
 
 		pthread_mutex_lock(&h->ctl_lock);
 		h->running = false;
+		h->cycles_done = number;
+		if (full)
+			h->full_done = number;
 		pthread_cond_broadcast(&h->ctl_done);
 	}
 	pthread_mutex_unlock(&h->ctl_lock);
 	return NULL;
-}
-
-void wg_cycle_marked(struct weir_heap *h, bool full, uint64_t number)
-{
-	pthread_mutex_lock(&h->ctl_lock);
-	h->cycles_done = number;
-	if (full)
-		h->full_done = number;
-	pthread_cond_broadcast(&h->ctl_done);
-	pthread_mutex_unlock(&h->ctl_lock);
-	wg_weak_after(h);
 }
 
 int wg_collector_start(struct weir_heap *h)

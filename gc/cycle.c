@@ -380,7 +380,9 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 	wg_count(&h->stats.cycles_full, full);
 	wg_count(&h->stats.cycles_minor, !full);
 	wg_count(&h->stats.cycles_stopped, stopped);
-	wg_cycle_marked(h, full, number);
+	/* There is memory to be swept: nobody need wait any more. */
+	__atomic_store_n(&h->assist_at, UINT64_MAX, __ATOMIC_RELAXED);
+	wg_weak_after(h);
 
 	s = span_begin(h, WR_PHASE_sweep);
 	wg_sweep_run(h);

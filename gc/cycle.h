@@ -10,7 +10,5 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped,
 		  uint64_t number);
 /* Sweep what the last pause left, with the team. */
 void wg_sweep_run(struct weir_heap *h);
-/* Its pause is over: tell who waits. */
-void wg_cycle_marked(struct weir_heap *h, bool full, uint64_t number);
 
 #endif

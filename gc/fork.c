@@ -167,7 +167,8 @@ static void reset_heap(struct weir_heap *h)
 	h->resume = h->open_full;
 	h->all_dirty = true;
 	h->overflow = false;
-	h->resweep = h->phase == WG_SWEEPING_PHASE;
+	/* Or had begun in the parent of a parent that never collected. */
+	h->resweep |= h->phase == WG_SWEEPING_PHASE;
 	h->phase = WG_IDLE;
 }
 

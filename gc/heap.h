@@ -206,8 +206,7 @@ struct weir_heap {
 	pthread_cond_t ctl_done;   /* to waiters: a cycle ended */
 	unsigned requests;	   /* enum wg_request bits */
 	uint64_t cycles_started;   /* under ctl_lock */
-	uint64_t cycles_done;	   /* marking finished */
-	uint64_t full_started;	   /* of them full */
+	uint64_t cycles_done;	   /* swept */
 	uint64_t full_done;	   /* of them full */
 	bool running;		   /* a cycle is under way */
 	bool threads_up;	   /* collector threads exist (not after fork) */
@@ -219,15 +218,12 @@ struct weir_heap {
 	struct wg_pool *pool;	   /* mark segments */
 	struct wg_team *team;	   /* marker threads */
 	struct wg_weak_tables *weak; /* weak references, finalizers */
-	uint64_t since_full;	   /* minor cycles since the last full one */
 
 	uint64_t trimmed_ns;  /* when free memory was last given back */
 	double survival;      /* part of new objects that minor cycles keep */
 	bool lazy_arm;	      /* arm blocks only once they have black objects */
 	uint64_t live;	      /* bytes live after the last cycle */
 	uint64_t live_full;   /* the same after the last full one */
-	uint64_t sweep_live;  /* atomic: granules found by this sweep */
-	uint64_t sweep_left;  /* atomic: blocks that this sweep has left */
 	struct weir_stats stats; /* counters; histograms are atomic */
 	uint64_t cpu_ns;      /* atomic: collector CPU time */
 	bool open_full;	      /* a full cycle turned the colour and marks */

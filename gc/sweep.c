@@ -23,7 +23,6 @@
 void wg_sweep_begin(struct weir_heap *h)
 {
 	h->sweep_seq++;
-	__atomic_store_n(&h->sweep_live, 0, __ATOMIC_RELAXED);
 	for (int i = 0; i < 2; i++) {
 		struct wg_space *s = &h->space[i];
 
