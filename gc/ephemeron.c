@@ -293,7 +293,10 @@ void wg_ephemerons_fork_child(struct weir_heap *h)
 {
 	struct wg_ephemerons *t = &h->weak->eph;
 
-	forget_waiting(h);
+	/* Whatever the flag says: the table is filled before it is set, and
+	 * cleared after. */
+	__atomic_store_n(&h->ephemerons_wait, false, __ATOMIC_RELAXED);
+	memset(t->bucket.base, 0, t->bucket.committed);
 	t->wait_n = 0;
 	t->young_n[t->now ^ 1] = 0;
 	t->epoch++; /* nothing was seen */

@@ -78,30 +78,12 @@ static void parent(void)
 	finish(wg_mutator_self());
 }
 
-static void put_list(struct weir_heap *h, struct wg_segment **list)
+/* Its segments may be in two lists at once, or in none: fork finds a marker
+ * anywhere.  The pool takes all of them back. */
+static void reset_marker(struct wg_marker *m)
 {
-	while (*list) {
-		struct wg_segment *s = *list;
-
-		*list = s->next;
-		wg_segment_put(h->pool, s);
-	}
-}
-
-static void reset_marker(struct weir_heap *h, struct wg_marker *m)
-{
-	struct wg_segment *s;
-
-	if (m->cur)
-		m->cur->next = NULL;
-	put_list(h, &m->cur);
-	put_list(h, &m->full);
-	put_list(h, &m->deferred);
-	if (m->spare)
-		m->spare->next = NULL;
-	put_list(h, &m->spare);
-	while ((s = wg_deque_pop(&m->deque)))
-		wg_segment_put(h->pool, s);
+	m->cur = m->full = m->spare = m->deferred = NULL;
+	memset(&m->deque, 0, sizeof(m->deque));
 	memset(m->ring, 0, sizeof(m->ring));
 	memset(m->scan_ring, 0, sizeof(m->scan_ring));
 	m->slices = 0;
@@ -156,7 +138,10 @@ static void reset_heap(struct weir_heap *h)
 	}
 	for (unsigned i = 0; i < WG_MAX_MARKERS; i++)
 		if (h->marker[i])
-			reset_marker(h, h->marker[i]);
+			reset_marker(h->marker[i]);
+	wg_pool_reset(h->pool);
+	/* A marker stores the colour first and then notes it here. */
+	memset(h->black, 1, wg_high(&h->space[1]));
 	free(h->team);
 	h->team = NULL;
 	h->threads_up = false;

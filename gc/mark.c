@@ -24,8 +24,10 @@ struct wg_pool {
 	struct slab {
 		void *p;
 		size_t size;
-	} * slabs; /* all of them, to be released */
-	size_t slab_count;
+	} * slabs;         /* all of them, to be released */
+	size_t slab_count; /* [0] is the table itself */
+	size_t slab_at;    /* the one that `slab` is in; those after it are
+			    * unused */
 };
 
 #define SLAB ((size_t)1 << 20)
@@ -64,6 +66,21 @@ void wg_pool_lock(struct wg_pool *p, bool lock)
 		pthread_mutex_unlock(&p->lock);
 }
 
+static void use_slab(struct wg_pool *p, size_t i)
+{
+	p->slab_at = i;
+	p->slab = p->slabs[i].p;
+	p->slab_end = p->slab + SLAB;
+}
+
+/* All segments are free, whoever has them: in a child of fork. */
+void wg_pool_reset(struct wg_pool *p)
+{
+	p->free = NULL;
+	if (p->slab_count > 1)
+		use_slab(p, 1);
+}
+
 /* The slab list uses addresses of its own: malloc could be held by a stopped
  * thread. */
 static bool new_slab(struct wg_pool *p)
@@ -71,13 +88,22 @@ static bool new_slab(struct wg_pool *p)
 	const size_t table = (size_t)1 << 20;
 	void *s;
 
+	if (p->slab_at + 1 < p->slab_count) {
+		use_slab(p, p->slab_at + 1);
+		return true;
+	}
 	if (p->left < SLAB)
 		return false;
 	if (!p->slabs) {
-		p->slabs = p->sys->reserve(table, 4096);
-		if (!p->slabs || p->sys->commit(p->slabs, table, false))
+		s = p->sys->reserve(table, 4096);
+		if (!s)
 			return false;
-		p->slabs[0] = (struct slab){p->slabs, table};
+		if (p->sys->commit(s, table, false)) {
+			p->sys->release(s, table);
+			return false;
+		}
+		p->slabs = s;
+		p->slabs[0] = (struct slab){s, table};
 		p->slab_count = 1;
 	}
 	if (p->slab_count >= table / sizeof(struct slab))
@@ -90,8 +116,7 @@ static bool new_slab(struct wg_pool *p)
 		return false;
 	}
 	p->slabs[p->slab_count++] = (struct slab){s, SLAB};
-	p->slab = s;
-	p->slab_end = p->slab + SLAB;
+	use_slab(p, p->slab_count - 1);
 	p->left -= SLAB;
 	return true;
 }

@@ -85,6 +85,7 @@ void wg_pool_destroy(struct wg_pool *p);
 struct wg_segment *wg_segment_get(struct wg_pool *p); /* NULL: none left */
 void wg_segment_put(struct wg_pool *p, struct wg_segment *s);
 void wg_pool_lock(struct wg_pool *p, bool lock); /* fork */
+void wg_pool_reset(struct wg_pool *p);		 /* in the child */
 
 struct wg_marker *wg_marker_create(struct weir_heap *h, unsigned index);
 void wg_marker_destroy(struct wg_marker *m);
