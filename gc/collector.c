@@ -134,7 +134,10 @@ static bool reached(const struct weir_heap *h, unsigned req, uint64_t number)
 void wg_cycle_wait(struct weir_heap *h, struct weir_mutator *m, unsigned req)
 {
 	bool blocked = m && wr_thread_block_enter(&m->thread);
+	int cancel;
 
+	/* Who is cancelled in a wait ends with the lock held. */
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	pthread_mutex_lock(&h->ctl_lock);
 	if (!req && h->running) {
 		/* Whatever is under way, sweep included. */
@@ -150,6 +153,7 @@ void wg_cycle_wait(struct weir_heap *h, struct weir_mutator *m, unsigned req)
 			pthread_cond_wait(&h->ctl_done, &h->ctl_lock);
 	}
 	pthread_mutex_unlock(&h->ctl_lock);
+	pthread_setcancelstate(cancel, NULL);
 	if (blocked)
 		wr_thread_block_leave(&m->thread);
 }
@@ -158,6 +162,7 @@ void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns)
 {
 	bool blocked = m && wr_thread_block_enter(&m->thread);
 	struct timespec until;
+	int cancel;
 
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_nsec += (long)ns;
@@ -165,10 +170,12 @@ void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns)
 		until.tv_sec += until.tv_nsec / 1000000000;
 		until.tv_nsec %= 1000000000;
 	}
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	pthread_mutex_lock(&h->ctl_lock);
 	if (h->running)
 		pthread_cond_timedwait(&h->ctl_done, &h->ctl_lock, &until);
 	pthread_mutex_unlock(&h->ctl_lock);
+	pthread_setcancelstate(cancel, NULL);
 	if (blocked)
 		wr_thread_block_leave(&m->thread);
 }
@@ -177,6 +184,7 @@ int weir_collect(weir_heap *h, unsigned flags)
 {
 	struct weir_mutator *m = wg_mutator_self();
 	unsigned req = flags & WEIR_COLLECT_MINOR ? WG_REQ_MINOR : WG_REQ_FULL;
+	bool blocked;
 
 	if (!wg_heap_ok(h))
 		return wr_error(EINVAL, "weir_collect: not a live heap");
@@ -190,9 +198,15 @@ int weir_collect(weir_heap *h, unsigned flags)
 			"weir_collect: called from a callback of the collector, which would wait for itself");
 	if (flags & WEIR_COLLECT_STOPPED)
 		req |= WG_REQ_STOPPED;
-	if (flags & WEIR_COLLECT_NOWAIT)
-		wg_cycle_request(h, req);
-	else
+	if (!(flags & WEIR_COLLECT_NOWAIT)) {
 		wg_cycle_wait(h, m, req);
+		return 0;
+	}
+	/* A thread must not be held with the control lock: one that is
+	 * CRITICAL may wait for it. */
+	blocked = m && wr_thread_block_enter(&m->thread);
+	wg_cycle_request(h, req);
+	if (blocked)
+		wr_thread_block_leave(&m->thread);
 	return 0;
 }

@@ -133,19 +133,18 @@ static int start(struct weir_heap *h)
 void wg_finalizers_wake(struct weir_heap *h)
 {
 	struct wg_weak_tables *w = h->weak;
-	struct weir_mutator *m = wg_mutator_self();
 
 	if (!h->opt.finalizer_thread ||
 	    !__atomic_load_n(&w->fin.queued, __ATOMIC_RELAXED))
 		return;
-	wg_weak_lock(h, m);
+	wg_weak_lock(h, NULL);
 	if (w->thread_up)
 		pthread_cond_signal(&w->wake);
 	else if (!w->quit)
 		/* If the system has no thread for it now, the next cycle
 		 * tries again; weir_finalizers_run() works all the same. */
 		w->thread_up = !start(h);
-	wg_weak_unlock(h, m);
+	wg_weak_unlock(h, NULL);
 }
 
 int wg_weak_thread_stop(struct weir_heap *h)
@@ -180,11 +179,20 @@ int wg_weak_thread_stop(struct weir_heap *h)
 void wg_weak_thread_allow(struct weir_heap *h)
 {
 	struct weir_mutator *m = wg_mutator_self();
+	bool blocked;
 
 	wg_weak_lock(h, m);
 	__atomic_store_n(&h->weak->quit, false, __ATOMIC_RELAXED);
 	wg_weak_unlock(h, m);
-	wg_finalizers_wake(h);
+	if (!h->opt.finalizer_thread ||
+	    !__atomic_load_n(&h->weak->fin.queued, __ATOMIC_RELAXED))
+		return;
+	/* The next cycle starts the thread: malloc's lock, which that takes,
+	 * may be a held thread's, and the stop would wait for this one. */
+	blocked = m && wr_thread_block_enter(&m->thread);
+	wg_cycle_request(h, WG_REQ_MINOR);
+	if (blocked)
+		wr_thread_block_leave(&m->thread);
 }
 
 void wg_finalizers_fork_child(struct weir_heap *h)

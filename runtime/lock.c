@@ -149,22 +149,31 @@ void wr_mutex_unlock(struct wr_mutex *m)
 	must(pthread_mutex_unlock(&m->mutex), m, "unlocking");
 }
 
+/* A thread that is cancelled in its wait would end with the lock held.  It is
+ * cancelled at the next point that is the program's own. */
 void wr_mutex_wait(struct wr_mutex *m, pthread_cond_t *cond)
 {
+	int err, cancel;
+
 	witness_pop(m);
 	witness_check(m); /* it is taken anew after the wait */
-	must(pthread_cond_wait(cond, &m->mutex), m, "waiting");
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	err = pthread_cond_wait(cond, &m->mutex);
+	pthread_setcancelstate(cancel, NULL);
+	must(err, m, "waiting");
 	witness_push(m);
 }
 
 int wr_mutex_timedwait(struct wr_mutex *m, pthread_cond_t *cond,
 		       const struct timespec *deadline)
 {
-	int err;
+	int err, cancel;
 
 	witness_pop(m);
 	witness_check(m);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	err = pthread_cond_timedwait(cond, &m->mutex, deadline);
+	pthread_setcancelstate(cancel, NULL);
 	witness_push(m);
 	if (err == ETIMEDOUT)
 		return -ETIMEDOUT;

@@ -79,10 +79,15 @@ struct wr_segments {
 	sem_t idle; /* from it: the lock is free */
 };
 
+/* Not cancelled meanwhile, with a lock in its hands. */
 static void down(sem_t *sem)
 {
+	int cancel;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	while (sem_wait(sem) < 0)
 		wr_require(errno == EINTR, "sem_wait: %s", strerror(errno));
+	pthread_setcancelstate(cancel, NULL);
 }
 
 /* ---- The list; callers are within a callback ---------------------------- */

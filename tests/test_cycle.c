@@ -198,3 +198,41 @@ Test(cycle, a_small_heap_lives_on)
 	cr_assert_leq(heap_stats().heap_peak, 32 << 20);
 	heap_close();
 }
+
+static int collecting; /* atomic */
+
+static void *collects_for_ever(void *arg)
+{
+	weir_mutator *m;
+
+	(void)arg;
+	if (weir_thread_attach(heap, &m))
+		return NULL;
+	__atomic_store_n(&collecting, 1, __ATOMIC_RELEASE);
+	for (;;) {
+		weir_collect(heap, WEIR_COLLECT_FULL);
+		pthread_testcancel();
+	}
+}
+
+/* Nor does a thread that waits for a cycle take a lock with it. */
+Test(cycle, a_thread_that_waits_is_cancelled)
+{
+	heap_open("heap-max=64m");
+	for (int i = 0; i < 20; i++) {
+		pthread_t t;
+		void *result;
+
+		collecting = 0;
+		cr_assert_eq(pthread_create(&t, NULL, collects_for_ever, NULL),
+			     0);
+		while (!__atomic_load_n(&collecting, __ATOMIC_ACQUIRE))
+			usleep(100);
+		usleep((useconds_t)(i * 50));
+		pthread_cancel(t);
+		cr_assert_eq(pthread_join(t, &result), 0);
+		cr_assert_eq(result, PTHREAD_CANCELED);
+		cr_assert_eq(weir_collect(heap, WEIR_COLLECT_FULL), 0);
+	}
+	heap_close();
+}
