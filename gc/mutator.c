@@ -159,6 +159,7 @@ void *weir_blocking_call(weir_mutator *m, void *(*fn)(void *), void *arg)
 
 void *weir_unblocked_call(weir_mutator *m, void *(*fn)(void *), void *arg)
 {
+	struct wr_blocked saved;
 	void *result;
 
 	if (!m || m != self || !fn) {
@@ -167,8 +168,8 @@ void *weir_unblocked_call(weir_mutator *m, void *(*fn)(void *), void *arg)
 		errno = EINVAL;
 		return NULL;
 	}
-	wr_thread_block_leave(&m->thread);
+	wr_thread_block_suspend(&m->thread, &saved);
 	result = fn(arg);
-	wr_thread_block_enter(&m->thread);
+	wr_thread_block_resume(&m->thread, &saved);
 	return result;
 }

@@ -74,6 +74,23 @@ struct wr_thread {
 	struct wr_span more[2];
 };
 
+/* Where a thread stands. */
+struct wr_place {
+	uintptr_t sp;      /* lowest live address */
+	uintptr_t alt_end; /* not 0: sp is on another stack, live up to here */
+};
+
+/* Words of the frame of block_enter that are kept: it has all registers that
+ * functions must preserve, and little else. */
+#define WR_FRAME_WORDS 64
+
+/* What a thread in a blocking region had when it entered. */
+struct wr_blocked {
+	struct wr_place place;           /* of its stack */
+	unsigned words;                  /* of frame[], in use */
+	uintptr_t frame[WR_FRAME_WORDS]; /* its registers */
+};
+
 struct wr_threads_config {
 	enum wr_stop_mode mode;
 	int suspend_signal; /* 0: the default (SIGPWR) */
@@ -107,6 +124,14 @@ void wr_thread_poll(struct wr_thread *t);
  * leave waits until no stop is in progress. */
 bool wr_thread_block_enter(struct wr_thread *t);
 void wr_thread_block_leave(struct wr_thread *t);
+
+/* Leave a region for a while, to go back into the same one.  What was live
+ * when the region was entered is kept in *saved: a second enter, deeper down,
+ * would record registers that functions between have taken over, and their
+ * own frames are gone when the region goes on. */
+void wr_thread_block_suspend(struct wr_thread *t, struct wr_blocked *saved);
+void wr_thread_block_resume(struct wr_thread *t,
+			    const struct wr_blocked *saved);
 
 /* Take a lock that a stopper may hold over a stop: if it is not free, wait
  * for it in a blocking region. */

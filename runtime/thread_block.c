@@ -168,9 +168,9 @@ enter_below(struct wr_thread_private *p, uintptr_t top)
 		   "block_enter: frame of %zu words; raise WR_FRAME_WORDS",
 		   words);
 	for (size_t i = 0; i < words; i++)
-		p->frame[i] = ((const volatile uintptr_t *)frame)[i];
-	p->frame_words = (unsigned)words;
-	stand_at(p, &p->blocked, top, top);
+		p->blocked.frame[i] = ((const volatile uintptr_t *)frame)[i];
+	p->blocked.words = (unsigned)words;
+	stand_at(p, &p->blocked.place, top, top);
 	/* Release: frame and place are written before the stopper, which
 	 * acquires with its read-modify-write of the word, sees BLOCKED. */
 	word = __atomic_fetch_add(&p->word, WR_BLOCKED - WR_RUNNING,
@@ -195,6 +195,29 @@ void wr_thread_block_leave(struct wr_thread *t)
 {
 	wr_assert(t->priv == wr_thread_self);
 	wr_thread_await_release(t->priv, WR_BLOCKED);
+}
+
+void wr_thread_block_suspend(struct wr_thread *t, struct wr_blocked *saved)
+{
+	struct wr_thread_private *p = t->priv;
+
+	wr_assert(p == wr_thread_self);
+	*saved = p->blocked;
+	wr_thread_await_release(p, WR_BLOCKED);
+}
+
+void wr_thread_block_resume(struct wr_thread *t, const struct wr_blocked *saved)
+{
+	struct wr_thread_private *p = t->priv;
+	uint32_t word;
+
+	wr_assert(p == wr_thread_self);
+	p->blocked = *saved;
+	/* Release: as in enter_below(). */
+	word = __atomic_fetch_add(&p->word, WR_BLOCKED - WR_RUNNING,
+				  __ATOMIC_ACQ_REL);
+	if (word & WR_REQ)
+		acknowledge(p->owner);
 }
 
 void wr_thread_lock(struct wr_thread *t, struct wr_mutex *m)

@@ -57,16 +57,6 @@ enum wr_thread_state {
 /* Added to `owed` while requests go out, so that it cannot reach 0. */
 #define WR_OWED_BIAS (1u << 30)
 
-/* Words of the frame of block_enter that are kept: it has all registers that
- * functions must preserve, and little else. */
-#define WR_FRAME_WORDS 64
-
-/* Where a thread stands. */
-struct wr_place {
-	uintptr_t sp;      /* lowest live address */
-	uintptr_t alt_end; /* not 0: sp is on another stack, live up to here */
-};
-
 struct wr_thread_private {
 	struct cds_list_head link; /* registry's list, under its lock */
 	struct wr_thread_private *next_dead; /* the stopper's, when DEAD */
@@ -76,11 +66,9 @@ struct wr_thread_private {
 	pid_t tid;                /* where signals go */
 	uintptr_t stack_low;      /* lowest address; 0: grows (main) */
 	struct wr_place held;     /* written before HELD is */
-	struct wr_place blocked;  /* written before BLOCKED is */
-	unsigned frame_words;     /* of frame[], in use */
+	struct wr_blocked blocked; /* written before BLOCKED is */
 	unsigned exit_rounds;     /* calls of the exit destructor so far */
 	bool unblocked_signal;    /* attach unblocked the suspend signal */
-	uintptr_t frame[WR_FRAME_WORDS]; /* registers of a BLOCKED thread */
 };
 
 struct wr_threads {

@@ -127,6 +127,9 @@ void wr_threads_destroy(struct wr_threads *r)
 	wr_require(wr_threads_count(r) == 0,
 		   "thread registry destroyed with %zu threads attached",
 		   wr_threads_count(r));
+	/* Who counted itself out may not have let go of the lock yet. */
+	wr_mutex_lock(&r->registry);
+	wr_mutex_unlock(&r->registry);
 	if (r->config.mode == WR_STOP_SIGNALS)
 		remove_handler(r);
 	pthread_key_delete(r->exit_key);
@@ -248,6 +251,8 @@ void wr_thread_detach(struct wr_thread *t)
 	struct wr_thread_private *p = t->priv;
 	struct wr_threads *r = p->owner;
 	bool block = p->unblocked_signal;
+	/* Once unlinked, r may be gone. */
+	int signal = r->config.suspend_signal;
 	sigset_t set;
 
 	wr_assert(p == wr_thread_self);
@@ -266,7 +271,7 @@ void wr_thread_detach(struct wr_thread *t)
 	t->owner = NULL;
 	if (block) {
 		sigemptyset(&set);
-		sigaddset(&set, r->config.suspend_signal);
+		sigaddset(&set, signal);
 		pthread_sigmask(SIG_BLOCK, &set, NULL);
 	}
 }

@@ -286,13 +286,14 @@ static void show_live(struct wr_thread_private *p)
 	struct wr_thread *t = p->thread;
 	uint32_t state = __atomic_load_n(&p->word, __ATOMIC_ACQUIRE) & ~WR_REQ;
 	const struct wr_place *at =
-		state == WR_BLOCKED ? &p->blocked : &p->held;
+		state == WR_BLOCKED ? &p->blocked.place : &p->held;
 
 	wr_assert(state == WR_BLOCKED || state == WR_HELD);
-	t->more[0].start = (uintptr_t)p->frame;
-	t->more[0].end = (uintptr_t)p->frame;
+	t->more[0].start = (uintptr_t)p->blocked.frame;
+	t->more[0].end = (uintptr_t)p->blocked.frame;
 	if (state == WR_BLOCKED)
-		t->more[0].end += p->frame_words * sizeof(p->frame[0]);
+		t->more[0].end +=
+			p->blocked.words * sizeof(p->blocked.frame[0]);
 	t->stack_sp = at->sp;
 	t->more[1].start = t->more[1].end = at->sp;
 	if (wr_unlikely(at->alt_end)) {
