@@ -83,7 +83,9 @@ static bool next_hole(struct weir_mutator *m, struct wg_bump *bump,
 	while (g < end) {
 		size_t stop;
 
-		if (h->meta[g]) {
+		/* Relaxed: partners are markers, which change the colour of
+		 * a START but make no byte zero or not zero. */
+		if (__atomic_load_n(&h->meta[g], __ATOMIC_RELAXED)) {
 			g = wg_meta_end(h->meta, g) + 1;
 			continue;
 		}
@@ -462,7 +464,9 @@ static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
 	wr_error(ENOMEM,
 		 "weir_alloc: no room for %zu bytes: %zu of %zu MiB are in use "
 		 "after a full collection; raise heap-max or drop references",
-		 size, (size_t)(h->used >> 20), h->hard >> 20);
+		 size,
+		 (size_t)(__atomic_load_n(&h->used, __ATOMIC_RELAXED) >> 20),
+		 __atomic_load_n(&h->hard, __ATOMIC_RELAXED) >> 20);
 	errno = ENOMEM;
 	return NULL;
 }

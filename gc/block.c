@@ -154,7 +154,8 @@ static bool grow(struct weir_heap *h, struct wg_space *s, uint32_t until)
 		map_set(s, i);
 	}
 	__atomic_store_n(&h->committed, h->committed + bytes, __ATOMIC_RELAXED);
-	s->committed = to;
+	/* Changes under the lock; wg_blocks_trim() reads it without. */
+	__atomic_store_n(&s->committed, to, __ATOMIC_RELAXED);
 	__atomic_store_n(&h->backed[s == &h->space[1]],
 			 (uintptr_t)(to - s->first) << WG_BLOCK_SHIFT,
 			 __ATOMIC_RELEASE);
@@ -346,8 +347,10 @@ size_t wg_blocks_trim(struct weir_heap *h, size_t keep)
 	for (int sp = 0; sp < 2; sp++) {
 		struct wg_space *s = &h->space[sp];
 
-		for (uint32_t i = s->first; i + unit <= s->committed;
-		     i += unit) {
+		/* What is committed meanwhile was never used. */
+		uint32_t end = __atomic_load_n(&s->committed, __ATOMIC_RELAXED);
+
+		for (uint32_t i = s->first; i + unit <= end; i += unit) {
 			bool old = true, zero = true;
 			uint32_t k;
 
@@ -376,7 +379,8 @@ size_t wg_blocks_trim(struct weir_heap *h, size_t keep)
 				given += unit * WG_BLOCK;
 				for (k = i; k < i + unit; k++) {
 					h->blocks[k].zeroed = 1;
-					h->blocks[k].armed = 0;
+					__atomic_store_n(&h->blocks[k].armed, 0,
+							 __ATOMIC_RELAXED);
 				}
 			}
 			pthread_mutex_lock(&h->lock);

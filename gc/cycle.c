@@ -251,8 +251,9 @@ static void trace_deferred(struct weir_heap *h)
 				for (uint64_t k = 0; k < s->n; k++) {
 					size_t g = wg_granule_of(h, s->e[k]);
 
-					wg_scan_object(h->marker[0], g,
-						       h->meta[g]);
+					wg_scan_object(
+						h->marker[0], g,
+						wg_meta_load(&h->meta[g]));
 				}
 				wg_segment_put(h->pool, s);
 				any = true;

@@ -156,7 +156,7 @@ int weir_finalizer_set(weir_heap *h, void *object, weir_finalizer_fn *fn,
 	uint32_t ordered = flags & WEIR_FINALIZE_ORDERED ? WG_WATCH_ORDERED : 0;
 	struct wg_finalizers *f;
 	bool ok = true;
-	uint32_t i;
+	uint32_t i, count;
 	size_t g;
 
 	if (!h || h != wg_heap)
@@ -182,12 +182,13 @@ int weir_finalizer_set(weir_heap *h, void *object, weir_finalizer_fn *fn,
 	} else if (fn) {
 		ok = insert(h, f, (uintptr_t)object, ordered, fn, arg);
 	}
+	count = f->table.count;
 	wg_weak_unlock(h, m);
 	if (!ok)
 		return wr_error(ENOMEM,
 				"weir_finalizer_set: no memory for one more "
 				"than %u finalizers",
-				f->table.count);
+				count);
 	return 0;
 }
 

@@ -261,8 +261,9 @@ int weir_heap_set_limits(weir_heap *h, size_t soft, size_t hard)
 	if (hard > h->span || soft > hard) {
 		err = EINVAL;
 	} else {
-		h->hard = hard;
-		h->soft = soft;
+		/* Under the lock; the pacer reads them without. */
+		__atomic_store_n(&h->hard, hard, __ATOMIC_RELAXED);
+		__atomic_store_n(&h->soft, soft, __ATOMIC_RELAXED);
 	}
 	wg_unlock(h, m);
 	if (err)
@@ -298,7 +299,8 @@ size_t weir_object_size(weir_heap *h, const void *p)
 	if (g == SIZE_MAX || wg_granule_start(h, g) != (uintptr_t)p)
 		return 0;
 	bytes = wg_object_bytes(h, g);
-	if (h->meta[g] >> WEIR_META_KIND_SHIFT == WG_INLINE_KINDS)
+	if (wg_meta_load(&h->meta[g]) >> WEIR_META_KIND_SHIFT ==
+	    WG_INLINE_KINDS)
 		bytes -= 8;
 	return bytes;
 }

@@ -87,7 +87,7 @@ _Static_assert(sizeof(struct wg_block) == 32, "two entries a cache line");
 struct wg_space {
 	uint32_t first;	    /* index of its first block */
 	uint32_t end;	    /* index after its last reserved block */
-	uint32_t committed; /* index after its last committed block */
+	uint32_t committed; /* atomic: index after its last committed block */
 	uint32_t high;	    /* atomic: index after the highest block taken */
 	uint32_t hint;	    /* no block below it is free */
 	uint64_t *free_map; /* bit set: FREE; bit 0 is block `first` */
@@ -180,7 +180,7 @@ struct weir_heap {
 	/* Allocation; the lock guards the free maps, block states that leave
 	 * FREE and the limits. */
 	pthread_mutex_t lock;
-	size_t hard, soft;	/* limits, bytes */
+	size_t hard, soft;	/* atomic: limits, bytes */
 	uint64_t used;		/* atomic: bytes in blocks not FREE */
 	uint64_t peak;		/* highest used */
 	uint64_t committed;	/* bytes committed */
@@ -317,7 +317,8 @@ static inline void wg_note_black(struct weir_heap *h, size_t granule)
 
 static inline bool wg_is_black(const struct weir_heap *h, size_t granule)
 {
-	return (h->meta[granule] & WEIR_META_COLOUR) == h->colour;
+	return (wg_meta_load(&h->meta[granule]) & WEIR_META_COLOUR) ==
+	       h->colour;
 }
 
 /* block.c */

@@ -47,7 +47,7 @@ const struct wg_kind *wg_object_kind(const struct weir_heap *h, size_t g,
 
 	if (kind == WG_INLINE_KINDS)
 		kind = word_at(wg_granule_start(h, g) + bytes - 8);
-	wr_assert(kind < h->kind_count);
+	wr_assert(kind < __atomic_load_n(&h->kind_count, __ATOMIC_RELAXED));
 	return &h->kinds[kind];
 }
 

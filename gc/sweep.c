@@ -108,7 +108,7 @@ static void sweep_large(struct weir_heap *h, uint32_t i)
 
 	__atomic_store_n(&b->seq, h->sweep_seq, __ATOMIC_RELAXED);
 	if (wg_is_black(h, g)) {
-		b->young = 0;
+		__atomic_store_n(&b->young, 0, __ATOMIC_RELAXED);
 		return;
 	}
 	if (h->opt.poison)

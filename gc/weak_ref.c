@@ -46,7 +46,7 @@ int weir_weak_create(weir_heap *h, void *target, weir_weak **out)
 {
 	struct weir_mutator *m = wg_mutator_self();
 	struct wg_watches *t;
-	uint32_t i;
+	uint32_t i, count;
 
 	if (!h || h != wg_heap)
 		return wg_weak_invalid(__func__,
@@ -59,12 +59,13 @@ int weir_weak_create(weir_heap *h, void *target, weir_weak **out)
 	t = &h->weak->refs;
 	wg_weak_lock(h, m);
 	i = wg_watch_new(h, t, (uintptr_t)target, 0);
+	count = t->count;
 	wg_weak_unlock(h, m);
 	if (!i)
 		return wr_error(ENOMEM,
 				"weir_weak_create: no memory for one more than "
 				"%u weak references",
-				t->count);
+				count);
 	*out = (weir_weak *)(void *)wg_watch_at(t, i);
 	return 0;
 }
