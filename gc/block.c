@@ -229,7 +229,7 @@ uint32_t wg_block_take(struct weir_heap *h, unsigned space, bool *full)
 	uint32_t i;
 
 	*full = false;
-	pthread_mutex_lock(&h->lock);
+	wr_mutex_lock(&h->lock);
 	if (__atomic_load_n(&h->used, __ATOMIC_RELAXED) + WG_BLOCK > h->hard)
 		goto none;
 	i = find_free(s, s->hint);
@@ -248,11 +248,11 @@ uint32_t wg_block_take(struct weir_heap *h, unsigned space, bool *full)
 	__atomic_store_n(&b->live, 0, __ATOMIC_RELAXED);
 	b->idle = 0;
 	wg_block_set(b, WG_ACTIVE);
-	pthread_mutex_unlock(&h->lock);
+	wr_mutex_unlock(&h->lock);
 	return i;
 none:
 	*full = true;
-	pthread_mutex_unlock(&h->lock);
+	wr_mutex_unlock(&h->lock);
 	return 0;
 }
 
@@ -264,7 +264,7 @@ uint32_t wg_run_take(struct weir_heap *h, unsigned space, size_t size,
 	uint32_t i;
 
 	*full = false;
-	pthread_mutex_lock(&h->lock);
+	wr_mutex_lock(&h->lock);
 	if (__atomic_load_n(&h->used, __ATOMIC_RELAXED) +
 		    wg_large_bytes(h, size) >
 	    h->hard)
@@ -291,11 +291,11 @@ uint32_t wg_run_take(struct weir_heap *h, unsigned space, size_t size,
 	if (s->hint == i)
 		s->hint = i + count;
 	account(h, wg_large_bytes(h, size));
-	pthread_mutex_unlock(&h->lock);
+	wr_mutex_unlock(&h->lock);
 	return i;
 none:
 	*full = true;
-	pthread_mutex_unlock(&h->lock);
+	wr_mutex_unlock(&h->lock);
 	return 0;
 }
 
@@ -307,7 +307,7 @@ void wg_blocks_free(struct weir_heap *h, uint32_t first, uint32_t count)
 	size_t bytes = WG_BLOCK;
 	unsigned state = wg_block_state(head);
 
-	pthread_mutex_lock(&h->lock);
+	wr_mutex_lock(&h->lock);
 	if (state == WG_LARGE_HEAD || state == WG_LARGE_NEW)
 		bytes = wg_large_bytes(h, head->size);
 	for (uint32_t i = first; i < first + count; i++) {
@@ -324,7 +324,7 @@ void wg_blocks_free(struct weir_heap *h, uint32_t first, uint32_t count)
 	if (first < s->hint)
 		s->hint = first;
 	__atomic_sub_fetch(&h->used, bytes, __ATOMIC_RELAXED);
-	pthread_mutex_unlock(&h->lock);
+	wr_mutex_unlock(&h->lock);
 }
 
 /*
@@ -354,7 +354,7 @@ size_t wg_blocks_trim(struct weir_heap *h, size_t keep)
 			bool old = true, zero = true;
 			uint32_t k;
 
-			pthread_mutex_lock(&h->lock);
+			wr_mutex_lock(&h->lock);
 			for (k = i; k < i + unit && map_test(s, k); k++) {
 				struct wg_block *b = &h->blocks[k];
 
@@ -363,17 +363,17 @@ size_t wg_blocks_trim(struct weir_heap *h, size_t keep)
 				b->idle++;
 			}
 			if (k < i + unit || zero || !old) {
-				pthread_mutex_unlock(&h->lock);
+				wr_mutex_unlock(&h->lock);
 				continue;
 			}
 			if (kept < keep) {
 				kept += unit * WG_BLOCK;
-				pthread_mutex_unlock(&h->lock);
+				wr_mutex_unlock(&h->lock);
 				continue;
 			}
 			for (k = i; k < i + unit; k++)
 				map_clear(s, k);
-			pthread_mutex_unlock(&h->lock);
+			wr_mutex_unlock(&h->lock);
 			if (!h->sys->discard((void *)wg_block_start(h, i),
 					     unit * WG_BLOCK)) {
 				given += unit * WG_BLOCK;
@@ -383,12 +383,12 @@ size_t wg_blocks_trim(struct weir_heap *h, size_t keep)
 							 __ATOMIC_RELAXED);
 				}
 			}
-			pthread_mutex_lock(&h->lock);
+			wr_mutex_lock(&h->lock);
 			for (k = i; k < i + unit; k++)
 				map_set(s, k);
 			if (i < s->hint)
 				s->hint = i;
-			pthread_mutex_unlock(&h->lock);
+			wr_mutex_unlock(&h->lock);
 		}
 	}
 	return given;

@@ -19,10 +19,11 @@
 #include "gc/team.h"
 #include "gc/weak.h"
 
-void wg_conditions_init(struct weir_heap *h)
+void wg_control_init(struct weir_heap *h)
 {
 	pthread_condattr_t attr;
 
+	wr_mutex_init(&h->ctl_lock, WR_RANK_control);
 	pthread_cond_init(&h->ctl_wake, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -37,21 +38,21 @@ static void *collector_main(void *arg)
 	if (h->resweep)
 		wg_sweep_run(h);
 	h->resweep = false;
-	pthread_mutex_lock(&h->ctl_lock);
+	wr_mutex_lock(&h->ctl_lock);
 	for (;;) {
 		unsigned req;
 		uint64_t number;
 		bool full, stopped;
 
 		while (!h->requests)
-			pthread_cond_wait(&h->ctl_wake, &h->ctl_lock);
+			wr_mutex_wait(&h->ctl_lock, &h->ctl_wake);
 		req = h->requests;
 		h->requests = 0;
 		if (req & WG_REQ_QUIT)
 			break;
 		number = ++h->cycles_started;
 		h->running = true;
-		pthread_mutex_unlock(&h->ctl_lock);
+		wr_mutex_unlock(&h->ctl_lock);
 
 		stopped = (req & WG_REQ_STOPPED) ||
 			  wr_barrier_kind(h->barrier) == WR_BARRIER_NONE;
@@ -63,14 +64,14 @@ static void *collector_main(void *arg)
 			wg_cycle_run(h, true, stopped, number);
 		wg_cycle_run(h, full, stopped, number);
 
-		pthread_mutex_lock(&h->ctl_lock);
+		wr_mutex_lock(&h->ctl_lock);
 		h->running = false;
 		h->cycles_done = number;
 		if (full)
 			h->full_done = number;
 		pthread_cond_broadcast(&h->ctl_done);
 	}
-	pthread_mutex_unlock(&h->ctl_lock);
+	wr_mutex_unlock(&h->ctl_lock);
 	return NULL;
 }
 
@@ -92,10 +93,10 @@ int wg_collector_start(struct weir_heap *h)
 void wg_collector_stop(struct weir_heap *h)
 {
 	if (h->threads_up) {
-		pthread_mutex_lock(&h->ctl_lock);
+		wr_mutex_lock(&h->ctl_lock);
 		h->requests |= WG_REQ_QUIT;
 		pthread_cond_signal(&h->ctl_wake);
-		pthread_mutex_unlock(&h->ctl_lock);
+		wr_mutex_unlock(&h->ctl_lock);
 		pthread_join(h->collector, NULL);
 		h->threads_up = false;
 	}
@@ -121,9 +122,9 @@ void wg_cycle_request(struct weir_heap *h, unsigned req)
 
 	if (trigger == UINT64_MAX && !req)
 		return;
-	pthread_mutex_lock(&h->ctl_lock);
+	wr_mutex_lock(&h->ctl_lock);
 	request(h, req);
-	pthread_mutex_unlock(&h->ctl_lock);
+	wr_mutex_unlock(&h->ctl_lock);
 }
 
 static bool reached(const struct weir_heap *h, unsigned req, uint64_t number)
@@ -134,26 +135,22 @@ static bool reached(const struct weir_heap *h, unsigned req, uint64_t number)
 void wg_cycle_wait(struct weir_heap *h, struct weir_mutator *m, unsigned req)
 {
 	bool blocked = m && wr_thread_block_enter(&m->thread);
-	int cancel;
 
-	/* Who is cancelled in a wait ends with the lock held. */
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-	pthread_mutex_lock(&h->ctl_lock);
+	wr_mutex_lock(&h->ctl_lock);
 	if (!req && h->running) {
 		/* Whatever is under way, sweep included. */
 		uint64_t number = h->cycles_started;
 
 		while (h->running && h->cycles_started == number)
-			pthread_cond_wait(&h->ctl_done, &h->ctl_lock);
+			wr_mutex_wait(&h->ctl_lock, &h->ctl_done);
 	} else {
 		uint64_t number = h->cycles_started + 1;
 
 		request(h, req);
 		while (!reached(h, req, number))
-			pthread_cond_wait(&h->ctl_done, &h->ctl_lock);
+			wr_mutex_wait(&h->ctl_lock, &h->ctl_done);
 	}
-	pthread_mutex_unlock(&h->ctl_lock);
-	pthread_setcancelstate(cancel, NULL);
+	wr_mutex_unlock(&h->ctl_lock);
 	if (blocked)
 		wr_thread_block_leave(&m->thread);
 }
@@ -162,7 +159,6 @@ void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns)
 {
 	bool blocked = m && wr_thread_block_enter(&m->thread);
 	struct timespec until;
-	int cancel;
 
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_nsec += (long)ns;
@@ -170,12 +166,10 @@ void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns)
 		until.tv_sec += until.tv_nsec / 1000000000;
 		until.tv_nsec %= 1000000000;
 	}
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-	pthread_mutex_lock(&h->ctl_lock);
+	wr_mutex_lock(&h->ctl_lock);
 	if (h->running)
-		pthread_cond_timedwait(&h->ctl_done, &h->ctl_lock, &until);
-	pthread_mutex_unlock(&h->ctl_lock);
-	pthread_setcancelstate(cancel, NULL);
+		wr_mutex_timedwait(&h->ctl_lock, &h->ctl_done, &until);
+	wr_mutex_unlock(&h->ctl_lock);
 	if (blocked)
 		wr_thread_block_leave(&m->thread);
 }

@@ -364,14 +364,14 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 	r.resumed = h->resume;
 	if (full) {
 		/* fork must see both or neither. */
-		pthread_mutex_lock(&h->ctl_lock);
+		wr_mutex_lock(&h->ctl_lock);
 		if (!h->resume) {
 			h->colour ^= WG_BLACK_A ^ WG_BLACK_B;
 			memset(h->black, 0, wg_high(&h->space[1]));
 		}
 		h->resume = false;
 		h->open_full = true;
-		pthread_mutex_unlock(&h->ctl_lock);
+		wr_mutex_unlock(&h->ctl_lock);
 	}
 	if (!stopped)
 		concurrent_part(h, &r);

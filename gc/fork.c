@@ -3,12 +3,9 @@
  * fork() of a process with a heap.
  *
  * The parent only waits: prepare takes every lock of the library in the order
- *
- *	create, roots, threads (no stop under way), control, heap, barrier,
- *	weak, segments, events
- *
- * and both sides drop them.  Markers and sweepers are not among the holders:
- * they may be anywhere, since the child can pick up from any point:
+ * of their ranks (runtime/lock.h; with `stop` taken no stop is under way), and
+ * both sides drop them.  Markers and sweepers are not among the holders: they
+ * may be anywhere, since the child can pick up from any point:
  *
  *  - the child has no protection on its pages, so every black object is
  *    scanned again (all_dirty); hence mark stacks may be thrown away, and an
@@ -30,7 +27,7 @@
 
 #include "gc/weak.h"
 
-static pthread_mutex_t *create_lock;
+static struct wr_mutex *create_lock;
 static __thread bool entered; /* the forking mutator was put in a region */
 
 static void prepare(void)
@@ -39,14 +36,14 @@ static void prepare(void)
 	struct weir_heap *h;
 
 	entered = m && wr_thread_block_enter(&m->thread);
-	pthread_mutex_lock(create_lock);
+	wr_mutex_lock(create_lock);
 	h = wg_heap;
 	if (!h)
 		return;
 	wr_roots_fork_prepare(h->roots);
 	wr_threads_fork_prepare(h->threads);
-	pthread_mutex_lock(&h->ctl_lock);
-	pthread_mutex_lock(&h->lock);
+	wr_mutex_lock(&h->ctl_lock);
+	wr_mutex_lock(&h->lock);
 	wr_barrier_fork_prepare(h->barrier);
 	wg_weak_fork(h, 0);
 	wg_pool_lock(h->pool, true);
@@ -55,7 +52,7 @@ static void prepare(void)
 
 static void finish(struct weir_mutator *m)
 {
-	pthread_mutex_unlock(create_lock);
+	wr_mutex_unlock(create_lock);
 	if (entered)
 		wr_thread_block_leave(&m->thread);
 	entered = false;
@@ -70,8 +67,8 @@ static void parent(void)
 		wg_pool_lock(h->pool, false);
 		wg_weak_fork(h, 1);
 		wr_barrier_fork_parent(h->barrier);
-		pthread_mutex_unlock(&h->lock);
-		pthread_mutex_unlock(&h->ctl_lock);
+		wr_mutex_unlock(&h->lock);
+		wr_mutex_unlock(&h->ctl_lock);
 		wr_threads_fork_parent(h->threads);
 		wr_roots_fork_done(h->roots);
 	}
@@ -167,10 +164,11 @@ static void child(void)
 		wg_pool_lock(h->pool, false);
 		wg_weak_fork(h, 2);
 		wr_barrier_fork_child(h->barrier);
-		pthread_mutex_unlock(&h->lock);
-		pthread_mutex_unlock(&h->ctl_lock);
-		/* Waiters of the parent are not here. */
-		wg_conditions_init(h);
+		wr_mutex_unlock(&h->lock);
+		wr_mutex_unlock(&h->ctl_lock);
+		/* Waiters of the parent are not here, but would still count
+		 * as users of the lock and the conditions. */
+		wg_control_init(h);
 		wr_threads_fork_child(h->threads, gone, NULL);
 		wr_roots_fork_done(h->roots);
 		if (m) {
@@ -183,7 +181,7 @@ static void child(void)
 	finish(m);
 }
 
-void wg_fork_init(pthread_mutex_t *lock)
+void wg_fork_init(struct wr_mutex *lock)
 {
 	static bool done;
 

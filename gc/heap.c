@@ -15,7 +15,7 @@
 #include "gc/weak.h"
 
 struct weir_heap *wg_heap;
-static pthread_mutex_t create_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct wr_mutex create_lock = WR_MUTEX_INITIALIZER(WR_RANK_create);
 
 bool wg_heap_ok(const struct weir_heap *h)
 {
@@ -33,12 +33,12 @@ void wg_lock(struct weir_heap *h, struct weir_mutator *m)
 		m->b.critical++;
 		WEIR_COMPILER_BARRIER();
 	}
-	pthread_mutex_lock(&h->lock);
+	wr_mutex_lock(&h->lock);
 }
 
 void wg_unlock(struct weir_heap *h, struct weir_mutator *m)
 {
-	pthread_mutex_unlock(&h->lock);
+	wr_mutex_unlock(&h->lock);
 	if (!m)
 		return;
 	WEIR_COMPILER_BARRIER();
@@ -144,8 +144,8 @@ static void destroy_parts(struct weir_heap *h)
 	if (h->events)
 		wr_events_close(h->events);
 	wr_options_fini(&h->opt);
-	pthread_mutex_destroy(&h->lock);
-	pthread_mutex_destroy(&h->ctl_lock);
+	wr_mutex_destroy(&h->lock);
+	wr_mutex_destroy(&h->ctl_lock);
 	pthread_cond_destroy(&h->ctl_wake);
 	pthread_cond_destroy(&h->ctl_done);
 	free(h);
@@ -165,9 +165,8 @@ static int create(const struct weir_heap_options *opts, weir_heap **out)
 	h->colour = WG_BLACK_A;
 	h->lazy_arm = true;
 	h->newborn = WG_YOUNG;
-	pthread_mutex_init(&h->lock, NULL);
-	pthread_mutex_init(&h->ctl_lock, NULL);
-	wg_conditions_init(h);
+	wr_mutex_init(&h->lock, WR_RANK_heap);
+	wg_control_init(h);
 	if (opts) {
 		h->oom = opts->oom;
 		h->oom_arg = opts->oom_arg;
@@ -200,14 +199,14 @@ int weir_heap_create(const struct weir_heap_options *opts, weir_heap **out)
 				"library knows %zu; set size to sizeof(struct "
 				"weir_heap_options)",
 				opts->size, sizeof(*opts));
-	pthread_mutex_lock(&create_lock);
+	wr_mutex_lock(&create_lock);
 	wg_fork_init(&create_lock);
 	if (wg_heap)
 		err = wr_error(EBUSY, "weir_heap_create: this process has a "
 				      "heap already; destroy it first");
 	else
 		err = create(opts, out);
-	pthread_mutex_unlock(&create_lock);
+	wr_mutex_unlock(&create_lock);
 	return err;
 }
 
@@ -225,10 +224,10 @@ int weir_heap_destroy(weir_heap *h)
 	err = wg_weak_thread_stop(h);
 	if (err)
 		return err;
-	pthread_mutex_lock(&create_lock);
+	wr_mutex_lock(&create_lock);
 	others = wr_threads_count(h->threads) - (m != NULL);
 	if (others) {
-		pthread_mutex_unlock(&create_lock);
+		wr_mutex_unlock(&create_lock);
 		wg_weak_thread_allow(h);
 		return wr_error(EBUSY,
 				"weir_heap_destroy: %zu other threads are "
@@ -241,7 +240,7 @@ int weir_heap_destroy(weir_heap *h)
 		weir_thread_detach(m);
 	__atomic_store_n(&wg_heap, NULL, __ATOMIC_RELEASE);
 	destroy_parts(h);
-	pthread_mutex_unlock(&create_lock);
+	wr_mutex_unlock(&create_lock);
 	return 0;
 }
 

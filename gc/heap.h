@@ -37,6 +37,7 @@
 #include "runtime/check.h"
 #include "runtime/events.h"
 #include "runtime/histogram.h"
+#include "runtime/lock.h"
 #include "runtime/options.h"
 #include "runtime/roots.h"
 #include "runtime/sys.h"
@@ -179,7 +180,7 @@ struct weir_heap {
 
 	/* Allocation; the lock guards the free maps, block states that leave
 	 * FREE and the limits. */
-	pthread_mutex_t lock;
+	struct wr_mutex lock;
 	size_t hard, soft;	/* atomic: limits, bytes */
 	uint64_t used;		/* atomic: bytes in blocks not FREE */
 	uint64_t peak;		/* highest used */
@@ -201,7 +202,7 @@ struct weir_heap {
 
 	/* The collector. */
 	pthread_t collector;
-	pthread_mutex_t ctl_lock;
+	struct wr_mutex ctl_lock;
 	pthread_cond_t ctl_wake;   /* to the collector: requests changed */
 	pthread_cond_t ctl_done;   /* to waiters: a cycle ended */
 	unsigned requests;	   /* enum wg_request bits */
@@ -376,10 +377,11 @@ void wg_buffers_retire(struct weir_mutator *m, bool in_pause);
 struct weir_mutator *wg_mutator_self(void);
 
 /* fork.c: `lock` is what serialises create and destroy. */
-void wg_fork_init(pthread_mutex_t *lock);
+void wg_fork_init(struct wr_mutex *lock);
 
 /* collector.c */
-void wg_conditions_init(struct weir_heap *h);
+/* The control lock and its conditions; anew in a child of fork. */
+void wg_control_init(struct weir_heap *h);
 int wg_collector_start(struct weir_heap *h);
 void wg_collector_stop(struct weir_heap *h);
 bool wg_on_collector_thread(void); /* of the library's marker threads */

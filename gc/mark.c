@@ -15,7 +15,7 @@
 #include "gc/weak.h"
 
 struct wg_pool {
-	pthread_mutex_t lock;    /* guards all of it */
+	struct wr_mutex lock;    /* guards all of it */
 	struct wg_segment *free; /* segments that were put back */
 	char *slab;              /* segments never used: [slab, slab_end) */
 	char *slab_end;
@@ -38,7 +38,7 @@ struct wg_pool *wg_pool_create(const struct wr_sys *sys, size_t limit)
 
 	if (!p)
 		return NULL;
-	pthread_mutex_init(&p->lock, NULL);
+	wr_mutex_init(&p->lock, WR_RANK_segments);
 	p->sys = sys;
 	p->left = limit;
 	return p;
@@ -54,16 +54,16 @@ void wg_pool_destroy(struct wg_pool *p)
 
 		p->sys->release(s.p, s.size);
 	}
-	pthread_mutex_destroy(&p->lock);
+	wr_mutex_destroy(&p->lock);
 	free(p);
 }
 
 void wg_pool_lock(struct wg_pool *p, bool lock)
 {
 	if (lock)
-		pthread_mutex_lock(&p->lock);
+		wr_mutex_lock(&p->lock);
 	else
-		pthread_mutex_unlock(&p->lock);
+		wr_mutex_unlock(&p->lock);
 }
 
 static void use_slab(struct wg_pool *p, size_t i)
@@ -125,7 +125,7 @@ struct wg_segment *wg_segment_get(struct wg_pool *p)
 {
 	struct wg_segment *s = NULL;
 
-	pthread_mutex_lock(&p->lock);
+	wr_mutex_lock(&p->lock);
 	if (p->free) {
 		s = p->free;
 		p->free = s->next;
@@ -133,7 +133,7 @@ struct wg_segment *wg_segment_get(struct wg_pool *p)
 		s = (struct wg_segment *)(void *)p->slab;
 		p->slab += sizeof(*s);
 	}
-	pthread_mutex_unlock(&p->lock);
+	wr_mutex_unlock(&p->lock);
 	if (s) {
 		s->n = 0;
 		s->next = NULL;
@@ -143,10 +143,10 @@ struct wg_segment *wg_segment_get(struct wg_pool *p)
 
 void wg_segment_put(struct wg_pool *p, struct wg_segment *s)
 {
-	pthread_mutex_lock(&p->lock);
+	wr_mutex_lock(&p->lock);
 	s->next = p->free;
 	p->free = s;
-	pthread_mutex_unlock(&p->lock);
+	wr_mutex_unlock(&p->lock);
 }
 
 struct wg_marker *wg_marker_create(struct weir_heap *h, unsigned index)
@@ -429,7 +429,6 @@ static void drain(struct wg_marker *m)
 			m->since_share = 0;
 			if (wg_team_hungry(h))
 				share(m);
-			wg_team_checkpoint(h);
 		}
 	}
 }

@@ -150,8 +150,6 @@ void wg_team_announce(struct weir_heap *h);
 bool wg_team_hungry(const struct weir_heap *h);
 /* A marker has no work: true when it found some, false when all are done. */
 bool wg_team_idle(struct wg_marker *m);
-/* Workers stop at a safe place until released (fork). */
-void wg_team_checkpoint(struct weir_heap *h);
 
 /* rootscan.c */
 void wg_roots_concurrent(struct weir_heap *h, struct wg_marker *m);

@@ -8,9 +8,8 @@
  * steals.  Hence, when all are idle, no work exists: only a worker that is not
  * idle can make some.  `idle` and the deques' ends are sequentially consistent.
  *
- *   run              the collector
- *   announce, hungry, idle, checkpoint   workers of the running job
- *   park, release    any thread, to hold the team still across fork
+ *   run                      the collector
+ *   announce, hungry, idle   workers of the running job
  */
 #include "gc/mark.h"
 
@@ -265,7 +264,6 @@ bool wg_team_idle(struct wg_marker *m)
 			wg_team_announce(m->heap);
 			return false;
 		}
-		wg_team_checkpoint(m->heap);
 		futex_wait(&t->offers, offers);
 	}
 }
@@ -312,15 +310,4 @@ void wg_team_mark(struct weir_heap *h, unsigned workers)
 		rescan_overflow(h);
 		wg_team_run(h, workers, mark_job, NULL);
 	}
-}
-
-/* A parked team stands still between two objects, its stacks in memory. */
-void wg_team_checkpoint(struct weir_heap *h)
-{
-	struct wg_team *t = h->team;
-
-	if (wr_likely(!__atomic_load_n(&t->park, __ATOMIC_ACQUIRE)))
-		return;
-	pthread_mutex_lock(&t->park_lock);
-	pthread_mutex_unlock(&t->park_lock);
 }

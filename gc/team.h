@@ -24,8 +24,6 @@ struct wg_team {
 	uint32_t idle;	    /* workers without work */
 	uint32_t offers;    /* futex: times that work was made available */
 	uint32_t done;	    /* every worker was idle at once */
-	bool park;	    /* atomic: hold still at checkpoints */
-	pthread_mutex_t park_lock; /* held by who parked the team */
 	struct wg_helper helper[WG_MAX_MARKERS];
 };
 

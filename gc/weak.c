@@ -61,10 +61,8 @@ void wg_weak_enter(struct weir_heap *h)
 
 void wg_weak_leave(struct weir_heap *h)
 {
-	if (wg_weak_paused(h))
-		return;
-	wg_weak_unlock(h, NULL);
-	wg_team_checkpoint(h);
+	if (!wg_weak_paused(h))
+		wg_weak_unlock(h, NULL);
 }
 
 int wg_weak_invalid(const char *function, const char *cause)
@@ -147,8 +145,6 @@ void wg_weak_scan_roots(struct weir_heap *h, struct wg_marker *m)
 		}
 		more = i < t->high && w->fin.queued;
 		wg_weak_unlock(h, NULL);
-		if (!m->in_pause)
-			wg_team_checkpoint(h);
 	}
 }
 

@@ -143,8 +143,7 @@ struct wg_weak_tables {
 /* The tables' lock, with the caller (a mutator or NULL) CRITICAL. */
 void wg_weak_lock(struct weir_heap *h, struct weir_mutator *m);
 void wg_weak_unlock(struct weir_heap *h, struct weir_mutator *m);
-/* The same for the collector, which holds it throughout wg_weak_pause().
- * leave is a place where a fork may find the collector. */
+/* The same for the collector, which holds it throughout wg_weak_pause(). */
 void wg_weak_enter(struct weir_heap *h);
 void wg_weak_leave(struct weir_heap *h);
 /* In checking builds abort; else the error. */

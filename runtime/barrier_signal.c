@@ -42,10 +42,7 @@ static struct source {
 	{.signo = SIGBUS},
 };
 
-static struct wr_mutex table_lock = {
-	.mutex = PTHREAD_MUTEX_INITIALIZER,
-	.rank = WR_RANK_barrier,
-};
+static struct wr_mutex table_lock = WR_MUTEX_INITIALIZER(WR_RANK_barrier);
 
 static struct source *source_of(int signo)
 {

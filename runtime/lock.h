@@ -25,21 +25,25 @@
 #include <stdbool.h>
 #include <time.h>
 
-/* Every rank, X(name, what it guards), the one taken first on top.
+/* Every rank, X(name, what it guards), the one taken first on top.  fork()
+ * takes all of them in this order (gc/fork.c).
  *
  * loader and roots come before stop because a pause takes them before it
- * stops the world; registry comes after stop because a stopper walks it. */
+ * stops the world; registry comes after stop because a stopper walks it; and
+ * what comes after these may be taken in a pause: finalizers are, and under
+ * that lock marking takes segments. */
 #define WR_LOCK_RANKS(X)                                                      \
-	X(fork, "one fork at a time")                                         \
-	X(heap, "blocks, spaces and the cycle's state")                       \
+	X(create, "the heap's existence; fork() begins with it")              \
 	X(loader, "the list of data segments, and the dynamic loader's lock") \
 	X(roots, "registered ranges and callbacks")                           \
 	X(stop, "who may hold threads")                                       \
 	X(registry, "the list of threads")                                    \
+	X(control, "requests to the collector, and what cycles it has done")  \
+	X(heap, "free blocks, limits, the table of kinds")                    \
 	X(barrier, "page protection")                                         \
-	X(kinds, "the table of kinds")                                        \
-	X(finalizers, "finalizers and weak references")                       \
-	X(events, "log and trace")
+	X(finalizers, "finalizers, weak references and ephemerons")           \
+	X(segments, "the mark stacks' free segments")                         \
+	X(events, "the trace")
 
 enum wr_rank {
 #define WR_RANK(name, what) WR_RANK_##name,
@@ -52,6 +56,11 @@ struct wr_mutex {
 	pthread_mutex_t mutex; /* the lock itself */
 	enum wr_rank rank;     /* its place in the order, and its name */
 };
+
+#define WR_MUTEX_INITIALIZER(r)                               \
+	{                                                     \
+		.mutex = PTHREAD_MUTEX_INITIALIZER, .rank = r \
+	}
 
 void wr_mutex_init(struct wr_mutex *m, enum wr_rank rank);
 void wr_mutex_destroy(struct wr_mutex *m);

@@ -38,6 +38,7 @@
 #include <unistd.h>
 
 #include "runtime/check.h"
+#include "runtime/lock.h"
 
 #define RING 16384u        /* records, a power of two */
 #define WRITE_EVERY_MS 50  /* how often the writer looks */
@@ -70,7 +71,7 @@ struct wr_trace {
 	bool failed;          /* a write failed, nothing more is; `lock` */
 	bool any;             /* an event was written; `lock` */
 	bool stop;            /* the writer is to end; `lock` */
-	pthread_mutex_t lock; /* held by the writer while it writes, and over
+	struct wr_mutex lock; /* held by the writer while it writes, and over
 			       * a fork; never by a producer */
 	pthread_cond_t wake;  /* with `lock`: stop was set */
 	pthread_t writer;     /* writes the ring to the file */
@@ -303,7 +304,7 @@ static void *writer(void *arg)
 	struct wr_trace *t = arg;
 	struct timespec until;
 
-	pthread_mutex_lock(&t->lock);
+	wr_mutex_lock(&t->lock);
 	while (!t->stop) {
 		drain(t);
 		clock_gettime(CLOCK_MONOTONIC, &until);
@@ -312,9 +313,9 @@ static void *writer(void *arg)
 			until.tv_nsec -= 1000000000;
 			until.tv_sec++;
 		}
-		pthread_cond_timedwait(&t->wake, &t->lock, &until);
+		wr_mutex_timedwait(&t->lock, &t->wake, &until);
 	}
-	pthread_mutex_unlock(&t->lock);
+	wr_mutex_unlock(&t->lock);
 	return NULL;
 }
 
@@ -324,7 +325,7 @@ static void init_sync(struct wr_trace *t)
 {
 	pthread_condattr_t attr;
 
-	pthread_mutex_init(&t->lock, NULL);
+	wr_mutex_init(&t->lock, WR_RANK_events);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&t->wake, &attr);
@@ -403,10 +404,10 @@ fail:
 
 void wr_trace_close(struct wr_trace *t)
 {
-	pthread_mutex_lock(&t->lock);
+	wr_mutex_lock(&t->lock);
 	t->stop = true;
 	pthread_cond_signal(&t->wake);
-	pthread_mutex_unlock(&t->lock);
+	wr_mutex_unlock(&t->lock);
 	pthread_join(t->writer, NULL);
 	drain(t);
 	if (t->dropped) {
@@ -427,7 +428,7 @@ void wr_trace_close(struct wr_trace *t)
 
 void wr_trace_fork_prepare(struct wr_trace *t)
 {
-	pthread_mutex_lock(&t->lock);
+	wr_mutex_lock(&t->lock);
 	/* What stdio holds back would be written by both processes. */
 	if (!t->failed && fflush(t->file))
 		note_failure(t, errno);
@@ -435,7 +436,7 @@ void wr_trace_fork_prepare(struct wr_trace *t)
 
 void wr_trace_fork_parent(struct wr_trace *t)
 {
-	pthread_mutex_unlock(&t->lock);
+	wr_mutex_unlock(&t->lock);
 }
 
 void wr_trace_fork_child(struct wr_trace *t)

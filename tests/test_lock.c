@@ -19,7 +19,7 @@ static struct wr_mutex low, middle, high;
 
 static void make_locks(void)
 {
-	wr_mutex_init(&low, WR_RANK_heap);
+	wr_mutex_init(&low, WR_RANK_roots);
 	wr_mutex_init(&middle, WR_RANK_registry);
 	wr_mutex_init(&high, WR_RANK_events);
 }
@@ -227,7 +227,7 @@ static void same_rank(void)
 
 Test(lock, falling_order_aborts_and_names_both)
 {
-	expect_death(out_of_order, "taking the heap lock",
+	expect_death(out_of_order, "taking the roots lock",
 		     "holding the registry lock");
 	expect_death(out_of_order_below_the_top, "taking the registry lock",
 		     "holding the events lock");
@@ -287,7 +287,7 @@ static void wait_out_of_order(void)
 Test(lock, only_what_waits_must_keep_the_order)
 {
 	cr_assert_null(dying_words(try_falling));
-	expect_death(lock_below_tried, "taking the heap lock",
+	expect_death(lock_below_tried, "taking the roots lock",
 		     "holding the events lock");
 	expect_death(wait_out_of_order, "taking the registry lock",
 		     "holding the events lock");
@@ -317,7 +317,7 @@ Test(lock, each_thread_has_its_own_witness)
 
 Test(lock, ranks_have_names)
 {
-	cr_assert_str_eq(wr_rank_name(WR_RANK_fork), "fork");
+	cr_assert_str_eq(wr_rank_name(WR_RANK_create), "create");
 	cr_assert_str_eq(wr_rank_name(WR_RANK_events), "events");
 	cr_assert_str_eq(wr_rank_name(WR_RANKS), "of no rank");
 	/* A pause takes roots before it stops; a stopper walks the list. */
