@@ -369,6 +369,10 @@ void wr_roots_fork_done(struct wr_roots *r)
 		pthread_cond_init(&r->scanned, NULL);
 	}
 	wr_mutex_unlock(&r->lock);
+	/* A thread that waited for `scanned` would still count as a user of the
+	 * lock, which could not be destroyed. */
+	if (child)
+		wr_mutex_init(&r->lock, WR_RANK_roots);
 	if (r->segments)
 		wr_segments_fork_done(r->segments, child);
 }

@@ -559,19 +559,26 @@ Test(roots, objects_come_and_go_in_pauses)
 /* ---- fork -----------------------------------------------------------------
  */
 
-/* Forked while a scan is under way, which the child does not have. */
+/* Forked while a scan is under way and a removal waits for it, neither of which
+ * the child has. */
 Test(roots, a_forked_child_does_not_wait_for_scans)
 {
 	struct wr_roots *r = make(false);
-	pthread_t scanner;
+	pthread_t scanner, other;
 	int status;
 	pid_t pid;
 
 	cr_assert_eq(wr_roots_add(r, (uintptr_t)slow_words,
 				  (uintptr_t)(slow_words + 8)),
 		     0);
+	cr_assert_eq(wr_roots_add(r, (uintptr_t)slow_words,
+				  (uintptr_t)(slow_words + 4)),
+		     0);
 	pthread_create(&scanner, NULL, slow_scan, r);
 	while (!LOAD(in_range))
+		pause_us(100);
+	pthread_create(&other, NULL, remover, r);
+	while (scan(r, false, 0).bytes > 4 * sizeof(slow_words[0]))
 		pause_us(100);
 	wr_roots_fork_prepare(r);
 	pid = fork();
@@ -580,7 +587,7 @@ Test(roots, a_forked_child_does_not_wait_for_scans)
 	if (pid == 0) {
 		alarm(10);
 		if (wr_roots_remove(r, (uintptr_t)slow_words,
-				    (uintptr_t)(slow_words + 8)))
+				    (uintptr_t)(slow_words + 4)))
 			_exit(1);
 		wr_roots_destroy(r);
 		_exit(0);
@@ -588,6 +595,7 @@ Test(roots, a_forked_child_does_not_wait_for_scans)
 	cr_assert_eq(waitpid(pid, &status, 0), pid);
 	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 	STORE(let_go, 1);
+	pthread_join(other, NULL);
 	pthread_join(scanner, NULL);
 	wr_roots_destroy(r);
 }
