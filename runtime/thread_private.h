@@ -26,8 +26,9 @@
  *  - REQ pins: a thread with REQ set stays attached, its wr_thread and its
  *    private part stay valid, until REQ is cleared.
  *  - A stopper that sets REQ and finds RUNNING is owed exactly one
- *    acknowledgement: the thread's next transition gives it.  One that finds
- *    HELD or BLOCKED is owed none, the thread is held already.  HELD without
+ *    acknowledgement: the thread's next transition gives it, or the stopper
+ *    itself when it makes the thread DEAD.  One that finds HELD or BLOCKED is
+ *    owed none, the thread is held already.  HELD without
  *    REQ is a thread that was released and did not run yet.
  *
  * Waiting has two futex words.  `owed` counts acknowledgements down; the one

@@ -58,6 +58,9 @@
 
 /* A stop that takes longer is reported, once. */
 #define STUCK_SECONDS 10
+/* One that takes longer than this looks for threads that vanished; again and
+ * again. */
+#define LOOK_MS 50
 
 static uint64_t now_ns(void)
 {
@@ -234,27 +237,62 @@ static void report_stuck(struct wr_threads *r, struct wr_thread_private *only)
 	}
 }
 
+/* The thread owes an acknowledgement and is no more: it ended by the bare exit
+ * system call, either after it was asked, or just before: the kernel takes
+ * signals for a thread until the very end of its exit, when its join may have
+ * returned long since. */
+static bool has_vanished(struct wr_threads *r, struct wr_thread_private *p)
+{
+	uint32_t word = WR_RUNNING | WR_REQ;
+
+	if (__atomic_load_n(&p->word, __ATOMIC_RELAXED) != word)
+		return false;
+	if (syscall(SYS_tgkill, r->pid, p->tid, 0) == 0 || errno != ESRCH)
+		return false;
+	/* Looked at anew: it may have acknowledged before it ended. */
+	return __atomic_compare_exchange_n(&p->word, &word, WR_DEAD | WR_REQ,
+					   false, __ATOMIC_RELAXED,
+					   __ATOMIC_RELAXED);
+}
+
+/* Nobody else will acknowledge for these; `only` as below. */
+static void forgive_vanished(struct wr_threads *r,
+			     struct wr_thread_private *only)
+{
+	struct wr_thread_private *p;
+	uint32_t n = 0;
+
+	if (only)
+		n = has_vanished(r, only);
+	else
+		for (p = wr_thread_next(r, &r->list); p;
+		     p = wr_thread_next(r, &p->link))
+			n += has_vanished(r, p);
+	__atomic_sub_fetch(&r->owed, n, __ATOMIC_ACQ_REL);
+}
+
 /* Wait until `requested` threads acknowledged.  `only`: the thread that it is
  * about, NULL for all (the list is closed).  Sleeps at once: a thread that is
  * to be held often needs this processor to get there. */
 static void await_held(struct wr_threads *r, uint32_t requested,
 		       struct wr_thread_private *only)
 {
-	const struct timespec patience = {.tv_sec = STUCK_SECONDS};
-	bool reported = false;
+	const struct timespec patience = {.tv_nsec = LOOK_MS * 1000000};
+	unsigned looks = 0;
 	uint32_t owed;
 
 	owed = __atomic_sub_fetch(&r->owed, WR_OWED_BIAS - requested,
 				  __ATOMIC_ACQ_REL);
 	while (owed) {
-		if (wr_futex_wait(&r->owed, owed,
-				  reported ? NULL : &patience) == -ETIMEDOUT) {
-			if (only)
-				wr_mutex_lock(&r->registry);
-			report_stuck(r, only);
-			if (only)
-				wr_mutex_unlock(&r->registry);
-			reported = true;
+		if (wr_futex_wait(&r->owed, owed, &patience) == -ETIMEDOUT) {
+			forgive_vanished(r, only);
+			if (++looks == STUCK_SECONDS * 1000 / LOOK_MS) {
+				if (only)
+					wr_mutex_lock(&r->registry);
+				report_stuck(r, only);
+				if (only)
+					wr_mutex_unlock(&r->registry);
+			}
 		}
 		owed = __atomic_load_n(&r->owed, __ATOMIC_ACQUIRE);
 	}

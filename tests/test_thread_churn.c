@@ -244,13 +244,13 @@ static void *vanish(void *arg)
 	return NULL;
 }
 
-Test(thread_churn, threads_that_vanish_are_dropped)
+EACH_MODE(thread_churn, threads_that_vanish_are_dropped)
 {
 	static struct mutator gone[2], m;
 	pthread_t id;
 	int n = 0;
 
-	make(WR_STOP_SIGNALS, NULL);
+	make(*mode, NULL);
 	start_all(&m, 1, count_up);
 	for (int i = 0; i < 2; i++) {
 		pthread_create(&id, NULL, vanish, &gone[i]);
@@ -265,6 +265,43 @@ Test(thread_churn, threads_that_vanish_are_dropped)
 		}
 		cr_assert_eq(n, i + 1);
 		cr_assert_eq(wr_threads_count(registry), 1);
+	}
+	end_all(&m, 1);
+}
+
+/* Ends when it is asked to stop: the signal was sent to a thread that was
+ * there, and nothing comes of it. */
+static void *vanish_when_asked(void *arg)
+{
+	struct mutator *m = arg;
+
+	m->critical = 1;
+	attach(m);
+	while (!LOAD(m->pending))
+		;
+	syscall(SYS_exit, 0);
+	return NULL;
+}
+
+EACH_MODE(thread_churn, threads_that_vanish_in_a_stop_are_dropped)
+{
+	static struct mutator gone[2], m;
+	int n = 0;
+
+	make(*mode, NULL);
+	start_all(&m, 1, count_up);
+	for (int i = 0; i < 2; i++) {
+		start_all(&gone[i], 1, vanish_when_asked);
+		if (i == 0) {
+			wr_threads_stop_world(registry, NULL);
+			wr_threads_for_each(registry, count_one, &n);
+			wr_threads_resume_world(registry);
+		} else {
+			wr_threads_hold_each(registry, count_one, &n, NULL);
+		}
+		cr_assert_eq(n, i + 1);
+		cr_assert_eq(wr_threads_count(registry), 1);
+		pthread_join(gone[i].id, NULL);
 	}
 	end_all(&m, 1);
 }
