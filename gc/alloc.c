@@ -422,6 +422,7 @@ static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
 	struct weir_heap *h = m->heap;
 	unsigned space = kind == WEIR_KIND_LEAF;
 	size_t n = (size ? size : 1);
+	bool refused;
 	char *p;
 
 	if (kind >= __atomic_load_n(&h->kind_count, __ATOMIC_ACQUIRE)) {
@@ -461,12 +462,19 @@ static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
 		if (!make_room(m, size, attempt))
 			break;
 	}
+	/* Relaxed: set by the last grow, this thread's most likely. */
+	refused = __atomic_load_n(&h->refused, __ATOMIC_RELAXED);
 	wr_error(ENOMEM,
 		 "weir_alloc: no room for %zu bytes: %zu of %zu MiB are in use "
-		 "after a full collection; raise heap-max or drop references",
+		 "after a full collection%s; %s or drop references",
 		 size,
 		 (size_t)(__atomic_load_n(&h->used, __ATOMIC_RELAXED) >> 20),
-		 __atomic_load_n(&h->hard, __ATOMIC_RELAXED) >> 20);
+		 __atomic_load_n(&h->hard, __ATOMIC_RELAXED) >> 20,
+		 refused ? " and the system gives no more" : "",
+		 refused ? "raise the limit on data (ulimit -d), the commit "
+			   "limit (vm.overcommit_ratio) or vm.max_map_count, "
+			   "lower heap-max to collect in time,"
+			 : "raise heap-max");
 	errno = ENOMEM;
 	return NULL;
 }

@@ -136,16 +136,22 @@ static bool grow(struct weir_heap *h, struct wg_space *s, uint32_t until)
 			      WG_GROW_BLOCKS +
 		      s->first;
 	size_t bytes;
+	bool refused;
 
 	if (until > s->end)
 		return false;
 	if (to > s->end)
 		to = s->end;
 	bytes = (size_t)(to - from) << WG_BLOCK_SHIFT;
-	if (h->sys->commit(h->meta + (size_t)from * WG_BLOCK_GRANULES,
-			   bytes >> WEIR_GRANULE_SHIFT,
-			   h->opt.thp && from - s->first >= WG_SMALL_HEAP) ||
-	    h->sys->commit((void *)wg_block_start(h, from), bytes, h->opt.thp))
+	refused =
+		h->sys->commit(h->meta + (size_t)from * WG_BLOCK_GRANULES,
+			       bytes >> WEIR_GRANULE_SHIFT,
+			       h->opt.thp &&
+				       from - s->first >= WG_SMALL_HEAP) ||
+		h->sys->commit((void *)wg_block_start(h, from), bytes,
+			       h->opt.thp);
+	__atomic_store_n(&h->refused, refused, __ATOMIC_RELAXED);
+	if (refused)
 		return false;
 	for (uint32_t i = from; i < to; i++) {
 		if (i == 0)

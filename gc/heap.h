@@ -185,6 +185,7 @@ struct weir_heap {
 	uint64_t used;		/* atomic: bytes in blocks not FREE */
 	uint64_t peak;		/* highest used */
 	uint64_t committed;	/* bytes committed */
+	bool refused;		/* atomic: the system did not commit more */
 	uint64_t allocated;	/* atomic: bytes handed out */
 	uint64_t cycle_start_allocated; /* `allocated` when it began */
 	uint64_t last_allocated; /* `allocated` when the last one ended */

@@ -212,6 +212,25 @@ static void queued(void *arg, uintptr_t p)
 	reach(v, p);
 }
 
+/* Relaxed: what is committed meanwhile holds nothing yet. */
+static size_t backed(const struct weir_heap *h, int space)
+{
+	return __atomic_load_n(&h->backed[space], __ATOMIC_RELAXED);
+}
+
+/* The part of the bitmap for committed memory: all of it is a 128th of the
+ * address range, which a limit on data may not allow. */
+static int commit_seen(struct verifier *v, uintptr_t start, size_t size)
+{
+	size_t from = wg_granule_of(v->h, start) / 8 & ~(size_t)4095;
+	size_t to = (wg_granule_of(v->h, start + size) / 8 + 4095) &
+		    ~(size_t)4095;
+
+	return from < to ? v->h->sys->commit((char *)v->seen + from, to - from,
+					     false)
+			 : 0;
+}
+
 void wg_verify(struct weir_heap *h, bool full)
 {
 	struct verifier v = { .h = h };
@@ -224,10 +243,10 @@ void wg_verify(struct weir_heap *h, bool full)
 	/* Not malloc: a stopped thread may hold its lock. */
 	v.probe = h->sys->reserve(probe, 4096);
 	wr_require(v.seen && v.probe &&
-			   !h->sys->commit(v.seen, v.seen_bytes, false) &&
+			   !commit_seen(&v, h->base, backed(h, 0)) &&
+			   !commit_seen(&v, h->leaf_base, backed(h, 1)) &&
 			   !h->sys->commit(v.probe, probe, false),
-		   "verify: no memory for a bitmap of %zu bytes; lower heap-max",
-		   v.seen_bytes);
+		   "verify: no memory for the bitmap: %s", weir_error_text());
 	v.probe->heap = h;
 	v.probe->in_pause = true;
 	wr_threads_for_each(h->threads, thread_roots, &v);
