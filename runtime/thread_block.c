@@ -103,12 +103,11 @@ void wr_thread_hold(struct wr_thread_private *p)
 }
 
 /* Whether sp is on the thread's own stack.  The main thread's stack grows and
- * has no fixed low end; the kernel maps nothing else within 128 MiB of its
- * base on its own account. */
+ * has no fixed low end. */
 bool wr_thread_on_own_stack(const struct wr_thread_private *p, uintptr_t sp)
 {
 	uintptr_t base = p->thread->stack_base;
-	uintptr_t low = p->stack_low ? p->stack_low : base - (128ul << 20);
+	uintptr_t low = p->stack_low ? p->stack_low : base - WR_FIRST_STACK;
 
 	return sp >= low && sp < base;
 }

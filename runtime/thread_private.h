@@ -58,6 +58,10 @@ enum wr_thread_state {
 /* Added to `owed` while requests go out, so that it cannot reach 0. */
 #define WR_OWED_BIAS (1u << 30)
 
+/* The kernel maps nothing else so near below the base of the process's first
+ * stack on its own account. */
+#define WR_FIRST_STACK (128ul << 20)
+
 struct wr_thread_private {
 	struct cds_list_head link; /* registry's list, under its lock */
 	struct wr_thread_private *next_dead; /* the stopper's, when DEAD */

@@ -146,6 +146,20 @@ size_t wr_threads_count(struct wr_threads *r)
 
 /* ---- Attach and detach -------------------------------------------------- */
 
+/* The C library asks /proc/self/maps for the first thread's stack, which is
+ * not there in every container.  What it answers for the base is this page's
+ * end; the low end is not needed (see below).  False: the caller runs on some
+ * other stack. */
+static bool first_stack(uintptr_t *base)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+
+	*base = ((uintptr_t)__libc_stack_end & ~(page - 1)) + page;
+	return gettid() == getpid() && here < *base &&
+	       *base - here <= WR_FIRST_STACK;
+}
+
 /* The calling thread's stack, from its low end (0: it grows) to its base. */
 static int find_stack(uintptr_t *low, uintptr_t *base)
 {
@@ -158,6 +172,10 @@ static int find_stack(uintptr_t *low, uintptr_t *base)
 	if (!err) {
 		err = pthread_attr_getstack(&attr, &addr, &size);
 		pthread_attr_destroy(&attr);
+	}
+	if (err && first_stack(base)) {
+		*low = 0;
+		return 0;
 	}
 	if (err)
 		return wr_error(err,

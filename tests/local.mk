@@ -31,6 +31,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_json \
 	tests/test_kind \
 	tests/test_lock \
+	tests/test_lost \
 	tests/test_meta \
 	tests/test_options \
 	tests/test_probe \
@@ -100,7 +101,8 @@ torture: tests/torture/torture
 	@$(AM_TESTS_ENVIRONMENT) TORTURE_SECONDS='$(TORTURE_SECONDS)' \
 		$(SHELL) $(top_srcdir)/tests/torture.sh
 
-WEIR_TEST_TOOLS = tests/heap_util.h tests/run_unit.sh tests/summary.sh tests/tap.sh
+WEIR_TEST_TOOLS = tests/heap_util.h tests/run_unit.sh tests/seccomp.h \
+	tests/summary.sh tests/take_away.h tests/tap.sh
 
 EXTRA_DIST += $(WEIR_SCRIPT_TESTS) $(WEIR_TEST_TOOLS) tests/model/weir.pml
 

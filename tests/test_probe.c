@@ -9,15 +9,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <sched.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -28,9 +23,7 @@
 
 #include "runtime/barrier.h"
 #include "runtime/probe.h"
-
-#define NOBODY 65534
-#define MIB ((size_t)1 << 20)
+#include "tests/take_away.h"
 
 static struct wr_probe_result run(const char *name, const char *root)
 {
@@ -95,22 +88,6 @@ static void expect_refused(enum wr_barrier_kind kind, const char *text)
 	cr_assert(strstr(weir_error_text(), text), "\"%s\"", weir_error_text());
 }
 
-static void need_root(void)
-{
-	if (geteuid() != 0)
-		cr_skip("needs root");
-}
-
-static void drop_privileges(void)
-{
-	if (geteuid() == 0) {
-		cr_assert(!setresgid(NOBODY, NOBODY, NOBODY));
-		cr_assert(!setresuid(NOBODY, NOBODY, NOBODY));
-	}
-	/* As after an execve(): changing the user took this away. */
-	cr_assert(!prctl(PR_SET_DUMPABLE, 1));
-}
-
 /* Tests that take something away need it to be there before. */
 static void need_async(void)
 {
@@ -119,35 +96,6 @@ static void need_async(void)
 	if (wr_barrier_create(WR_BARRIER_ASYNC, &b))
 		cr_skip("async: %s", weir_error_text());
 	wr_barrier_destroy(b);
-}
-
-/* Set a soft limit; returns what it was. */
-static struct rlimit lower(int resource, rlim_t value)
-{
-	struct rlimit old, now;
-
-	cr_assert(!getrlimit(resource, &old));
-	now = old;
-	now.rlim_cur = value;
-	cr_assert(!setrlimit(resource, &now));
-	return old;
-}
-
-/* Make one system call fail from now on. */
-static void deny(int number, int err)
-{
-	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-			 offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)number, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K,
-			 SECCOMP_RET_ERRNO | ((unsigned)err & 0xffff)),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog program = {4, code};
-
-	cr_assert(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
-	cr_assert(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
 }
 
 /* ---- As it is ----------------------------------------------------------- */
@@ -289,19 +237,6 @@ Test(probe, not_dumpable)
 	expect_refused(WR_BARRIER_ASYNC, "dumpable");
 	if (!run("uffd-kernel-mode", "").available)
 		expect_choice(WR_BARRIER_NONE, "dumpable");
-}
-
-static void leave_proc(void)
-{
-#ifdef __SANITIZE_ADDRESS__
-	cr_skip("the leak checker needs /proc at the end");
-#endif
-	need_root();
-	if (unshare(CLONE_NEWNS) ||
-	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
-		cr_skip("no mount namespace is to be had: %s", strerror(errno));
-	cr_assert(!umount2("/proc", MNT_DETACH), "%s", strerror(errno));
-	cr_assert(access("/proc/self", F_OK));
 }
 
 Test(probe, proc_is_not_mounted)
