@@ -49,13 +49,22 @@
 
 struct span {
 	enum wr_phase phase; /* what is being timed */
+	enum wr_phase outer; /* what it is a part of */
 	uint64_t begin;      /* when it began */
 };
 
+/* Relaxed: partner of the load in whoever wants to know (tests), who orders
+ * nothing by it. */
+static void stage_set(struct weir_heap *h, enum wr_phase phase)
+{
+	__atomic_store_n(&h->stage, phase, __ATOMIC_RELAXED);
+}
+
 static struct span span_begin(struct weir_heap *h, enum wr_phase phase)
 {
-	struct span s = {phase, h->sys->now_ns()};
+	struct span s = {phase, h->stage, h->sys->now_ns()};
 
+	stage_set(h, phase);
 	wr_event_begin(h->events, phase, s.begin);
 	wg_delay(h);
 	return s;
@@ -67,6 +76,7 @@ static uint64_t span_end(struct weir_heap *h, struct span s, uint64_t value,
 	uint64_t now = h->sys->now_ns();
 
 	wr_event_end(h->events, s.phase, s.begin, now, value, unit);
+	stage_set(h, s.outer);
 	return now - s.begin;
 }
 
@@ -308,6 +318,7 @@ static void pause(struct weir_heap *h, struct report *r)
 	wg_sweep_begin(h);
 	__atomic_store_n(&h->newborn, WG_YOUNG, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&h->phase, WG_SWEEPING_PHASE, __ATOMIC_RELEASE);
+	stage_set(h, ps.outer);
 	end = pause_over(h);
 	wr_event_end(h->events, WR_PHASE_pause, ps.begin, end, r->remark_pages,
 		     "pages");

@@ -152,6 +152,22 @@ static void reset_heap(struct weir_heap *h)
 	/* Or had begun in the parent of a parent that never collected. */
 	h->resweep |= h->phase == WG_SWEEPING_PHASE;
 	h->phase = WG_IDLE;
+	h->stage = WR_PHASES;
+}
+
+/* The barrier's own descriptors are the parent's; if no others are to be had
+ * the child goes on without a barrier, and says so. */
+static void rearm(struct weir_heap *h)
+{
+	const char *was = wr_barrier_name(wr_barrier_kind(h->barrier));
+
+	if (wr_barrier_fork_child(h->barrier))
+		wr_event_log(h->events,
+			     "fork: the child cannot go on with the barrier "
+			     "\"%s\" (%s); it has \"%s\" now: every cycle stops "
+			     "the program while it marks",
+			     was, weir_error_text(),
+			     wr_barrier_name(wr_barrier_kind(h->barrier)));
 }
 
 static void child(void)
@@ -163,7 +179,7 @@ static void child(void)
 		wr_events_fork_done(h->events, true);
 		wg_pool_lock(h->pool, false);
 		wg_weak_fork(h, 2);
-		wr_barrier_fork_child(h->barrier);
+		rearm(h);
 		wr_mutex_unlock(&h->lock);
 		wr_mutex_unlock(&h->ctl_lock);
 		/* Waiters of the parent are not here, but would still count

@@ -165,6 +165,7 @@ static int create(const struct weir_heap_options *opts, weir_heap **out)
 	h->colour = WG_BLACK_A;
 	h->lazy_arm = true;
 	h->newborn = WG_YOUNG;
+	h->stage = WR_PHASES;
 	wr_mutex_init(&h->lock, WR_RANK_heap);
 	wg_control_init(h);
 	if (opts) {

@@ -193,6 +193,7 @@ struct weir_heap {
 	uint64_t assist_at;	/* atomic: `allocated` that makes mutators wait */
 	unsigned newborn;	/* colour for mutators that attach */
 	unsigned phase;		/* atomic enum wg_phase */
+	enum wr_phase stage;	/* atomic: span under way; WR_PHASES: none */
 	uint32_t sweep_seq;	/* number of the last finished mark */
 	bool sweep_minor;	/* the sweep under way follows a minor cycle */
 
