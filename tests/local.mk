@@ -35,6 +35,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_meta \
 	tests/test_options \
 	tests/test_probe \
+	tests/test_read \
 	tests/test_roots \
 	tests/test_sys \
 	tests/test_thread \
