@@ -27,6 +27,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_finalize_run \
 	tests/test_fork \
 	tests/test_heap \
+	tests/test_heap_system \
 	tests/test_histogram \
 	tests/test_json \
 	tests/test_kind \
@@ -59,7 +60,7 @@ tests_test_thread_SOURCES = tests/test_thread.c tests/test_thread.h \
 
 tests_test_weak_SOURCES = tests/test_weak.c tests/hidden.h
 
-# What test_roots loads and unloads.
+# What test_roots and test_heap_system load and unload.
 EXTRA_DIST += tests/rootmodule.c
 CLEANFILES += tests/rootmodule.so
 tests/rootmodule.so: $(srcdir)/tests/rootmodule.c
