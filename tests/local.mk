@@ -43,7 +43,8 @@ WEIR_UNIT_TESTS += \
 	tests/test_weak
 
 tests_test_barrier_SOURCES = \
-	tests/test_barrier.c tests/test_barrier_kinds.c
+	tests/test_barrier.c tests/test_barrier.h \
+	tests/test_barrier_kinds.c tests/test_barrier_race.c
 tests_test_events_SOURCES = tests/test_events.c tests/json.c tests/json.h
 tests_test_ephemeron_SOURCES = \
 	tests/test_ephemeron.c tests/ephemeron.h tests/hidden.h
