@@ -25,7 +25,8 @@ struct wr_probe {
 	const char *name; /* a word, for machines and people */
 	const char *use;  /* what it is for, a phrase */
 	/* `root` is put before the paths of /proc and /sys files that are read
-	 * for settings: "" for the system, a directory in tests. */
+	 * for settings: "" for the system, a directory in tests.  Settings only
+	 * explain what was found by doing. */
 	void (*run)(const char *root, struct wr_probe_result *result);
 };
 

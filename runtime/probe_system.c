@@ -123,36 +123,113 @@ void wr_probe_membarrier(const char *root, struct wr_probe_result *r)
 
 /* ---- Memory ------------------------------------------------------------- */
 
+/* The largest of want, want / 2, want / 4 ... that fits, or 0; tried from 1 MiB
+ * on. */
+static size_t largest(bool (*fits)(size_t), size_t want)
+{
+	while (want >= MIB && !fits(want))
+		want = want / 2 & ~(MIB - 1);
+	return want >= MIB ? want : 0;
+}
+
+/* As the heap does it: addresses first, then access; nothing is touched. */
+static bool reserves(size_t size)
+{
+	const struct wr_sys *sys = wr_sys_linux();
+	void *p = sys->reserve(size, sys->page_size);
+
+	if (p)
+		sys->release(p, size);
+	return p != NULL;
+}
+
+static bool commits(size_t size)
+{
+	const struct wr_sys *sys = wr_sys_linux();
+	void *p = sys->reserve(size, sys->page_size);
+	bool done = p && !sys->commit(p, size, false);
+
+	if (p)
+		sys->release(p, size);
+	return done;
+}
+
+/* Charged to the commit limit as the heap's memory is, but shared, so that
+ * RLIMIT_DATA does not count it. */
+static bool charges(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (p != MAP_FAILED)
+		munmap(p, size);
+	return p != MAP_FAILED;
+}
+
+/* "RLIMIT_DATA unlimited"; whether it is limited. */
+static bool show_limit(__rlimit_resource_t which, const char *name, char *text,
+		       size_t size)
+{
+	struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
+
+	getrlimit(which, &limit);
+	if (limit.rlim_cur == RLIM_INFINITY) {
+		snprintf(text, size, "%s unlimited", name);
+		return false;
+	}
+	snprintf(text, size, "%s %llu MiB", name,
+		 (unsigned long long)limit.rlim_cur / MIB);
+	return true;
+}
+
 /* Without the root: the limit that holds is the process's own. */
 void wr_probe_address_space(const char *root, struct wr_probe_result *r)
 {
-	size_t want = wr_sys_linux()->memory_limit();
-	struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
-	char cause[200], shown[48] = "RLIMIT_AS unlimited";
-	void *p;
+	size_t want = wr_sys_linux()->memory_limit() & ~(MIB - 1);
+	size_t got = largest(reserves, want);
+	char cause[200], shown[48];
+	bool limited = show_limit(RLIMIT_AS, "RLIMIT_AS", shown, sizeof(shown));
 
 	(void)root;
-	getrlimit(RLIMIT_AS, &limit);
-	if (limit.rlim_cur != RLIM_INFINITY)
-		snprintf(shown, sizeof(shown), "RLIMIT_AS %llu MiB",
-			 (unsigned long long)limit.rlim_cur / MIB);
-	p = mmap(NULL, want, PROT_NONE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (p != MAP_FAILED) {
-		munmap(p, want);
+	if (got == want) {
 		wr_probe_yes(r, "%s, %zu MiB can be reserved", shown,
 			     want / MIB);
 		return;
 	}
 	snprintf(cause, sizeof(cause),
 		 "%zu MiB of addresses, the machine's memory, cannot be "
-		 "reserved: %s",
-		 want / MIB, strerror(errno));
+		 "reserved; %zu MiB can",
+		 want / MIB, got / MIB);
 	wr_probe_no(r, cause,
-		    limit.rlim_cur != RLIM_INFINITY
-			    ? "ulimit -v unlimited, or set heap-max well below "
+		    limited ? "ulimit -v unlimited, or set heap-max well below "
 			      "the limit"
 			    : "set heap-max lower");
+	snprintf(r->detail, sizeof(r->detail), "%s", shown);
+}
+
+void wr_probe_data_limit(const char *root, struct wr_probe_result *r)
+{
+	size_t want =
+		largest(reserves, wr_sys_linux()->memory_limit() & ~(MIB - 1));
+	size_t got = largest(commits, want);
+	char cause[200], shown[48];
+	bool limited =
+		show_limit(RLIMIT_DATA, "RLIMIT_DATA", shown, sizeof(shown));
+
+	(void)root;
+	if (got && got == want) {
+		wr_probe_yes(r, "%s, %zu MiB can be made writable", shown,
+			     want / MIB);
+		return;
+	}
+	snprintf(cause, sizeof(cause),
+		 "of %zu MiB that can be reserved only %zu MiB can be made "
+		 "writable",
+		 want / MIB, got / MIB);
+	wr_probe_no(r, cause,
+		    limited ? "ulimit -d unlimited, or set heap-max well below "
+			      "the limit"
+			    : "see overcommit; or set heap-max lower");
 	snprintf(r->detail, sizeof(r->detail), "%s", shown);
 }
 
@@ -178,41 +255,48 @@ static unsigned long long meminfo(const char *root, const char *key)
 	return value;
 }
 
+/* Done without root; what is read there only explains. */
 void wr_probe_overcommit(const char *root, struct wr_probe_result *r)
 {
-	unsigned long long limit, used, left;
-	char mode[16], cause[240];
+	size_t want =
+		largest(reserves, wr_sys_linux()->memory_limit() & ~(MIB - 1));
+	size_t got = largest(charges, want);
+	unsigned long long limit, used;
+	char mode[16], setting[48], cause[240];
 
 	if (!wr_probe_read(root, "/proc/sys/vm/overcommit_memory", mode,
-			   sizeof(mode))) {
-		wr_probe_no(r, "/proc/sys/vm/overcommit_memory cannot be read",
-			    "mount /proc");
-		return;
-	}
-	if (!strcmp(mode, "0") || !strcmp(mode, "1")) {
-		wr_probe_yes(r, "vm.overcommit_memory=%s (%s)", mode,
-			     *mode == '0' ? "heuristic" : "always");
+			   sizeof(mode)))
+		snprintf(mode, sizeof(mode), "unknown");
+	snprintf(setting, sizeof(setting), "vm.overcommit_memory=%s", mode);
+	if (got && got == want) {
+		wr_probe_yes(r, "%s, %zu MiB can be committed untouched",
+			     setting, want / MIB);
 		return;
 	}
 	if (strcmp(mode, "2")) {
 		snprintf(cause, sizeof(cause),
-			 "vm.overcommit_memory is \"%s\", which weir does not "
-			 "know",
-			 mode);
-		wr_probe_no(r, cause, "sysctl vm.overcommit_memory=0");
-		return;
+			 "of %zu MiB that can be reserved only %zu MiB can be "
+			 "committed",
+			 want / MIB, got / MIB);
+		wr_probe_no(r, cause,
+			    "sysctl vm.overcommit_memory=0, or set heap-max "
+			    "lower");
+	} else {
+		limit = meminfo(root, "CommitLimit") / 1024;
+		used = meminfo(root, "Committed_AS") / 1024;
+		snprintf(cause, sizeof(cause),
+			 "what the heap commits is charged at once, touched or "
+			 "not: %zu of %zu MiB can be had; %llu of %llu MiB are "
+			 "left",
+			 got / MIB, want / MIB, limit > used ? limit - used : 0,
+			 limit);
+		wr_probe_no(
+			r, cause,
+			"sysctl vm.overcommit_memory=0, or raise "
+			"vm.overcommit_ratio, or set heap-max below what is "
+			"left");
 	}
-	limit = meminfo(root, "CommitLimit") / 1024;
-	used = meminfo(root, "Committed_AS") / 1024;
-	left = limit > used ? limit - used : 0;
-	snprintf(cause, sizeof(cause),
-		 "vm.overcommit_memory=2: what the heap commits is charged at "
-		 "once, touched or not; %llu of %llu MiB are left",
-		 left, limit);
-	wr_probe_no(r, cause,
-		    "sysctl vm.overcommit_memory=0, or raise "
-		    "vm.overcommit_ratio, or set heap-max below what is left");
-	snprintf(r->detail, sizeof(r->detail), "vm.overcommit_memory=2");
+	snprintf(r->detail, sizeof(r->detail), "%s", setting);
 }
 
 void wr_probe_memory(const char *root, struct wr_probe_result *r)
@@ -231,15 +315,42 @@ void wr_probe_memory(const char *root, struct wr_probe_result *r)
 			     group / MIB, ram);
 }
 
+/* Every second page made writable: as many mappings as pages, which is how
+ * the mprotect barrier comes by them. */
+static size_t split(size_t pages)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), n = 0;
+	char *p = mmap(NULL, pages * page, PROT_NONE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return 0;
+	while (n < pages && !mprotect(p + n * page, page, PROT_READ))
+		n += 2;
+	munmap(p, pages * page);
+	return n;
+}
+
 void wr_probe_map_count(const char *root, struct wr_probe_result *r)
 {
-	char text[32];
+	size_t want = 1000, got = split(want);
+	char setting[64], limit[32], cause[200];
 
-	if (wr_probe_read(root, "/proc/sys/vm/max_map_count", text,
-			  sizeof(text)))
-		wr_probe_yes(r, "%s; only the mprotect barrier comes near it",
-			     text);
-	else
-		wr_probe_no(r, "/proc/sys/vm/max_map_count cannot be read",
-			    "mount /proc");
+	if (!wr_probe_read(root, "/proc/sys/vm/max_map_count", limit,
+			   sizeof(limit)))
+		snprintf(limit, sizeof(limit), "unknown");
+	snprintf(setting, sizeof(setting), "vm.max_map_count=%s", limit);
+	if (got >= want) {
+		wr_probe_yes(r,
+			     "%s, %zu more could be made; only the mprotect "
+			     "barrier comes near it",
+			     setting, want);
+		return;
+	}
+	snprintf(cause, sizeof(cause),
+		 "of %zu more mappings only %zu could be made: the process is "
+		 "near its limit",
+		 want, got);
+	wr_probe_no(r, cause, "sysctl vm.max_map_count=262144");
+	snprintf(r->detail, sizeof(r->detail), "%s", setting);
 }

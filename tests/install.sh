@@ -139,6 +139,21 @@ tap_run "the version program compiles" \
 tap_run "weir_version() is the version in weir.pc" \
 	test "$(run_sample "$work/version")" = "$version"
 
+# The tool is for users: installed, and it runs with nothing but the library
+# beside it.
+info=$(find "$root" -name weir-info -type f)
+run_info()
+{
+	(cd / && env -i PATH="$PATH" LD_LIBRARY_PATH="$libdir" "$info" "$@")
+}
+tap_run "weir-info is installed and may be run" test -x "$info"
+tap_run "the installed weir-info has the library's version" \
+	test "$(run_info --version)" = "$version"
+tap_run "the installed weir-info prints JSON" \
+	eval 'run_info --json | grep -q "\"barrier\": \""'
+tap_run "the installed weir-info lists the options" \
+	eval 'run_info --options | grep -q heap-max'
+
 tap_run "make uninstall" $MAKE -C "$WEIR_BUILDDIR" uninstall DESTDIR="$root"
 left=$(find "$root" ! -type d)
 tap_run "make uninstall leaves nothing: $left" test -z "$left"

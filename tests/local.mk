@@ -98,6 +98,11 @@ tests_torture_torture_SOURCES = \
 	tests/torture/watch.c
 tests_torture_torture_LDADD = libweir.la
 
+# What runs weir-info as a container would.
+check_PROGRAMS += tests/deny
+tests_deny_SOURCES = tests/deny.c tests/seccomp.h
+tests_deny_LDADD =
+
 TORTURE_SECONDS = 600
 .PHONY: torture
 torture: tests/torture/torture

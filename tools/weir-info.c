@@ -167,6 +167,7 @@ static void print_json(const struct utsname *os,
 		probes[i].run("", &r);
 		printf("%s\n    { ", i ? "," : "");
 		print_key("name", probes[i].name, ", ");
+		print_key("use", probes[i].use, ",\n      ");
 		printf("\"available\": %s, ", json_bool(r.available));
 		print_key("detail", r.detail, ", ");
 		print_key("cause", r.cause, ", ");
