@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A heap and its surroundings: the signal that stops threads, objects held by
- * variables of a library that comes and goes, root callbacks, and a child of
- * fork that destroys its heap and makes another.
+ * variables of a library that comes and goes, root callbacks, an idle program,
+ * and a child of fork that destroys its heap and makes another.
  */
 #define _GNU_SOURCE
+#include <criterion/criterion.h>
+#include <criterion/parameterized.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -282,6 +285,66 @@ Test(heap_system, root_callbacks)
 	collect(WEIR_COLLECT_FULL);
 	cr_assert_lt(living(), OBJECTS / 2, "%u live without a root", living());
 	forget_all();
+	heap_close();
+}
+
+/* ---- An idle program ---------------------------------------------------- */
+
+struct kind {
+	char name[16];
+};
+
+static struct kind kinds[] = {
+	{"async"}, {"sync"}, {"sigbus"}, {"mprotect"}, {"none"}};
+
+ParameterizedTestParameters(heap_system, an_idle_program_is_not_woken)
+{
+	return cr_make_param_array(struct kind, kinds, 5);
+}
+
+static double seconds(struct timeval t)
+{
+	return (double)t.tv_sec + (double)t.tv_usec * 1e-6;
+}
+
+/* No thread polls: what counts is how often any of them ran, and how long,
+ * which other programs do not change. */
+ParameterizedTest(struct kind *k, heap_system, an_idle_program_is_not_woken)
+{
+	struct weir_heap_options o = {.size = sizeof(o)};
+	struct rusage before, after;
+	char options[64];
+	int err;
+
+#ifdef __SANITIZE_THREAD__
+	cr_skip("ThreadSanitizer has a thread that wakes up");
+#endif
+	snprintf(options, sizeof(options), "heap-min=2m,barrier=%s", k->name);
+	o.options = options;
+	err = weir_heap_create(&o, &heap);
+	if (err == -ENOTSUP)
+		cr_skip("%s: %s", k->name, weir_error_text());
+	cr_assert_eq(err, 0, "%s", weir_error_text());
+	cr_assert_eq(weir_thread_attach(heap, &self), 0);
+	for (unsigned i = 0; i < 6; i++) {
+		for (unsigned n = 0; n < 100000; n++)
+			cr_assert_not_null(weir_alloc(self, 48));
+		cr_assert_eq(weir_collect(heap, i % 2), 0);
+	}
+	while (__atomic_load_n(&heap->phase, __ATOMIC_ACQUIRE) != WG_IDLE)
+		usleep(1000);
+	usleep(200000);
+	getrusage(RUSAGE_SELF, &before);
+	usleep(500000);
+	getrusage(RUSAGE_SELF, &after);
+	/* This thread once, and the collector to give memory back, once. */
+	cr_assert_leq(after.ru_nvcsw - before.ru_nvcsw, 10,
+		      "%ld times in half a second",
+		      after.ru_nvcsw - before.ru_nvcsw);
+	cr_assert_lt(seconds(after.ru_utime) + seconds(after.ru_stime) -
+			     seconds(before.ru_utime) -
+			     seconds(before.ru_stime),
+		     0.02);
 	heap_close();
 }
 
