@@ -191,6 +191,9 @@ Test(heap_system, a_variable_of_a_loaded_library_is_a_root)
 {
 	unsigned dead = 0;
 
+#ifdef __SANITIZE_THREAD__
+	cr_skip("ThreadSanitizer's own data segments take minutes to scan");
+#endif
 	heap_open("data-segments=on,verify=on,poison=on,heap-min=64m");
 	for (unsigned i = 0; i < OBJECTS; i++) {
 		void *module;

@@ -138,7 +138,7 @@ static void read_all(enum source source, int fd, void *to, size_t size)
 
 static void read_bytes(enum source source, char *to, size_t size)
 {
-	char bytes[3 * 4096];
+	char bytes[3 * 4096] = {0};
 	int other, fd;
 
 	for (size_t i = 0; i < size; i++)
