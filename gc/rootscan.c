@@ -46,11 +46,16 @@ static void thread_held(struct wr_thread *t, void *arg)
 	scan_thread(m, t);
 }
 
-static void held_for(uint64_t ns, void *arg)
+static void held(uint64_t begin_ns, uint64_t end_ns, void *arg)
 {
-	struct wg_marker *m = arg;
+	struct weir_heap *h = ((struct wg_marker *)arg)->heap;
 
-	wr_histogram_add(&m->heap->stats.handshake, ns);
+	if (!end_ns) {
+		wr_event_begin(h->events, WR_PHASE_handshake, begin_ns);
+		return;
+	}
+	wr_histogram_add(&h->stats.handshake, end_ns - begin_ns);
+	wr_event_end(h->events, WR_PHASE_handshake, begin_ns, end_ns, 0, NULL);
 }
 
 static void root_range(void *arg, uintptr_t start, uintptr_t end)
@@ -65,7 +70,7 @@ static void root_call(void *arg, void (*fn)(void), void *fn_arg)
 
 void wg_roots_concurrent(struct weir_heap *h, struct wg_marker *m)
 {
-	wr_threads_hold_each(h->threads, thread_held, m, held_for);
+	wr_threads_hold_each(h->threads, thread_held, m, held);
 	wr_roots_scan(h->roots, false, root_range, root_call, m);
 	wg_weak_scan_roots(h, m);
 }

@@ -140,7 +140,10 @@ void wr_thread_lock(struct wr_thread *t, struct wr_mutex *m);
 
 /* Stop every attached thread but the caller (if attached it is BLOCKED). */
 void wr_threads_stop_world(struct wr_threads *r, struct wr_stop_times *times);
-void wr_threads_resume_world(struct wr_threads *r);
+/* Let them go.  Returns when the stop was over: the clock when the last thread
+ * that was held was running again, or if one is not yet seen to, when all had
+ * been made runnable. */
+uint64_t wr_threads_resume_world(struct wr_threads *r);
 
 /* With the world stopped: call fn for each attached thread.  t->stack_sp and
  * t->stack_base bound its live stack, t->more[] is the rest; all its registers
@@ -148,12 +151,16 @@ void wr_threads_resume_world(struct wr_threads *r);
 typedef void wr_thread_fn(struct wr_thread *t, void *arg);
 void wr_threads_for_each(struct wr_threads *r, wr_thread_fn *fn, void *arg);
 
+/* Told of a thread that was running, twice: end_ns == 0 when it has been asked
+ * to stop, at begin_ns; then with the time when that was over, which is the
+ * one that resume_world would return.  Must not call into the registry. */
+typedef void wr_held_fn(uint64_t begin_ns, uint64_t end_ns, void *arg);
+
 /* One after the other: hold a thread, call fn for it, let it go.  Threads
  * that attach meanwhile may be missed, threads that detach may be skipped.
- * held, if not NULL, is called for each thread that was running, with the
- * time from the request to its release. */
+ * held may be NULL. */
 void wr_threads_hold_each(struct wr_threads *r, wr_thread_fn *fn, void *arg,
-			  void (*held)(uint64_t ns, void *arg));
+			  wr_held_fn *held);
 
 /* fork: prepare waits out a stop in progress and holds the registry; in the
  * child only the calling thread (if attached) remains. */

@@ -100,6 +100,10 @@ void wr_thread_hold(struct wr_thread_private *p)
 		return;
 	acknowledge(p->owner);
 	wr_thread_await_release(p, WR_HELD);
+	/* Relaxed, read by left_at(): a figure, nothing else rests on it.  A
+	 * thread that is held once more before it gets here tells the later
+	 * time. */
+	__atomic_store_n(&p->left_ns, wr_thread_now_ns(), __ATOMIC_RELAXED);
 }
 
 /* Whether sp is on the thread's own stack.  The main thread's stack grows and

@@ -41,6 +41,7 @@
 
 #include <signal.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include <urcu/list.h>
 
@@ -74,6 +75,8 @@ struct wr_thread_private {
 	struct wr_blocked blocked; /* written before BLOCKED is */
 	unsigned exit_rounds;     /* calls of the exit destructor so far */
 	bool unblocked_signal;    /* attach unblocked the suspend signal */
+	bool to_leave;            /* the stopper's: was HELD when let go */
+	uint64_t left_ns;         /* atomic: clock when it last left HELD */
 };
 
 struct wr_threads {
@@ -108,6 +111,14 @@ wr_thread_next(struct wr_threads *r, struct cds_list_head *link)
  * signal handler must not allocate the variable. */
 extern __thread struct wr_thread_private *wr_thread_self
 	__attribute__((tls_model("initial-exec")));
+
+static inline uint64_t wr_thread_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
 
 /* thread_block.c: the thread's own transitions. */
 void wr_thread_hold(struct wr_thread_private *p);

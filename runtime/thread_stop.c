@@ -49,7 +49,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -61,14 +60,6 @@
 /* One that takes longer than this looks for threads that vanished; again and
  * again. */
 #define LOOK_MS 50
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 /* Stack pointer of the interrupted code. */
 static uintptr_t context_sp(const ucontext_t *uc)
@@ -172,11 +163,12 @@ static bool is_dead(struct wr_thread_private *p)
  * are, for end_stop(). */
 static void release(struct wr_threads *r, struct wr_thread_private *p)
 {
+	p->to_leave = false;
 	if (wr_unlikely(is_dead(p)))
 		r->dead = true;
 	else
-		__atomic_and_fetch(&p->word, ~(uint32_t)WR_REQ,
-				   __ATOMIC_RELEASE);
+		p->to_leave = __atomic_and_fetch(&p->word, ~(uint32_t)WR_REQ,
+						 __ATOMIC_RELEASE) == WR_HELD;
 }
 
 /* After release() of some threads: let them go. */
@@ -184,6 +176,41 @@ static void wake_released(struct wr_threads *r)
 {
 	__atomic_add_fetch(&r->epoch, 1, __ATOMIC_RELEASE);
 	wr_futex_wake(&r->epoch, INT_MAX);
+}
+
+/*
+ * When it was over for a thread that was let go: `from` is the clock before
+ * its release, `now` the clock after the wake.  If it is seen to have left by
+ * now it was over then, although this thread may have lost the processor to
+ * it and reads the clock late.  If not, it could run by now, no earlier.  One
+ * that is BLOCKED was not kept from anything.  Registry lock held.
+ */
+static uint64_t left_at(const struct wr_thread_private *p, uint64_t from,
+			uint64_t now)
+{
+	uint64_t left = __atomic_load_n(&p->left_ns, __ATOMIC_RELAXED);
+
+	if (!p->to_leave)
+		return from;
+	return left >= from && left < now ? left : now;
+}
+
+/* The same for all threads of the list. */
+static uint64_t all_left_at(struct wr_threads *r, uint64_t from, uint64_t now)
+{
+	struct wr_thread_private *p;
+	uint64_t last = from;
+
+	wr_mutex_lock(&r->registry);
+	for (p = wr_thread_next(r, &r->list); p;
+	     p = wr_thread_next(r, &p->link)) {
+		uint64_t left = left_at(p, from, now);
+
+		if (left > last)
+			last = left;
+	}
+	wr_mutex_unlock(&r->registry);
+	return last;
 }
 
 /* With nobody held any more: drop the dead, let go of the stop lock. */
@@ -363,7 +390,7 @@ void wr_threads_stop_world(struct wr_threads *r, struct wr_stop_times *times)
 	wr_mutex_lock(&r->stop);
 	wr_mutex_lock(&r->registry);
 	if (times)
-		times->requested_ns = now_ns();
+		times->requested_ns = wr_thread_now_ns();
 	__atomic_store_n(&r->stopping, 1, __ATOMIC_RELAXED);
 	__atomic_store_n(&r->owed, WR_OWED_BIAS, __ATOMIC_RELAXED);
 	for (p = wr_thread_next(r, &r->list); p;
@@ -372,17 +399,19 @@ void wr_threads_stop_world(struct wr_threads *r, struct wr_stop_times *times)
 	wr_mutex_unlock(&r->registry);
 	await_held(r, requested, NULL);
 	if (times)
-		times->stopped_ns = now_ns();
+		times->stopped_ns = wr_thread_now_ns();
 }
 
 /* Takes no lock before the threads go on: once they do, they may keep this
  * thread from the processor, and whoever has the registry lock may have been
  * kept from it all along. */
-void wr_threads_resume_world(struct wr_threads *r)
+uint64_t wr_threads_resume_world(struct wr_threads *r)
 {
 	struct wr_thread_private *p;
+	uint64_t from, over;
 
 	wr_mutex_assert_held(&r->stop);
+	from = wr_thread_now_ns();
 	for (p = wr_thread_next(r, &r->list); p;
 	     p = wr_thread_next(r, &p->link))
 		release(r, p);
@@ -390,7 +419,9 @@ void wr_threads_resume_world(struct wr_threads *r)
 	 * with acquire order, may change the list. */
 	__atomic_store_n(&r->stopping, 0, __ATOMIC_RELEASE);
 	wake_released(r);
+	over = all_left_at(r, from, wr_thread_now_ns());
 	end_stop(r);
+	return over;
 }
 
 void wr_threads_for_each(struct wr_threads *r, wr_thread_fn *fn, void *arg)
@@ -412,20 +443,22 @@ void wr_threads_for_each(struct wr_threads *r, wr_thread_fn *fn, void *arg)
  * list while the registry lock is free, and REQ is set on the next one before
  * that lock is let go again. */
 void wr_threads_hold_each(struct wr_threads *r, wr_thread_fn *fn, void *arg,
-			  void (*held)(uint64_t ns, void *arg))
+			  wr_held_fn *held)
 {
 	struct wr_thread_private *p, *next;
-	uint64_t begin, ns = 0;
+	uint64_t begin, from;
 	bool owed = false;
 
 	check_stopper(r);
 	wr_mutex_lock(&r->stop);
 	wr_mutex_lock(&r->registry);
 	for (p = wr_thread_next(r, &r->list); p; p = next) {
-		begin = now_ns();
+		begin = wr_thread_now_ns();
 		__atomic_store_n(&r->owed, WR_OWED_BIAS, __ATOMIC_RELAXED);
 		owed = request(r, p);
 		wr_mutex_unlock(&r->registry);
+		if (owed && held)
+			held(begin, 0, arg);
 		await_held(r, owed, p);
 		if (!is_dead(p)) {
 			show_live(p);
@@ -433,11 +466,11 @@ void wr_threads_hold_each(struct wr_threads *r, wr_thread_fn *fn, void *arg,
 		}
 		wr_mutex_lock(&r->registry);
 		next = wr_thread_next(r, &p->link);
+		from = wr_thread_now_ns();
 		release(r, p);
 		wake_released(r);
-		ns = now_ns() - begin;
 		if (owed && held)
-			held(ns, arg);
+			held(begin, left_at(p, from, wr_thread_now_ns()), arg);
 	}
 	wr_mutex_unlock(&r->registry);
 	end_stop(r);

@@ -101,6 +101,39 @@ EACH_MODE(thread, no_release_is_lost)
 	end_all(m, 2);
 }
 
+static uint64_t clock_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* A stop is over no earlier than it is being ended, and no later than the call
+ * returns; with threads held it takes some time to end it. */
+EACH_MODE(thread, resume_tells_when)
+{
+	static struct mutator m[WORKERS];
+
+	make(*mode, NULL);
+	start_all(m, WORKERS, count_up);
+	for (int round = 0; round < 50; round++) {
+		uint64_t from, over;
+
+		wait_moving(&m[round % WORKERS]);
+		wr_threads_stop_world(registry, NULL);
+		from = clock_ns();
+		over = wr_threads_resume_world(registry);
+		cr_assert_gt(over, from);
+		cr_assert_leq(over, clock_ns());
+	}
+	end_all(m, WORKERS);
+	make(*mode, NULL);
+	wr_threads_stop_world(registry, NULL);
+	cr_assert_leq(wr_threads_resume_world(registry), clock_ns());
+	end_all(m, 0);
+}
+
 static struct mutator workers[WORKERS];
 static int visited[WORKERS];
 static unsigned times_called;
@@ -117,10 +150,20 @@ static void hold_one(struct wr_thread *t, void *arg)
 	cr_assert_eq(before, LOAD(m->counter));
 }
 
-static void note_time(uint64_t ns, void *arg)
+static uint64_t asked_at; /* begin of the handshake under way, 0: none */
+
+static void note_time(uint64_t begin_ns, uint64_t end_ns, void *arg)
 {
 	(void)arg;
-	cr_assert_gt(ns, 0);
+	if (!end_ns) {
+		cr_assert_eq(asked_at, 0);
+		asked_at = begin_ns;
+		return;
+	}
+	cr_assert_eq(asked_at, begin_ns);
+	cr_assert_gt(end_ns, begin_ns);
+	cr_assert_leq(end_ns, clock_ns());
+	asked_at = 0;
 	times_called++;
 }
 
