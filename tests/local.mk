@@ -35,9 +35,11 @@ WEIR_UNIT_TESTS += \
 	tests/test_lost \
 	tests/test_meta \
 	tests/test_options \
+	tests/test_poison \
 	tests/test_probe \
 	tests/test_read \
 	tests/test_roots \
+	tests/test_stats \
 	tests/test_sys \
 	tests/test_thread \
 	tests/test_weak
