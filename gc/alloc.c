@@ -370,6 +370,22 @@ static char *large_alloc(struct weir_mutator *m, unsigned space, size_t n,
 	return (char *)p;
 }
 
+static uint64_t assist_begin(struct weir_heap *h)
+{
+	uint64_t now = h->sys->now_ns();
+
+	wr_event_begin(h->events, WR_PHASE_assist, now);
+	return now;
+}
+
+static void assist_end(struct weir_heap *h, uint64_t begin, size_t size)
+{
+	uint64_t now = h->sys->now_ns();
+
+	wr_histogram_add(&h->stats.assist, now - begin);
+	wr_event_end(h->events, WR_PHASE_assist, begin, now, size, "bytes");
+}
+
 /*
  * A limit is in the way: wait for a cycle, then for a full one, then for a
  * stopped one, then ask the program.  False: give up.  Not CRITICAL.
@@ -377,9 +393,11 @@ static char *large_alloc(struct weir_mutator *m, unsigned space, size_t n,
 static bool make_room(struct weir_mutator *m, size_t size, int attempt)
 {
 	struct weir_heap *h = m->heap;
-	uint64_t begin = h->sys->now_ns(), end;
-	bool again;
+	uint64_t begin;
 
+	if (attempt > 2 && !(h->oom && h->oom(h, size, h->oom_arg)))
+		return false;
+	begin = assist_begin(h);
 	switch (attempt) {
 	case 0:
 		wg_cycle_wait(h, m, 0);
@@ -391,29 +409,22 @@ static bool make_room(struct weir_mutator *m, size_t size, int attempt)
 		wg_cycle_wait(h, m, WG_REQ_FULL | WG_REQ_STOPPED);
 		break;
 	default:
-		again = h->oom && h->oom(h, size, h->oom_arg);
-		if (!again)
-			return false;
 		/* What the program let go is found by one more cycle. */
-		begin = h->sys->now_ns();
 		wg_cycle_wait(h, m, WG_REQ_FULL);
 		break;
 	}
-	end = h->sys->now_ns();
-	wr_histogram_add(&h->stats.assist, end - begin);
-	wr_event_end(h->events, WR_PHASE_assist, begin, end, size, "bytes");
+	assist_end(h, begin, size);
 	return true;
 }
 
 /* Fall behind the collector no further: wait for it a little. */
-static void assist(struct weir_mutator *m)
+static void assist(struct weir_mutator *m, size_t size)
 {
 	struct weir_heap *h = m->heap;
-	uint64_t begin = h->sys->now_ns(), end;
+	uint64_t begin = assist_begin(h);
 
 	wg_cycle_stall(h, m, 1000000);
-	end = h->sys->now_ns();
-	wr_histogram_add(&h->stats.assist, end - begin);
+	assist_end(h, begin, size);
 }
 
 static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
@@ -444,7 +455,7 @@ static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
 	n = (n + WEIR_GRANULE - 1) & ~(size_t)(WEIR_GRANULE - 1);
 	if (wr_unlikely(__atomic_load_n(&h->allocated, __ATOMIC_RELAXED) >=
 			__atomic_load_n(&h->assist_at, __ATOMIC_RELAXED)))
-		assist(m);
+		assist(m, size);
 	for (int attempt = 0;; attempt++) {
 		bool full;
 

@@ -30,6 +30,7 @@
 
 #include "gc/dirty.h"
 #include "gc/mutant.h"
+#include "gc/report.h"
 #include "gc/team.h"
 #include "gc/verify.h"
 #include "gc/weak.h"
@@ -80,16 +81,6 @@ static uint64_t span_end(struct weir_heap *h, struct span s, uint64_t value,
 	return now - s.begin;
 }
 
-struct report {
-	bool full, stopped;    /* what kind of cycle */
-	bool resumed;          /* full, begun before a fork */
-	unsigned passes;       /* preclean passes */
-	unsigned slices;       /* stops of preclean_in_slices */
-	uint64_t dirty;        /* pages fetched before the pause */
-	uint64_t remark_pages; /* in the pause */
-	uint64_t arm_ns, mark_ns, preclean_ns, stop_ns, pause_ns, sweep_ns;
-};
-
 static uint64_t objects_marked(const struct weir_heap *h)
 {
 	uint64_t n = 0;
@@ -99,31 +90,58 @@ static uint64_t objects_marked(const struct weir_heap *h)
 	return n;
 }
 
+static uint64_t bytes_marked(const struct weir_heap *h)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < h->team->size; i++)
+		n += h->marker[i]->bytes;
+	return n;
+}
+
 static void set_in_pause(struct weir_heap *h, bool in_pause)
 {
 	for (unsigned i = 0; i < h->team->size; i++)
 		h->marker[i]->in_pause = in_pause;
 }
 
-/* Let the threads go; when that was.  Read first: what is woken may take the
- * processor from this thread long before the call returns. */
-static uint64_t pause_over(struct weir_heap *h)
+/* Stop the world. */
+static void pause_begin(struct weir_heap *h, struct wr_stop_times *times)
 {
-	uint64_t now = h->sys->now_ns();
+	struct span s = span_begin(h, WR_PHASE_pause);
 
-	wr_threads_resume_world(h->threads);
-	return now;
+	wr_event_begin(h->events, WR_PHASE_stop, s.begin);
+	wr_threads_stop_world(h->threads, times);
+	wr_event_end(h->events, WR_PHASE_stop, times->requested_ns,
+		     times->stopped_ns, 0, NULL);
+}
+
+/* Let the threads go; the length of the pause. */
+static uint64_t pause_end(struct weir_heap *h, struct wg_report *r,
+			  const struct wr_stop_times *times, uint64_t pages)
+{
+	uint64_t over = wr_threads_resume_world(h->threads);
+	uint64_t ns = over - times->requested_ns;
+
+	wr_event_end(h->events, WR_PHASE_pause, times->requested_ns, over,
+		     pages, "pages");
+	wr_histogram_add(&h->stats.pause, ns);
+	wr_histogram_add(&h->stats.stop,
+			 times->stopped_ns - times->requested_ns);
+	wg_stops_add(&r->pauses, ns);
+	return ns;
 }
 
 /* One short stop: clean blocks from *at on until the time is up; *step is
  * what the last one managed in that time.  Returns pages. */
-static uint64_t slice(struct weir_heap *h, uint32_t *at, uint32_t *step)
+static uint64_t slice(struct weir_heap *h, struct wg_report *r, uint32_t *at,
+		      uint32_t *step)
 {
 	struct wr_stop_times times;
 	uint32_t high = wg_high(&h->space[0]);
 	uint64_t pages = 0, begin, now;
 
-	wr_threads_stop_world(h->threads, &times);
+	pause_begin(h, &times);
 	set_in_pause(h, true);
 	begin = now = h->sys->now_ns();
 	while (*at < high && now - begin < SLICE_NS) {
@@ -140,11 +158,7 @@ static uint64_t slice(struct weir_heap *h, uint32_t *at, uint32_t *step)
 			*step *= 2;
 	}
 	set_in_pause(h, false);
-	now = pause_over(h);
-	wr_event_end(h->events, WR_PHASE_pause, times.requested_ns, now, pages,
-		     "pages");
-	wr_histogram_add(&h->stats.pause, now - times.requested_ns);
-	wr_histogram_add(&h->stats.stop, times.stopped_ns - times.requested_ns);
+	wg_stops_add(&r->slices, pause_end(h, r, &times, pages));
 	return pages;
 }
 
@@ -154,10 +168,10 @@ static uint64_t slice(struct weir_heap *h, uint32_t *at, uint32_t *step)
  * the heap, a shorter time for the program, until a round over the heap finds
  * little.  While stopped more pages get clean than are written between.
  */
-static void preclean_in_slices(struct weir_heap *h, struct report *r)
+static void preclean_in_slices(struct weir_heap *h, struct wg_report *r)
 {
 	const struct timespec turn = {0, TURN_NS};
-	uint64_t before = UINT64_MAX;
+	uint64_t before = UINT64_MAX, dirty = r->dirty;
 	uint32_t step = 8;
 
 	for (int round = 0; round < MAX_ROUNDS; round++) {
@@ -165,15 +179,15 @@ static void preclean_in_slices(struct weir_heap *h, struct report *r)
 		uint64_t pages = 0;
 
 		while (at < wg_high(&h->space[0])) {
-			pages += slice(h, &at, &step);
-			r->slices++;
+			pages += slice(h, r, &at, &step);
 			nanosleep(&turn, NULL);
 		}
 		r->dirty += pages;
 		if (pages < SLICE_PAGES || pages >= before - before / 8)
-			return;
+			break;
 		before = pages;
 	}
+	wg_report_slices(h, r, &r->slices, r->dirty - dirty);
 }
 
 /*
@@ -181,7 +195,7 @@ static void preclean_in_slices(struct weir_heap *h, struct report *r)
  * shrink: pages written and objects that were reachable from stacks and roots
  * only.  What a pass finds is what the program did during the pass before.
  */
-static void preclean(struct weir_heap *h, struct report *r)
+static void preclean(struct weir_heap *h, struct wg_report *r)
 {
 	uint64_t before = UINT64_MAX;
 
@@ -206,7 +220,7 @@ static void preclean(struct weir_heap *h, struct report *r)
 	}
 }
 
-static void concurrent_part(struct weir_heap *h, struct report *r)
+static void concurrent_part(struct weir_heap *h, struct wg_report *r)
 {
 	struct wg_marker *m = h->marker[0];
 	bool all = h->all_dirty;
@@ -273,7 +287,7 @@ static void trace_deferred(struct weir_heap *h)
 	} while (any);
 }
 
-static void remark(struct weir_heap *h, struct report *r)
+static void remark(struct weir_heap *h, struct wg_report *r)
 {
 	struct wg_marker *m = h->marker[0];
 	bool whole = r->full && r->stopped && !r->resumed;
@@ -290,27 +304,25 @@ static void remark(struct weir_heap *h, struct report *r)
 	wg_count(&h->stats.remark_dirty, r->remark_pages);
 }
 
-static void pause(struct weir_heap *h, struct report *r)
+static void pause(struct weir_heap *h, struct wg_report *r)
 {
 	struct wr_stop_times times;
-	struct span ps, s;
-	uint64_t end;
+	uint64_t marked = bytes_marked(h);
+	struct span s;
 
 	wr_roots_pause_begin(h->roots);
-	ps = span_begin(h, WR_PHASE_pause);
-	wr_threads_stop_world(h->threads, &times);
-	wr_event_end(h->events, WR_PHASE_stop, times.requested_ns,
-		     times.stopped_ns, 0, NULL);
+	pause_begin(h, &times);
 	s = span_begin(h, WR_PHASE_remark);
 	remark(h, r);
-	span_end(h, s, r->remark_pages, "pages");
+	r->remark_ns = span_end(h, s, r->remark_pages, "pages");
 	s = span_begin(h, WR_PHASE_weak);
 	wg_weak_pause(h);
-	span_end(h, s, 0, NULL);
+	r->weak_ns = span_end(h, s, 0, NULL);
+	r->remark_marked = bytes_marked(h) - marked;
 	if (h->opt.verify) {
 		s = span_begin(h, WR_PHASE_verify);
 		wg_verify(h, r->full);
-		span_end(h, s, 0, NULL);
+		r->verify_ns = span_end(h, s, 0, NULL);
 	}
 	set_in_pause(h, false);
 	h->open_full = false;
@@ -319,14 +331,10 @@ static void pause(struct weir_heap *h, struct report *r)
 	__atomic_store_n(&h->newborn, WG_YOUNG, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&h->phase, WG_SWEEPING_PHASE, __ATOMIC_RELEASE);
 	stage_set(h, ps.outer);
-	end = pause_over(h);
-	wr_event_end(h->events, WR_PHASE_pause, ps.begin, end, r->remark_pages,
-		     "pages");
-	wr_roots_pause_end(h->roots);
-	r->pause_ns = end - times.requested_ns;
 	r->stop_ns = times.stopped_ns - times.requested_ns;
-	wr_histogram_add(&h->stats.pause, r->pause_ns);
-	wr_histogram_add(&h->stats.stop, r->stop_ns);
+	r->pause_ns = pause_end(h, r, &times, r->remark_pages);
+	wr_roots_pause_end(h->roots);
+	wg_report_pause(h, r);
 }
 
 static void sweep_job(struct weir_heap *h, struct wg_marker *m, void *arg)
@@ -343,32 +351,14 @@ void wg_sweep_run(struct weir_heap *h)
 	wg_dirty_forget_free(h);
 }
 
-static void log_cycle(struct weir_heap *h, const struct report *r,
-		      uint64_t number, uint64_t marked)
-{
-	if (!wr_log_gc(h->events))
-		return;
-	wr_event_log(
-		h->events,
-		"gc %llu %s%s: pause %.3f ms (stop %.3f, %llu pages) | arm "
-		"%.1f mark %.1f preclean %.1f/%u+%u sweep %.1f ms | dirty %llu "
-		"pages, marked %.1f MiB, live %.1f MiB, used %.1f MiB",
-		(unsigned long long)number, r->full ? "full" : "minor",
-		r->stopped ? " stopped" : "", (double)r->pause_ns / 1e6,
-		(double)r->stop_ns / 1e6, (unsigned long long)r->remark_pages,
-		(double)r->arm_ns / 1e6, (double)r->mark_ns / 1e6,
-		(double)r->preclean_ns / 1e6, r->passes, r->slices,
-		(double)r->sweep_ns / 1e6, (unsigned long long)r->dirty,
-		(double)marked / 1048576, (double)h->live / 1048576,
-		(double)__atomic_load_n(&h->used, __ATOMIC_RELAXED) / 1048576);
-}
-
 void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 {
-	struct report r = {.full = full, .stopped = stopped};
+	struct wg_report r = {
+		.number = number, .full = full, .stopped = stopped};
 	uint64_t marked = 0, cpu = h->sys->thread_cpu_ns();
 	struct span cs = span_begin(h, WR_PHASE_cycle), s;
 
+	wg_report_begin(h, &r);
 	wg_pace_cycle_begin(h);
 	for (unsigned i = 0; i < h->team->size; i++)
 		h->marker[i]->bytes = h->marker[i]->objects = 0;
@@ -417,5 +407,5 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 	wr_event_counter(h->events, "used", h->sys->now_ns(),
 			 __atomic_load_n(&h->used, __ATOMIC_RELAXED));
 	span_end(h, cs, marked, "bytes");
-	log_cycle(h, &r, number, marked);
+	wg_report_cycle(h, &r, marked);
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "gc/mutant.h"
+#include "gc/report.h"
 #include "gc/weak.h"
 
 struct weir_heap *wg_heap;
@@ -181,6 +182,7 @@ static int create(const struct weir_heap_options *opts, weir_heap **out)
 		destroy_parts(h);
 		return err;
 	}
+	wg_report_barrier(h);
 	wg_pace_cycle_end(h);
 	__atomic_store_n(&wg_heap, h, __ATOMIC_RELEASE);
 	*out = h;

@@ -12,10 +12,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include <weir/weir.h>
 
 #include "runtime/barrier_ops.h"
 #include "runtime/check.h"
@@ -146,6 +149,7 @@ static int open_kind(struct wr_barrier *b, enum wr_barrier_kind kind, bool safe)
 	 * way, and the sums order nothing. */
 	__atomic_store_n(&b->faults, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&b->calls, 0, __ATOMIC_RELAXED);
+	b->arms = b->fetches = b->forgets = 0;
 	return 0;
 }
 
@@ -182,6 +186,7 @@ int wr_barrier_create_safe(enum wr_barrier_kind kind, struct wr_barrier **out)
 int wr_barrier_create(enum wr_barrier_kind kind, struct wr_barrier **out)
 {
 	static const enum wr_barrier_kind order[] = WR_BARRIER_AUTO_ORDER;
+	char passed[sizeof((*out)->why) - 128] = "";
 	int err = -ENOTSUP;
 
 	if ((unsigned)kind >= WR_BARRIER_KINDS)
@@ -189,10 +194,25 @@ int wr_barrier_create(enum wr_barrier_kind kind, struct wr_barrier **out)
 				"%d is not a barrier kind; weir-info "
 				"lists them",
 				(int)kind);
-	if (kind != WR_BARRIER_AUTO)
-		return create(kind, false, out);
-	for (size_t i = 0; i < sizeof(order) / sizeof(order[0]) && err; i++)
+	if (kind != WR_BARRIER_AUTO) {
+		err = create(kind, false, out);
+		if (!err)
+			snprintf((*out)->why, sizeof((*out)->why),
+				 "asked for, and it works here");
+		return err;
+	}
+	for (size_t i = 0; i < sizeof(order) / sizeof(order[0]) && err; i++) {
+		size_t n = strlen(passed);
+
 		err = wr_barrier_create_safe(order[i], out);
+		if (err)
+			snprintf(passed + n, sizeof(passed) - n, "; not %s: %s",
+				 wr_barrier_name(order[i]), weir_error_text());
+	}
+	if (!err)
+		snprintf((*out)->why, sizeof((*out)->why),
+			 "the first that works here, for system calls too%s",
+			 passed);
 	return err;
 }
 
@@ -216,6 +236,11 @@ void wr_barrier_destroy(struct wr_barrier *b)
 	free(b);
 }
 
+const char *wr_barrier_why(const struct wr_barrier *b)
+{
+	return b->why;
+}
+
 enum wr_barrier_kind wr_barrier_kind(const struct wr_barrier *b)
 {
 	return b->kind;
@@ -226,6 +251,9 @@ void wr_barrier_stats(const struct wr_barrier *b, struct wr_barrier_stats *s)
 	/* Relaxed: sums, no other memory depends on them. */
 	s->faults = __atomic_load_n(&b->faults, __ATOMIC_RELAXED);
 	s->calls = __atomic_load_n(&b->calls, __ATOMIC_RELAXED);
+	s->arms = __atomic_load_n(&b->arms, __ATOMIC_RELAXED);
+	s->fetches = __atomic_load_n(&b->fetches, __ATOMIC_RELAXED);
+	s->forgets = __atomic_load_n(&b->forgets, __ATOMIC_RELAXED);
 }
 
 /* ---- Ranges ------------------------------------------------------------- */
@@ -348,6 +376,7 @@ static bool inside(struct wr_barrier *b, uintptr_t start, size_t size)
 int wr_barrier_arm(struct wr_barrier *b, void *start, size_t size)
 {
 	wr_assert(inside(b, (uintptr_t)start, size));
+	wr_barrier_count(&b->arms);
 	return b->ops->arm(b, (uintptr_t)start, (uintptr_t)start + size);
 }
 
@@ -355,6 +384,7 @@ int wr_barrier_fetch(struct wr_barrier *b, void *start, size_t size,
 		     unsigned flags, wr_run_fn *fn, void *arg)
 {
 	wr_assert(inside(b, (uintptr_t)start, size));
+	wr_barrier_count(&b->fetches);
 	return b->ops->fetch(b, (uintptr_t)start, (uintptr_t)start + size,
 			     flags, fn, arg);
 }
@@ -362,6 +392,7 @@ int wr_barrier_fetch(struct wr_barrier *b, void *start, size_t size,
 int wr_barrier_forget(struct wr_barrier *b, void *start, size_t size)
 {
 	wr_assert(inside(b, (uintptr_t)start, size));
+	wr_barrier_count(&b->forgets);
 	return b->ops->forget(b, (uintptr_t)start, (uintptr_t)start + size);
 }
 
@@ -394,5 +425,7 @@ int wr_barrier_fork_child(struct wr_barrier *b)
 	/* Text is set.  Every page DIRTY for ever is always right. */
 	b->ops = &wr_barrier_none_ops;
 	b->kind = WR_BARRIER_NONE;
+	snprintf(b->why, sizeof(b->why), "none other works after a fork: %s",
+		 weir_error_text());
 	return -ENOTSUP;
 }

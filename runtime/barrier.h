@@ -68,6 +68,10 @@ struct wr_barrier_stats {
 	uint64_t
 		faults; /* write faults that reached user space (0 for async) */
 	uint64_t calls; /* system calls made by arm, fetch, forget */
+	/* How often each was called. */
+	uint64_t arms;
+	uint64_t fetches;
+	uint64_t forgets;
 };
 
 /*
@@ -81,6 +85,8 @@ void wr_barrier_destroy(struct wr_barrier *b); /* ranges need not be removed */
 
 enum wr_barrier_kind wr_barrier_kind(const struct wr_barrier *b);
 const char *wr_barrier_name(enum wr_barrier_kind kind); /* "async", ... */
+/* Why it is of this kind, a sentence or two; valid as long as the barrier. */
+const char *wr_barrier_why(const struct wr_barrier *b);
 /* Kind of a name, or -EINVAL. */
 int wr_barrier_parse(const char *name, enum wr_barrier_kind *kind);
 void wr_barrier_stats(const struct wr_barrier *b, struct wr_barrier_stats *s);

@@ -61,6 +61,10 @@ struct wr_barrier {
 	struct wr_grace grace;        /* faults in progress, which use nodes */
 	uint64_t faults;              /* statistics; relaxed, a sum only */
 	uint64_t calls;               /* statistics; relaxed, a sum only */
+	uint64_t arms;                /* the same */
+	uint64_t fetches;             /* the same */
+	uint64_t forgets;             /* the same */
+	char why[768];                /* wr_barrier_why(); constant */
 	struct wr_uffd uffd;          /* async, sync, sigbus */
 	int pagemap;                  /* async: PAGEMAP_SCAN goes here */
 	struct wr_maps *maps;         /* sync, sigbus, mprotect */
@@ -90,6 +94,12 @@ struct wr_range *wr_barrier_find(struct wr_barrier *b, uintptr_t p);
 static inline void wr_barrier_count_calls(struct wr_barrier *b, uint64_t n)
 {
 	__atomic_fetch_add(&b->calls, n, __ATOMIC_RELAXED);
+}
+
+/* Relaxed, as above. */
+static inline void wr_barrier_count(uint64_t *counter)
+{
+	__atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
 }
 
 static inline void wr_barrier_count_fault(struct wr_barrier *b)

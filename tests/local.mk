@@ -23,6 +23,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_ephemeron_chain \
 	tests/test_error \
 	tests/test_events \
+	tests/test_events_heap \
 	tests/test_finalize \
 	tests/test_finalize_run \
 	tests/test_fork \
@@ -48,6 +49,8 @@ tests_test_barrier_SOURCES = \
 	tests/test_barrier.c tests/test_barrier.h \
 	tests/test_barrier_kinds.c tests/test_barrier_race.c
 tests_test_events_SOURCES = tests/test_events.c tests/json.c tests/json.h
+tests_test_events_heap_SOURCES = \
+	tests/test_events_heap.c tests/json.c tests/json.h
 tests_test_ephemeron_SOURCES = \
 	tests/test_ephemeron.c tests/ephemeron.h tests/hidden.h
 tests_test_ephemeron_chain_SOURCES = \
@@ -84,6 +87,7 @@ WEIR_SCRIPT_TESTS += \
 	tests/sanitizers.sh \
 	tests/symbols.sh \
 	tests/torture.sh \
+	tests/usdt.sh \
 	tests/weir_info.sh
 
 # Threads that mutate self-checking graphs; `make torture TORTURE_SECONDS=3600`

@@ -301,9 +301,13 @@ struct weir_stats {
 	uint64_t remark_dirty;	 /* of them, scanned in pauses */
 	uint64_t collector_cpu_ns; /* CPU time of the collector's threads */
 	uint64_t overflows;	 /* mark-stack overflows recovered */
-	struct weir_histogram pause;  /* stop requested to all resumed */
+	/* All threads stopped: from the first request to the moment when the
+	 * last of those that were held was running again or, if one is not
+	 * yet seen to when the collector looks, when all could run. */
+	struct weir_histogram pause;
 	struct weir_histogram stop;   /* of it: until the last thread stopped */
-	struct weir_histogram handshake; /* one thread held for its stack */
+	struct weir_histogram handshake; /* one thread held for its stack,
+					  * measured likewise */
 	struct weir_histogram assist; /* a mutator held to help or wait */
 	char barrier[16];	 /* the back end in use */
 };
