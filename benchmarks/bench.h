@@ -11,6 +11,12 @@
  * live; between bench_begin() and bench_end() it does what is measured.  All
  * figures are of the second phase but for the peak memory, which is the
  * process's, and those that say `all` in their names.
+ *
+ * The collector's CPU time is that of its own threads and of stops.  What a
+ * mutator sweeps while it allocates counts as the mutator's, with weir and with
+ * libgc alike, and weir's is known only up to the last cycle that ended.  So no
+ * judgement rests on it: the CPU time of the whole process stands beside it in
+ * every table.
  */
 #ifndef WEIR_BENCH_BENCH_H
 #define WEIR_BENCH_BENCH_H

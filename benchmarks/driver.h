@@ -88,9 +88,10 @@ struct series {
 	unsigned rounds;                     /* pairs */
 	struct outcome *run[MAX_PEERS];      /* [peer][round] */
 	const struct peer *tried[MAX_PEERS]; /* libgc's configurations */
-	struct outcome *trial;               /* [tried] */
+	struct outcome *trial[MAX_PEERS];    /* [tried][trial_runs] */
 	size_t trials;
-	char checksum[32]; /* of the first run: all must have the same */
+	unsigned trial_runs; /* of each */
+	char checksum[32];   /* of the first run: all must have the same */
 };
 
 /* Median and borders of some values. */
@@ -106,8 +107,12 @@ const struct peer *peer_find(const char *name);
 const struct peer *peer_weir_options(const char *options); /* WEIR_OPTIONS */
 void peers_print(FILE *f);
 
-/* Try each configuration of libgc once; the fastest that ended, or NULL. */
-const struct peer *series_choose_gc(struct series *s);
+/* Run each configuration of libgc three times, in turn.  The one with the
+ * least median of `key` among those that ended, or NULL.  One that died is not
+ * run again. */
+const struct peer *series_choose_gc(struct series *s, const char *key);
+/* Median of a field over the trials of a configuration; NAN: it died. */
+double series_trial(const struct series *s, size_t tried, const char *key);
 /* Run all rounds.  False if a peer failed; it was told on standard error. */
 bool series_run(struct series *s);
 int series_index(const struct series *s, const char *name); /* -1: no such */
@@ -116,6 +121,9 @@ int series_index(const struct series *s, const char *name); /* -1: no such */
 struct spread series_field(const struct series *s, int peer, const char *key);
 struct spread series_ratio(const struct series *s, int a, int b,
 			   const char *key);
+/* Of the configurations of libgc among the peers, the one with the least
+ * median of a field, or the largest; -1: none ended in all rounds. */
+int series_best_gc(const struct series *s, const char *key, bool largest);
 /* The largest value of a field over the rounds; NAN if one is missing. */
 double series_max(const struct series *s, int peer, const char *key);
 

@@ -138,33 +138,70 @@ static bool run_one(struct series *s, const struct peer *peer,
 	return same_work(s, o, peer);
 }
 
-const struct peer *series_choose_gc(struct series *s)
+static double value_of(const struct outcome *o, const char *key)
+{
+	if (o->kind != OUTCOME_DONE)
+		return NAN;
+	return record_number(&o->record[0], key);
+}
+
+#define TRIAL_RUNS 3
+
+double series_trial(const struct series *s, size_t tried, const char *key)
+{
+	double values[TRIAL_RUNS];
+	unsigned k;
+
+	for (k = 0; k < s->trial_runs; k++) {
+		values[k] = value_of(&s->trial[tried][k], key);
+		if (isnan(values[k]))
+			return NAN;
+	}
+	return spread_of(values, s->trial_runs).median;
+}
+
+static const struct peer *chosen_gc(const struct series *s, const char *key)
 {
 	const struct peer *best = NULL;
-	double wall, least = INFINITY;
+	double value, least = INFINITY;
 	size_t i;
 
-	s->trial = calloc(PEERS, sizeof(*s->trial));
-	if (!s->trial)
-		abort();
+	for (i = 0; i < s->trials; i++) {
+		value = series_trial(s, i, key);
+		/* False of NAN. */
+		if (!s->tried[i]->not_chosen && value < least) {
+			least = value;
+			best = s->tried[i];
+		}
+	}
+	return best;
+}
+
+const struct peer *series_choose_gc(struct series *s, const char *key)
+{
+	struct outcome *o;
+	unsigned k;
+	size_t i;
+
+	s->trial_runs = TRIAL_RUNS;
 	for (i = 0; i < PEERS; i++) {
 		if (!peers[i].is_gc)
 			continue;
 		s->tried[s->trials] = &peers[i];
-		if (!run_one(s, &peers[i], &s->trial[s->trials]))
-			return NULL;
-		if (s->trial[s->trials].kind == OUTCOME_DONE &&
-		    !peers[i].not_chosen) {
-			wall = record_number(&s->trial[s->trials].record[0],
-					     "wall_s");
-			if (wall < least) {
-				least = wall;
-				best = &peers[i];
-			}
-		}
-		s->trials++;
+		s->trial[s->trials] = calloc(TRIAL_RUNS, sizeof(*o));
+		if (!s->trial[s->trials++])
+			abort();
 	}
-	return best;
+	for (k = 0; k < TRIAL_RUNS; k++) {
+		for (i = 0; i < s->trials; i++) {
+			o = s->trial[i];
+			if (k && o[k - 1].kind == OUTCOME_ABORTED)
+				o[k] = o[k - 1];
+			else if (!run_one(s, s->tried[i], &o[k]))
+				return NULL;
+		}
+	}
+	return chosen_gc(s, key);
 }
 
 bool series_run(struct series *s)
@@ -200,13 +237,6 @@ int series_index(const struct series *s, const char *name)
 	return -1;
 }
 
-static double value_of(const struct outcome *o, const char *key)
-{
-	if (o->kind != OUTCOME_DONE)
-		return NAN;
-	return record_number(&o->record[0], key);
-}
-
 struct spread series_field(const struct series *s, int peer, const char *key)
 {
 	double values[MAX_ROUNDS];
@@ -233,6 +263,26 @@ struct spread series_ratio(const struct series *s, int a, int b,
 			return spread_of(values, 0);
 	}
 	return spread_of(values, s->rounds);
+}
+
+int series_best_gc(const struct series *s, const char *key, bool largest)
+{
+	struct spread v;
+	double most = -INFINITY, value;
+	int best = -1;
+	size_t i;
+
+	for (i = 0; i < s->peers; i++) {
+		v = series_field(s, (int)i, key);
+		if (!s->peer[i]->is_gc || s->peer[i]->not_chosen || v.n == 0)
+			continue;
+		value = largest ? v.median : -v.median;
+		if (value > most) {
+			most = value;
+			best = (int)i;
+		}
+	}
+	return best;
 }
 
 double series_max(const struct series *s, int peer, const char *key)

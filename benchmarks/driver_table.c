@@ -29,8 +29,17 @@ static const struct column latency[] = {
 	{"p99 us", "p99_ns", 1e3, 1},
 	{"p99.9 us", "p999_ns", 1e3, 1},
 	{"max ms", "max_ns", 1e6, 3},
+	{NULL, NULL, 0, 0},
+};
+
+/* Own figures of the collector, and what was seen from outside. */
+static const struct column holds[] = {
 	{"pause ms (own)", "pause_max_ns", 1e6, 3},
+	{"of it assist", "assist_max_ns", 1e6, 3},
+	{"handshake", "handshake_max_ns", 1e6, 3},
 	{"stall ms (seen)", "stall_max_ns", 1e6, 3},
+	{"seen less own", "stall_over_pause_ns", 1e6, 3},
+	{"MMU 10 ms, %", "mmu10", 0.01, 1},
 	{NULL, NULL, 0, 0},
 };
 
@@ -112,27 +121,29 @@ static void rows(const struct series *s, FILE *f, const struct column *columns)
 
 static void trials(const struct series *s, FILE *f)
 {
-	const struct record *r;
+	const struct outcome *o;
 	size_t i;
 
 	if (!s->trials)
 		return;
-	fprintf(f, "\nlibgc's configurations, one run each\n");
+	fprintf(f, "\nlibgc's configurations, medians of %u runs each\n",
+		s->trial_runs);
 	for (i = 0; i < s->trials; i++) {
 		fprintf(f, "  %-18s ", s->tried[i]->name);
-		if (s->trial[i].kind == OUTCOME_ABORTED) {
-			fprintf(f, "%s\n", aborted(&s->trial[i]));
+		/* The last: one that died is not run again. */
+		o = &s->trial[i][s->trial_runs - 1];
+		if (o->kind == OUTCOME_ABORTED) {
+			fprintf(f, "%s\n", aborted(o));
 			continue;
 		}
-		r = &s->trial[i].record[0];
 		fprintf(f,
 			"%8.3f s, peak %.0f MiB, longest stop %.3f ms, "
 			"longest stall %.3f ms, %.0f cycles%s\n",
-			record_number(r, "wall_s"),
-			record_number(r, "peak_rss") / (1 << 20),
-			record_number(r, "pause_max_ns") / 1e6,
-			record_number(r, "stall_max_ns") / 1e6,
-			record_number(r, "cycles"),
+			series_trial(s, i, "wall_s"),
+			series_trial(s, i, "peak_rss") / (1 << 20),
+			series_trial(s, i, "pause_max_ns") / 1e6,
+			series_trial(s, i, "stall_max_ns") / 1e6,
+			series_trial(s, i, "cycles"),
 			s->tried[i]->not_chosen
 				? " (never chosen: interior references in the "
 				  "heap do not hold)"
@@ -187,6 +198,7 @@ void table_print(const struct series *s, FILE *f)
 	trials(s, f);
 	rows(s, f, work);
 	rows(s, f, latency);
+	rows(s, f, holds);
 	if (s->peers < 2) {
 		fprintf(f, "\n");
 		return;
@@ -234,8 +246,12 @@ void table_json(const struct series *s, FILE *f)
 	json_spread("foreign_cpu", busy, f);
 	fprintf(f, ",\"trials\":{");
 	for (i = 0; i < s->trials; i++) {
-		fprintf(f, "%s\"%s\":", i ? "," : "", s->tried[i]->name);
-		json_outcome(&s->trial[i], f);
+		fprintf(f, "%s\"%s\":[", i ? "," : "", s->tried[i]->name);
+		for (k = 0; k < s->trial_runs; k++) {
+			fprintf(f, "%s", k ? "," : "");
+			json_outcome(&s->trial[i][k], f);
+		}
+		fprintf(f, "]");
 	}
 	fprintf(f, "},\"runs\":{");
 	for (i = 0; i < s->peers; i++) {

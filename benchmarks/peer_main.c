@@ -181,9 +181,14 @@ static void print_quantiles(const struct bench_run *run)
 	print_u64("gap_p999_ns",
 		  bench_histogram_quantile(run->meter.gap, 0.999));
 	print_u64("stall_max_ns", bench_meter_stall(&run->meter));
+	if (run->wall_ns < BENCH_MMU_WINDOW_NS ||
+	    bench_meter_mmu(&run->meter) < 0)
+		printf(",\"mmu10\":null");
+	else
+		printf(",\"mmu10\":%.4f", bench_meter_mmu(&run->meter));
 }
 
-static void print_account(void)
+static void print_account(const struct bench_run *run)
 {
 	print_u64("cycles", phase.cycles);
 	print_u64("cycles_minor", phase.cycles_minor);
@@ -196,12 +201,17 @@ static void print_account(void)
 		print_u64("pause_max_all_ns", whole.pause_max_ns);
 		print_u64("assist_max_ns", phase.assist_max_ns);
 		print_u64("handshake_max_ns", phase.handshake_max_ns);
+		/* What the collector does not know of, or hides. */
+		printf(",\"stall_over_pause_ns\":%lld",
+		       (long long)bench_meter_stall(&run->meter) -
+			       (long long)phase.pause_max_ns);
 		print_u64("heap_bytes", phase.heap_bytes);
 		printf(",\"detail\":\"%s\"", phase.detail);
 	} else {
 		printf(",\"pauses\":null,\"pause_total_ns\":null,"
 		       "\"pause_max_ns\":null,\"pause_max_all_ns\":null,"
 		       "\"assist_max_ns\":null,\"handshake_max_ns\":null,"
+		       "\"stall_over_pause_ns\":null,"
 		       "\"heap_bytes\":null,\"detail\":\"\"");
 	}
 }
@@ -229,7 +239,7 @@ static void print_result(const struct bench_workload *w,
 	print_s("cpu_s", process_cpu_of_phase);
 	print_s("mutator_cpu_s", mutators_cpu_of_phase);
 	print_s("collector_cpu_s", phase.collector_cpu_ns);
-	print_account();
+	print_account(run);
 	printf(",\"checksum\":\"%016llx\"}\n",
 	       (unsigned long long)run->checksum);
 	if (fflush(stdout))

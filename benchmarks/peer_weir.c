@@ -83,6 +83,8 @@ static uint64_t longest_since(const struct weir_histogram *before,
 		return 0;
 	if (after->max_ns > before->max_ns)
 		return after->max_ns;
+	if (after->count - before->count == 1)
+		return after->total_ns - before->total_ns;
 	for (i = WEIR_HISTOGRAM_BUCKETS - 1; i > 0; i--) {
 		if (after->bucket[i] > before->bucket[i])
 			break;
@@ -106,14 +108,19 @@ static void difference(const struct weir_stats *a, const struct weir_stats *b,
 	account->cycles =
 		b->cycles_full - a->cycles_full + account->cycles_minor;
 	account->cycles_stopped = b->cycles_stopped - a->cycles_stopped;
+	/* Whatever holds a mutator is one: all stopped, one held for its
+	 * stack, one that helps or waits. */
 	account->pauses = b->pause.count - a->pause.count + b->assist.count -
-			  a->assist.count;
+			  a->assist.count + b->handshake.count -
+			  a->handshake.count;
 	account->pause_total_ns = b->pause.total_ns - a->pause.total_ns +
-				  b->assist.total_ns - a->assist.total_ns;
+				  b->assist.total_ns - a->assist.total_ns +
+				  b->handshake.total_ns - a->handshake.total_ns;
 	account->assist_max_ns = longest_since(&a->assist, &b->assist);
 	account->handshake_max_ns = longest_since(&a->handshake, &b->handshake);
-	account->pause_max_ns = max_u64(longest_since(&a->pause, &b->pause),
-					account->assist_max_ns);
+	account->pause_max_ns = max_u64(
+		longest_since(&a->pause, &b->pause),
+		max_u64(account->assist_max_ns, account->handshake_max_ns));
 	account->collector_cpu_ns = b->collector_cpu_ns - a->collector_cpu_ns;
 	account->heap_bytes = b->heap_committed;
 	snprintf(account->detail, sizeof(account->detail), "barrier=%.16s",

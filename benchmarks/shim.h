@@ -147,12 +147,13 @@ struct bench_account {
 	uint64_t cycles;           /* collections finished */
 	uint64_t cycles_minor;     /* of them, minor */
 	uint64_t cycles_stopped;   /* of them, wholly stopped */
-	uint64_t pauses;           /* stops and assists */
+	uint64_t pauses;           /* stops, handshakes and assists */
 	uint64_t pause_total_ns;   /* their sum */
 	uint64_t pause_max_ns;     /* the longest; see bench_peer_account() */
 	uint64_t assist_max_ns;    /* the longest assist (weir), ditto */
 	uint64_t handshake_max_ns; /* one thread held for its stack, ditto */
-	uint64_t collector_cpu_ns; /* CPU time spent on collecting */
+	uint64_t collector_cpu_ns; /* CPU time spent on collecting, see bench.h
+				    */
 	uint64_t heap_bytes;       /* what the heap has from the system */
 	char detail[64];           /* back end, markers and the like */
 };

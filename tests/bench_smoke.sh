@@ -32,7 +32,7 @@ holds()
 	python3 -c '
 import json, sys
 d = json.load(open(sys.argv[1]))
-if not eval(sys.argv[2]):
+if not eval("(" + sys.argv[2] + ")"):
     sys.exit("does not hold: " + sys.argv[2])
 ' "$1" "$2"
 }
@@ -97,8 +97,57 @@ tap_run "libgc's configurations are tried" drive_to "$work/choose.json" \
 tap_run "the fastest of them that keeps libgc's promises is taken" \
 	holds "$work/choose.json" '"libgc-markers=1" in d["runs"]'
 tap_run "one that dies is told with its signal" holds "$work/choose.json" \
-	'd["trials"]["libgc-incremental"] == {"aborted": 6}'
+	'd["trials"]["libgc-incremental"] == [{"aborted": 6}] * 3'
 
+# One lucky run does not make a configuration the best: markers=1 has walls 1,
+# 9, 9 and the others 5.
+cat >"$work/fake/bench-gc" <<END
+#!/bin/sh
+wall=5
+if [ "\${GC_MARKERS:-}" = 1 ]; then
+	wall=\$(sed -n 1p "$work/fake/lucky")
+	sed -i 1d "$work/fake/lucky"
+fi
+[ -z "\${GC_NPROCS:-}" ] || wall=4
+echo '{"params":"","wall_s":'\$wall',"checksum":"aa"}'
+END
+printf '%s\n' 1 9 9 >"$work/fake/lucky"
+fake weir 1
+tap_run "each is tried three times" drive_to "$work/median.json" \
+	--choose --json --pairs 1 --peers weir,libgc gcbench
+tap_run "and the best median is taken" holds "$work/median.json" \
+	'"libgc-nprocs=1" in d["runs"] and
+	len(d["trials"]["libgc-markers=1"]) == 3'
+
+# targets write-storm, with these longest pauses, in nanoseconds.
+storm_with()
+{
+	for pair in weir:$1 gc:$2; do
+		cat >"$work/fake/bench-${pair%%:*}" <<-END
+			#!/bin/sh
+			case "\${GC_ENABLE_INCREMENTAL:-}" in 1) kill -ABRT \$\$ ;; esac
+			echo '{"params":"","throughput":8,"pause_max_ns":${pair##*:},"checksum":"aa"}'
+		END
+		chmod +x "$work/fake/bench-${pair%%:*}"
+	done
+	"$bin/weir-bench" --bin "$work/fake" --json --pairs 2 \
+		targets write-storm >"$work/storm.json"
+}
+
+tap_run "write-storm: a short pause meets the target" \
+	status 0 storm_with 900000 500000000
+tap_run "write-storm: pauses are judged against libgc's best" holds \
+	"$work/storm.json" '[t["value"] for t in d["targets"]
+	if "longest pause" in t["what"]] == [0.0018]'
+tap_run "write-storm: a long pause misses it" \
+	status 1 storm_with 2000000 500000000
+tap_run "write-storm: no figure of libgc's misses it" \
+	status 1 storm_with 900000 null
+
+cat >"$work/fake/bench-gc" <<'END'
+#!/bin/sh
+echo '{"params":"","wall_s":5,"checksum":"aa"}'
+END
 echo 'kill -SEGV $$' >>"$work/fake/bench-gc"
 fake weir 1
 tap_run "a peer that crashes fails the benchmark" \
@@ -157,13 +206,51 @@ small graph-latency --live 4m --ops 40000 --shape hot --rate 400000
 small churn --entries 2000 --keys 8000 --ops 40000
 small write-storm --live 4m --ms 150
 
+# What the collector says that it held the one mutator for is seen from outside
+# too: with every cycle one stop, and a little less than the pause for what the
+# mutator did before the stop reached it.  Five chances: the two clocks are read
+# by threads that may have to wait for a processor.
+pauses_are_seen()
+{
+	for try in 1 2 3 4 5; do
+		WEIR_OPTIONS=barrier=none "$bin/bench-weir" graph-latency \
+			--live 48m --ops 200000 >"$work/seen.json" || return
+		if holds "$work/seen.json" 'd["pause_max_ns"] > 2000000 and
+			d["stall_max_ns"] >= d["pause_max_ns"] - 1000000'; then
+			return
+		fi
+		cat "$work/seen.json"
+	done
+	return 1
+}
+
+tap_run "own pauses are seen from outside" pauses_are_seen
+tap_run "the JSON has the utilisation and compares own and outside pauses" \
+	holds "$work/seen.json" '0 <= d["mmu10"] < 1 and
+	d["stall_over_pause_ns"] == d["stall_max_ns"] - d["pause_max_ns"] and
+	d["pause_max_ns"] >= max(d["handshake_max_ns"], d["assist_max_ns"])'
+tap_run "malloc has a utilisation and no pauses" holds "$work/all.json" \
+	'0 <= d["runs"]["malloc"][0]["mmu10"] <= 1 and
+	d["runs"]["malloc"][0]["stall_over_pause_ns"] is None'
+
 tap_run "a collector that never ran is an error" \
 	status 3 env WEIR_OPTIONS=heap-min=1g \
 	"$bin/bench-weir" gcbench --max 6 --long 6 --rounds 1 --array 1000
 tap_run "a bad parameter is an error" \
 	status 2 "$bin/bench-weir" gcbench --nonesuch 1
-tap_run "the tables" "$bin/weir-bench" --pairs 2 --no-choose \
-	--peers weir,malloc binary-trees --max 13
+tables()
+{
+	"$bin/weir-bench" --pairs 2 --no-choose --peers weir,malloc \
+		binary-trees --max 13 >"$work/tables.txt" || return
+	for head in 'handshake' 'seen less own' 'MMU 10 ms, %' 'CPU s'; do
+		grep -q "$head" "$work/tables.txt" || {
+			echo "no column $head"
+			return 1
+		}
+	done
+}
+
+tap_run "the tables" tables
 
 tap_run "each back end of the write barrier against a bare loop" \
 	"$bin/weir-bench" --pairs 2 barrier --size 4m --pages 256
