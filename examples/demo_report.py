@@ -143,10 +143,10 @@ def summarise(by_peer):
             whole=lambda runs, q=q: quantile(runs, q))
     row("query latency, longest", show_time, lambda r: r["latency_ns"]["max"],
         over=max)
-    row("longest pause or hold", show_time, longest_hold, over=max, tile=True)
+    row("longest pause, assist or handshake", show_time, longest_hold, over=max, tile=True)
     row("  of it: all threads stopped", show_time,
         lambda r: r["pauses"]["max_ns"], over=max)
-    row("time in pauses and holds", show_time, total_hold)
+    row("time in all of them", show_time, total_hold)
     row("  in the first build, longest", show_time,
         lambda r: max(r["build_pauses"]["max_ns"],
                       r["build_assists"]["max_ns"]), over=max)

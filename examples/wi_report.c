@@ -100,7 +100,8 @@ void report_text(const struct report *p, FILE *out)
 		ms(hdr_quantile(&r->latency, 0.999)), ms(r->latency.max));
 	fprintf(out,
 		"  pauses    %" PRIu64 ", longest %.3f ms, in all %.3f ms; "
-		"assists %" PRIu64 ", longest %.3f ms, in all %.3f ms\n",
+		"assists and handshakes %" PRIu64
+		", longest %.3f ms, in all %.3f ms\n",
 		pause.count, ms(pause.max_ns), ms(pause.total_ns), assist.count,
 		ms(assist.max_ns), ms(assist.total_ns));
 	fprintf(out,

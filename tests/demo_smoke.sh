@@ -107,6 +107,47 @@ notices_difference()
 	grep -q 'THE ANSWERS DIFFER' "$work/wrong.txt"
 }
 
+# The tour, and what its table and histogram must have.
+tour()
+{
+	WEIR_DEMO_PAIRS=1 \
+		WEIR_DEMO_ARGS="--seconds 1 --rate 200 --text 2m $work/text" \
+		"$WEIR_SRCDIR/examples/demo.sh" "$WEIR_BUILDDIR" \
+		"$work/demo.html" >"$work/demo.txt" || return
+	cat "$work/demo.txt"
+	for row in 'throughput' 'query latency, p50' 'query latency, p99' \
+		'query latency, p99.9' 'query latency, longest' \
+		'longest pause, assist or handshake' 'peak memory'; do
+		grep -q "^  $row.* [0-9].* [0-9]" "$work/demo.txt" || {
+			echo "no row $row"
+			return 1
+		}
+	done
+	sed '1,/latency below/d' "$work/demo.txt" >"$work/bars.txt"
+	grep -Eq '^ +[0-9]+ (ns|us|ms|s) +[^ .0-9]+ [0-9]+' \
+		"$work/bars.txt" || {
+		echo "no bar in the histogram"
+		return 1
+	}
+}
+
+# What holds one thread counts too, and no table leaves it out.
+longest_counts_all()
+{
+	python3 - "$WEIR_SRCDIR/examples" <<'EOF'
+import sys
+
+sys.path.insert(0, sys.argv[1])
+sys.dont_write_bytecode = True
+import demo_report
+
+run = {"pauses": {"max_ns": 5, "total_ns": 7},
+       "assists": {"max_ns": 9, "total_ns": 10}}
+assert demo_report.longest_hold(run) == 9
+assert demo_report.total_hold(run) == 17
+EOF
+}
+
 hello()
 {
 	"$WEIR_BUILDDIR/examples/hello" >"$work/hello.txt" || return
@@ -171,8 +212,7 @@ tap_run "other queries give another checksum" true_in "$work/other.json" \
 	"d['queries']['checksum'] != '$(field 'd["queries"]["checksum"]' \
 		"$work/weir.json")'"
 tap_run "a difference is noticed" notices_difference
-tap_run "the whole tour" env WEIR_DEMO_PAIRS=1 \
-	WEIR_DEMO_ARGS="--seconds 1 --rate 200 --text 2m $work/text" \
-	"$WEIR_SRCDIR/examples/demo.sh" "$WEIR_BUILDDIR" "$work/demo.html"
+tap_run "the whole tour, with its table and histogram" tour
+tap_run "assists and handshakes are among the pauses" longest_counts_all
 tap_run "its page is whole" page_is_whole "$work/demo.html"
 tap_done
