@@ -105,8 +105,9 @@ static void set_in_pause(struct weir_heap *h, bool in_pause)
 		h->marker[i]->in_pause = in_pause;
 }
 
-/* Stop the world. */
-static void pause_begin(struct weir_heap *h, struct wr_stop_times *times)
+/* Stop the world; the stage that this is a part of. */
+static enum wr_phase pause_begin(struct weir_heap *h,
+				 struct wr_stop_times *times)
 {
 	struct span s = span_begin(h, WR_PHASE_pause);
 
@@ -114,15 +115,20 @@ static void pause_begin(struct weir_heap *h, struct wr_stop_times *times)
 	wr_threads_stop_world(h->threads, times);
 	wr_event_end(h->events, WR_PHASE_stop, times->requested_ns,
 		     times->stopped_ns, 0, NULL);
+	return s.outer;
 }
 
 /* Let the threads go; the length of the pause. */
 static uint64_t pause_end(struct weir_heap *h, struct wg_report *r,
+			  enum wr_phase outer,
 			  const struct wr_stop_times *times, uint64_t pages)
 {
-	uint64_t over = wr_threads_resume_world(h->threads);
-	uint64_t ns = over - times->requested_ns;
+	uint64_t over, ns;
 
+	/* Who forks once it may finds no pause. */
+	stage_set(h, outer);
+	over = wr_threads_resume_world(h->threads);
+	ns = over - times->requested_ns;
 	wr_event_end(h->events, WR_PHASE_pause, times->requested_ns, over,
 		     pages, "pages");
 	wr_histogram_add(&h->stats.pause, ns);
@@ -140,8 +146,8 @@ static uint64_t slice(struct weir_heap *h, struct wg_report *r, uint32_t *at,
 	struct wr_stop_times times;
 	uint32_t high = wg_high(&h->space[0]);
 	uint64_t pages = 0, begin, now;
+	enum wr_phase outer = pause_begin(h, &times);
 
-	pause_begin(h, &times);
 	set_in_pause(h, true);
 	begin = now = h->sys->now_ns();
 	while (*at < high && now - begin < SLICE_NS) {
@@ -158,7 +164,7 @@ static uint64_t slice(struct weir_heap *h, struct wg_report *r, uint32_t *at,
 			*step *= 2;
 	}
 	set_in_pause(h, false);
-	wg_stops_add(&r->slices, pause_end(h, r, &times, pages));
+	wg_stops_add(&r->slices, pause_end(h, r, outer, &times, pages));
 	return pages;
 }
 
@@ -308,10 +314,11 @@ static void pause(struct weir_heap *h, struct wg_report *r)
 {
 	struct wr_stop_times times;
 	uint64_t marked = bytes_marked(h);
+	enum wr_phase outer;
 	struct span s;
 
 	wr_roots_pause_begin(h->roots);
-	pause_begin(h, &times);
+	outer = pause_begin(h, &times);
 	s = span_begin(h, WR_PHASE_remark);
 	remark(h, r);
 	r->remark_ns = span_end(h, s, r->remark_pages, "pages");
@@ -330,9 +337,8 @@ static void pause(struct weir_heap *h, struct wg_report *r)
 	wg_sweep_begin(h);
 	__atomic_store_n(&h->newborn, WG_YOUNG, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&h->phase, WG_SWEEPING_PHASE, __ATOMIC_RELEASE);
-	stage_set(h, ps.outer);
 	r->stop_ns = times.stopped_ns - times.requested_ns;
-	r->pause_ns = pause_end(h, r, &times, r->remark_pages);
+	r->pause_ns = pause_end(h, r, outer, &times, r->remark_pages);
 	wr_roots_pause_end(h->roots);
 	wg_report_pause(h, r);
 }
