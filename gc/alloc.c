@@ -386,6 +386,18 @@ static void assist_end(struct weir_heap *h, uint64_t begin, size_t size)
 	wr_event_end(h->events, WR_PHASE_assist, begin, now, size, "bytes");
 }
 
+/* Whether the program says that it let something go. */
+static bool ask_program(struct weir_mutator *m, size_t size)
+{
+	struct weir_heap *h = m->heap;
+	bool again;
+
+	m->callbacks++;
+	again = h->oom && h->oom(h, size, h->oom_arg);
+	m->callbacks--;
+	return again;
+}
+
 /*
  * A limit is in the way: wait for a cycle, then for a full one, then for a
  * stopped one, then ask the program.  False: give up.  Not CRITICAL.
@@ -395,7 +407,7 @@ static bool make_room(struct weir_mutator *m, size_t size, int attempt)
 	struct weir_heap *h = m->heap;
 	uint64_t begin;
 
-	if (attempt > 2 && !(h->oom && h->oom(h, size, h->oom_arg)))
+	if (attempt > 2 && !ask_program(m, size))
 		return false;
 	begin = assist_begin(h);
 	switch (attempt) {
@@ -428,7 +440,7 @@ static void assist(struct weir_mutator *m, size_t size)
 }
 
 static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
-			weir_kind kind)
+			weir_kind kind, const char *function)
 {
 	struct weir_heap *h = m->heap;
 	unsigned space = kind == WEIR_KIND_LEAF;
@@ -437,16 +449,14 @@ static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
 	char *p;
 
 	if (kind >= __atomic_load_n(&h->kind_count, __ATOMIC_ACQUIRE)) {
-		wr_error(EINVAL, "weir_alloc_kind: kind %u was never created",
-			 kind);
-		errno = EINVAL;
+		wr_invalid(function, "kind %u was never created", kind);
 		return NULL;
 	}
 	if (n > h->span || n + align > h->span) {
 		wr_error(ENOMEM,
-			 "weir_alloc: %zu bytes are more than the heap can "
-			 "ever hold; raise heap-max",
-			 size);
+			 "%s: %zu bytes are more than the heap can ever hold; "
+			 "raise heap-max",
+			 function, size);
 		errno = ENOMEM;
 		return NULL;
 	}
@@ -476,9 +486,9 @@ static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
 	/* Relaxed: set by the last grow, this thread's most likely. */
 	refused = __atomic_load_n(&h->refused, __ATOMIC_RELAXED);
 	wr_error(ENOMEM,
-		 "weir_alloc: no room for %zu bytes: %zu of %zu MiB are in use "
+		 "%s: no room for %zu bytes: %zu of %zu MiB are in use "
 		 "after a full collection%s; %s or drop references",
-		 size,
+		 function, size,
 		 (size_t)(__atomic_load_n(&h->used, __ATOMIC_RELAXED) >> 20),
 		 __atomic_load_n(&h->hard, __ATOMIC_RELAXED) >> 20,
 		 refused ? " and the system gives no more" : "",
@@ -490,60 +500,65 @@ static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
 	return NULL;
 }
 
-static bool usable(const struct weir_mutator *m, const char *function)
+void *wg_alloc(struct weir_mutator *m, size_t size, weir_kind kind,
+	       const char *function)
 {
-	if (wr_likely(m && m == wg_mutator_self()))
+	return alloc_slow(m, size, WEIR_GRANULE, kind, function);
+}
+
+/* Ephemeron proxies are not the program's to make. */
+static bool kind_ok(weir_kind kind, const char *function)
+{
+	if (wr_likely(kind != WG_EPHEMERON))
 		return true;
-#if WEIR_CHECKING
-	wr_fatal("%s: the mutator is NULL or another thread's", function);
-#endif
-	wr_error(EINVAL,
-		 "%s: the mutator is NULL or another thread's; attach first",
-		 function);
-	errno = EINVAL;
+	wr_invalid(function, "kind %u was never created", kind);
 	return false;
 }
 
 void *weir_alloc_kind(weir_mutator *m, size_t size, weir_kind kind)
 {
-	if (!usable(m, __func__))
+	if (!wg_mutator_ok(m, __func__) || !kind_ok(kind, __func__))
 		return NULL;
-	return alloc_slow(m, size, WEIR_GRANULE, kind);
+	return alloc_slow(m, size, WEIR_GRANULE, kind, __func__);
+}
+
+static void *slow(weir_mutator *m, size_t size, weir_kind kind)
+{
+	return alloc_slow(m, size, WEIR_GRANULE, kind, "weir_alloc");
 }
 
 void *weir_alloc(weir_mutator *m, size_t size)
 {
-	if (!usable(m, __func__))
+	if (!wg_mutator_ok(m, __func__))
 		return NULL;
-	if (size - 1 < WEIR_SMALL_MAX)
-		return weir_alloc_inline(m, size, WEIR_KIND_CONSERVATIVE);
-	return alloc_slow(m, size, WEIR_GRANULE, WEIR_KIND_CONSERVATIVE);
+	return weir_alloc_inline_or(m, size, WEIR_KIND_CONSERVATIVE, slow);
+}
+
+static void *slow_leaf(weir_mutator *m, size_t size, weir_kind kind)
+{
+	return alloc_slow(m, size, WEIR_GRANULE, kind, "weir_alloc_leaf");
 }
 
 void *weir_alloc_leaf(weir_mutator *m, size_t size)
 {
-	if (!usable(m, __func__))
+	if (!wg_mutator_ok(m, __func__))
 		return NULL;
-	if (size - 1 < WEIR_SMALL_MAX)
-		return weir_alloc_inline(m, size, WEIR_KIND_LEAF);
-	return alloc_slow(m, size, WEIR_GRANULE, WEIR_KIND_LEAF);
+	return weir_alloc_inline_or(m, size, WEIR_KIND_LEAF, slow_leaf);
 }
 
 void *weir_alloc_aligned(weir_mutator *m, size_t size, size_t alignment,
 			 weir_kind kind)
 {
-	if (!usable(m, __func__))
+	if (!wg_mutator_ok(m, __func__) || !kind_ok(kind, __func__))
 		return NULL;
 	if (!alignment || (alignment & (alignment - 1)) ||
 	    alignment > (size_t)1 << 30) {
-		wr_error(EINVAL,
-			 "weir_alloc_aligned: alignment %zu is not a power of "
-			 "two up to 2^30",
-			 alignment);
-		errno = EINVAL;
+		wr_invalid(__func__,
+			   "alignment %zu is not a power of two up to 2^30",
+			   alignment);
 		return NULL;
 	}
 	return alloc_slow(m, size,
 			  alignment < WEIR_GRANULE ? WEIR_GRANULE : alignment,
-			  kind);
+			  kind, __func__);
 }

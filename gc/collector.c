@@ -178,18 +178,14 @@ int weir_collect(weir_heap *h, unsigned flags)
 {
 	struct weir_mutator *m = wg_mutator_self();
 	unsigned req = flags & WEIR_COLLECT_MINOR ? WG_REQ_MINOR : WG_REQ_FULL;
+	int err = wg_heap_enter(h);
 	bool blocked;
 
-	if (!wg_heap_ok(h))
-		return wr_error(EINVAL, "weir_collect: not a live heap");
+	if (err)
+		return err;
 	if (flags & ~(WEIR_COLLECT_MINOR | WEIR_COLLECT_NOWAIT |
 		      WEIR_COLLECT_STOPPED))
-		return wr_error(EINVAL, "weir_collect: unknown flags %#x",
-				flags);
-	if (wg_on_collector_thread())
-		return wr_error(
-			EDEADLK,
-			"weir_collect: called from a callback of the collector, which would wait for itself");
+		return wr_invalid(__func__, "unknown flags %#x", flags);
 	if (flags & WEIR_COLLECT_STOPPED)
 		req |= WG_REQ_STOPPED;
 	if (!(flags & WEIR_COLLECT_NOWAIT)) {

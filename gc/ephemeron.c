@@ -338,21 +338,15 @@ weir_ephemeron *weir_ephemeron_create(weir_mutator *m, void *key, void *value)
 	uint32_t i;
 	size_t g;
 
-	if (!m || m != wg_mutator_self()) {
-		wg_weak_invalid(__func__,
-				"the mutator is NULL or another thread's");
-		errno = EINVAL;
+	if (!wg_mutator_ok(m, __func__))
 		return NULL;
-	}
 	h = m->heap;
 	g = wg_resolve(h, (uintptr_t)key);
 	if (g == SIZE_MAX) {
-		wg_weak_invalid(__func__,
-				"the key does not point into an object");
-		errno = EINVAL;
+		wr_invalid(__func__, "the key does not point into an object");
 		return NULL;
 	}
-	proxy = weir_alloc_kind(m, WEIR_GRANULE, WG_EPHEMERON);
+	proxy = wg_alloc(m, WEIR_GRANULE, WG_EPHEMERON, __func__);
 	if (!proxy)
 		return NULL;
 	wg_weak_lock(h, m);
@@ -377,47 +371,48 @@ weir_ephemeron *weir_ephemeron_create(weir_mutator *m, void *key, void *value)
 	return NULL;
 }
 
-/* The entry of a proxy, or NULL. */
-static struct wg_ephemeron *entry_of(const void *proxy)
+/* The entry of a proxy; NULL: it is none, and the error is set. */
+static struct wg_ephemeron *entry_of(const void *proxy, const char *function)
 {
 	struct weir_heap *h = __atomic_load_n(&wg_heap, __ATOMIC_ACQUIRE);
 	uintptr_t p = (uintptr_t)proxy, i;
 	uint8_t byte;
 
-	if (!h || !wg_in_heap(h, p) || p % WEIR_GRANULE)
+	if (wr_unlikely(!wg_running)) {
+		wr_invalid(function, "the thread is not attached, or inside a "
+				     "blocking region");
 		return NULL;
+	}
+	if (!h || !wg_in_heap(h, p) || p % WEIR_GRANULE)
+		goto none;
 	byte = wg_meta_load(&h->meta[wg_granule_of(h, p)]);
 	if (!(byte & WEIR_META_COLOUR) ||
 	    byte >> WEIR_META_KIND_SHIFT != WG_EPHEMERON)
-		return NULL;
+		goto none;
 	i = __atomic_load_n((const uintptr_t *)p, __ATOMIC_ACQUIRE);
-	if (!i || i >= __atomic_load_n(&h->weak->eph.high, __ATOMIC_RELAXED))
-		return NULL;
-	return entry(&h->weak->eph, (uint32_t)i)->proxy == p
-		       ? entry(&h->weak->eph, (uint32_t)i)
-		       : NULL;
+	if (i && i < __atomic_load_n(&h->weak->eph.high, __ATOMIC_RELAXED) &&
+	    entry(&h->weak->eph, (uint32_t)i)->proxy == p)
+		return entry(&h->weak->eph, (uint32_t)i);
+none:
+	wr_invalid(function, "not an ephemeron");
+	return NULL;
 }
 
 void *weir_ephemeron_key(const weir_ephemeron *ephemeron)
 {
-	struct wg_ephemeron *e = entry_of(ephemeron);
+	struct wg_ephemeron *e = entry_of(ephemeron, __func__);
 
-	if (wr_likely(e))
-		return (void *)__atomic_load_n(&e->key, __ATOMIC_RELAXED);
-	wg_weak_invalid(__func__, "not an ephemeron");
-	errno = EINVAL;
-	return NULL;
+	return wr_likely(e) ? (void *)__atomic_load_n(&e->key, __ATOMIC_RELAXED)
+			    : NULL;
 }
 
 void *weir_ephemeron_value(const weir_ephemeron *ephemeron)
 {
-	struct wg_ephemeron *e = entry_of(ephemeron);
+	struct wg_ephemeron *e = entry_of(ephemeron, __func__);
 
-	if (wr_likely(e))
-		return (void *)__atomic_load_n(&e->value, __ATOMIC_RELAXED);
-	wg_weak_invalid(__func__, "not an ephemeron");
-	errno = EINVAL;
-	return NULL;
+	return wr_likely(e)
+		       ? (void *)__atomic_load_n(&e->value, __ATOMIC_RELAXED)
+		       : NULL;
 }
 
 void wg_weak_ephemeron(struct weir_heap *h, uintptr_t p, uintptr_t *key,

@@ -158,15 +158,15 @@ int weir_finalizer_set(weir_heap *h, void *object, weir_finalizer_fn *fn,
 	bool ok = true;
 	uint32_t i, count;
 	size_t g;
+	int err = wg_heap_enter(h);
 
-	if (!h || h != wg_heap)
-		return wg_weak_invalid(__func__,
-				       "the heap is NULL or was destroyed");
+	if (err)
+		return err;
 	g = wg_resolve(h, (uintptr_t)object);
 	if (g == SIZE_MAX || wg_granule_start(h, g) != (uintptr_t)object)
-		return wg_weak_invalid(__func__, "not the start of an object");
+		return wr_invalid(__func__, "not the start of an object");
 	if (flags & ~WEIR_FINALIZE_ORDERED)
-		return wg_weak_invalid(__func__, "unknown flags");
+		return wr_invalid(__func__, "unknown flags %#x", flags);
 	f = &h->weak->fin;
 	wg_weak_lock(h, m);
 	i = *find(f, (uintptr_t)object);

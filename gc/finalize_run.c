@@ -52,11 +52,12 @@ long weir_finalizers_run(weir_mutator *m, size_t max)
 	struct wg_finalizer e;
 	size_t ran = 0;
 
-	if (!m || m != wg_mutator_self())
-		return wg_weak_invalid(
-			__func__, "the mutator is NULL or another thread's");
+	if (!wg_mutator_ok(m, __func__))
+		return -EINVAL;
 	while ((!max || ran < max) && take(m->heap, m, &e)) {
+		m->callbacks++;
 		e.fn((void *)e.watch.object, e.arg);
+		m->callbacks--;
 		ran++;
 	}
 	return (long)ran;
@@ -103,7 +104,8 @@ static void *thread_main(void *arg)
 	struct weir_heap *h = arg;
 	struct weir_mutator *m;
 
-	if (weir_thread_attach(h, &m)) {
+	/* Who destroys the heap waits for this thread first. */
+	if (wg_mutator_attach(h, &m)) {
 		give_up(h);
 		return NULL;
 	}
@@ -147,33 +149,26 @@ void wg_finalizers_wake(struct weir_heap *h)
 	wg_weak_unlock(h, NULL);
 }
 
-int wg_weak_thread_stop(struct weir_heap *h)
+void wg_weak_thread_stop(struct weir_heap *h)
 {
 	struct wg_weak_tables *w = h->weak;
 	struct weir_mutator *m = wg_mutator_self();
 	bool up, blocked;
 
 	if (!w)
-		return 0;
+		return;
 	wg_weak_lock(h, m);
 	up = w->thread_up;
-	if (up && pthread_equal(pthread_self(), w->thread)) {
-		wg_weak_unlock(h, m);
-		return wr_error(EDEADLK,
-				"weir_heap_destroy: called by a finalizer, on "
-				"the thread that would have to end first");
-	}
 	__atomic_store_n(&w->quit, true, __ATOMIC_RELAXED);
 	w->thread_up = false;
 	pthread_cond_signal(&w->wake);
 	wg_weak_unlock(h, m);
 	if (!up)
-		return 0;
+		return;
 	blocked = m && wr_thread_block_enter(&m->thread);
 	pthread_join(w->thread, NULL);
 	if (blocked)
 		wr_thread_block_leave(&m->thread);
-	return 0;
 }
 
 void wg_weak_thread_allow(struct weir_heap *h)

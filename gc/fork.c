@@ -38,8 +38,10 @@ static void prepare(void)
 	entered = m && wr_thread_block_enter(&m->thread);
 	wr_mutex_lock(create_lock);
 	h = wg_heap;
-	if (!h)
+	if (!h) {
+		wg_attach_fork(0);
 		return;
+	}
 	wr_roots_fork_prepare(h->roots);
 	wr_threads_fork_prepare(h->threads);
 	wr_mutex_lock(&h->ctl_lock);
@@ -48,6 +50,7 @@ static void prepare(void)
 	wg_weak_fork(h, 0);
 	wg_pool_lock(h->pool, true);
 	wr_events_fork_prepare(h->events);
+	wg_attach_fork(0);
 }
 
 static void finish(struct weir_mutator *m)
@@ -62,6 +65,7 @@ static void parent(void)
 {
 	struct weir_heap *h = wg_heap;
 
+	wg_attach_fork(1);
 	if (h) {
 		wr_events_fork_done(h->events, false);
 		wg_pool_lock(h->pool, false);
@@ -175,6 +179,7 @@ static void child(void)
 	struct weir_mutator *m = wg_mutator_self();
 	struct weir_heap *h = wg_heap;
 
+	wg_attach_fork(2);
 	if (h) {
 		wr_events_fork_done(h->events, true);
 		wg_pool_lock(h->pool, false);

@@ -2,8 +2,12 @@
 /*
  * Creating and destroying the heap, limits, statistics, object queries.
  *
- *   create, destroy   one thread, nothing else on the heap beside it
+ *   create, destroy   one thread, nothing else on the heap beside it but
+ *                     attach (wg_attach_begin)
  *   the rest          any thread
+ *
+ * create_lock comes before every other lock, and its holder may wait for the
+ * end of a stop: an attached thread waits for it in a blocking region.
  */
 #include "gc/mark.h"
 
@@ -18,14 +22,90 @@
 struct weir_heap *wg_heap;
 static struct wr_mutex create_lock = WR_MUTEX_INITIALIZER(WR_RANK_create);
 
-bool wg_heap_ok(const struct weir_heap *h)
+/* Threads on their way into the registry.  A leaf: held for a few instructions
+ * and never by a thread that is stopped, so attach may come from anywhere,
+ * with the dynamic loader's lock held too. */
+static struct wr_mutex attach_lock = WR_MUTEX_INITIALIZER(WR_RANK_attach);
+static unsigned attaching;
+static bool closed; /* the heap is being destroyed */
+
+static void lock_create(void)
 {
-	if (wr_likely(h && h == __atomic_load_n(&wg_heap, __ATOMIC_RELAXED)))
-		return true;
-#if WEIR_CHECKING
-	wr_fatal("the heap is NULL or was destroyed");
-#endif
-	return false;
+	struct weir_mutator *m = wg_mutator_self();
+	bool entered = m && wr_thread_block_enter(&m->thread);
+
+	wr_mutex_lock(&create_lock);
+	if (entered)
+		wr_thread_block_leave(&m->thread);
+}
+
+bool wg_attach_begin(const struct weir_heap *h)
+{
+	bool ok;
+
+	wr_mutex_lock(&attach_lock);
+	ok = !closed && h == __atomic_load_n(&wg_heap, __ATOMIC_RELAXED);
+	attaching += ok;
+	wr_mutex_unlock(&attach_lock);
+	return ok;
+}
+
+void wg_attach_end(void)
+{
+	wr_mutex_lock(&attach_lock);
+	attaching--;
+	wr_mutex_unlock(&attach_lock);
+}
+
+void wg_attach_fork(int stage)
+{
+	if (stage == 0) {
+		wr_mutex_lock(&attach_lock);
+		return;
+	}
+	if (stage == 2)
+		attaching = 0;
+	wr_mutex_unlock(&attach_lock);
+}
+
+/* Let no thread attach any more; if some but the caller's, with mutator m, are
+ * attached or about to be: how many. */
+static size_t close_heap(struct weir_heap *h, struct weir_mutator *m)
+{
+	size_t others;
+
+	if (m) {
+		m->b.critical++;
+		WEIR_COMPILER_BARRIER();
+	}
+	wr_mutex_lock(&attach_lock);
+	/* Who attaches is counted there before it is not any more here. */
+	others = attaching + wr_threads_count(h->threads) - (m != NULL);
+	closed = !others;
+	wr_mutex_unlock(&attach_lock);
+	if (m) {
+		WEIR_COMPILER_BARRIER();
+		m->b.critical--;
+		WEIR_COMPILER_BARRIER();
+		weir_safepoint(m);
+	}
+	return others;
+}
+
+int wg_in_callback(const char *function)
+{
+	errno = EDEADLK;
+	return wr_error(EDEADLK,
+			"%s: called from a trace or root callback, which may "
+			"not: the collector would wait for itself",
+			function);
+}
+
+int wg_heap_enter_check(const struct weir_heap *h, const char *function)
+{
+	if (wr_unlikely(wg_on_collector_thread()))
+		return wg_in_callback(function);
+	return wg_heap_check(h, function) ? 0 : -EINVAL;
 }
 
 void wg_lock(struct weir_heap *h, struct weir_mutator *m)
@@ -194,15 +274,16 @@ int weir_heap_create(const struct weir_heap_options *opts, weir_heap **out)
 	int err;
 
 	if (!out)
-		return wr_error(EINVAL,
-				"weir_heap_create: no place for the result");
+		return wr_invalid(__func__, "no place for the result");
+	if (wg_on_collector_thread())
+		return wg_in_callback(__func__);
 	if (opts && opts->size != sizeof(*opts))
 		return wr_error(EINVAL,
 				"weir_heap_create: options of %zu bytes, this "
 				"library knows %zu; set size to sizeof(struct "
 				"weir_heap_options)",
 				opts->size, sizeof(*opts));
-	wr_mutex_lock(&create_lock);
+	lock_create();
 	wg_fork_init(&create_lock);
 	if (wg_heap)
 		err = wr_error(EBUSY, "weir_heap_create: this process has a "
@@ -221,14 +302,15 @@ int weir_heap_destroy(weir_heap *h)
 
 	if (!h)
 		return 0;
-	if (!wg_heap_ok(h))
-		return wr_error(EINVAL, "weir_heap_destroy: not a live heap");
-	/* Not under the lock: a finalizer may fork. */
-	err = wg_weak_thread_stop(h);
+	err = wg_heap_enter(h);
+	if (!err && m)
+		err = wg_mutator_idle(m, __func__);
 	if (err)
 		return err;
-	wr_mutex_lock(&create_lock);
-	others = wr_threads_count(h->threads) - (m != NULL);
+	/* Not under the lock: a finalizer may fork. */
+	wg_weak_thread_stop(h);
+	lock_create();
+	others = close_heap(h, m);
 	if (others) {
 		wr_mutex_unlock(&create_lock);
 		wg_weak_thread_allow(h);
@@ -241,7 +323,12 @@ int weir_heap_destroy(weir_heap *h)
 		weir_thread_detach(m);
 	if (m)
 		weir_thread_detach(m);
+	/* Callbacks may ask about the heap until no thread runs them. */
+	wg_collector_stop(h);
+	wr_mutex_lock(&attach_lock);
 	__atomic_store_n(&wg_heap, NULL, __ATOMIC_RELEASE);
+	closed = false;
+	wr_mutex_unlock(&attach_lock);
 	destroy_parts(h);
 	wr_mutex_unlock(&create_lock);
 	return 0;
@@ -250,11 +337,10 @@ int weir_heap_destroy(weir_heap *h)
 int weir_heap_set_limits(weir_heap *h, size_t soft, size_t hard)
 {
 	struct weir_mutator *m = wg_mutator_self();
-	int err = 0;
+	int err = wg_heap_enter(h);
 
-	if (!wg_heap_ok(h))
-		return wr_error(EINVAL,
-				"weir_heap_set_limits: not a live heap");
+	if (err)
+		return err;
 	wg_lock(h, m);
 	if (!hard)
 		hard = h->hard;
@@ -281,10 +367,8 @@ void *weir_object_base(weir_heap *h, const void *p)
 {
 	size_t g;
 
-	if (!wg_heap_ok(h)) {
-		errno = EINVAL;
+	if (!wg_heap_ok(h))
 		return NULL;
-	}
 	g = wg_resolve(h, (uintptr_t)p);
 	return g == SIZE_MAX ? NULL : (void *)wg_granule_start(h, g);
 }
@@ -293,10 +377,8 @@ size_t weir_object_size(weir_heap *h, const void *p)
 {
 	size_t g, bytes;
 
-	if (!wg_heap_ok(h)) {
-		errno = EINVAL;
+	if (!wg_heap_ok(h))
 		return 0;
-	}
 	g = wg_resolve(h, (uintptr_t)p);
 	if (g == SIZE_MAX || wg_granule_start(h, g) != (uintptr_t)p)
 		return 0;
@@ -317,9 +399,11 @@ int weir_heap_stats(weir_heap *h, struct weir_stats *out)
 	struct weir_stats s;
 	size_t size;
 
-	if (!wg_heap_ok(h) || !out || out->size < sizeof(size_t))
-		return wr_error(EINVAL, "weir_heap_stats: not a live heap, or "
-					"stats->size is not set");
+	if (!wg_heap_ok(h))
+		return -EINVAL;
+	if (!out || out->size < sizeof(size_t))
+		return wr_invalid(__func__, "stats is NULL, or stats->size is "
+					    "not set");
 	memset(&s, 0, sizeof(s));
 	size = out->size;
 	s.cycles_full = read_counter(&h->stats.cycles_full);
@@ -358,61 +442,87 @@ static struct weir_mutator *roots_enter(void)
 	return m && wr_thread_block_enter(&m->thread) ? m : NULL;
 }
 
-static int roots_leave(struct weir_mutator *m, int err)
+static int roots_leave(struct weir_mutator *m, int err, const char *function)
 {
 	if (m)
 		wr_thread_block_leave(&m->thread);
-	return err;
+	return err ? wr_error(-err, "%s: %s", function, weir_error_text()) : 0;
+}
+
+/* 0 if [start, start + size) is a range and this is the place to say so. */
+static int root_range_check(weir_heap *h, const void *start, size_t size,
+			    const char *function)
+{
+	int err = wg_heap_enter_check(h, function);
+
+	if (err)
+		return err;
+	if (!start)
+		return wr_invalid(function, "the start is NULL");
+	if ((uintptr_t)start + size < (uintptr_t)start)
+		return wr_invalid(function,
+				  "%zu bytes from %p pass the end of the "
+				  "address space",
+				  size, start);
+	return 0;
 }
 
 int weir_root_add(weir_heap *h, const void *start, size_t size)
 {
+	int err = root_range_check(h, start, size, __func__);
 	uintptr_t at = (uintptr_t)start;
 	struct weir_mutator *m;
 
-	if (!wg_heap_ok(h) || !start || at + size < at)
-		return wr_error(
-			EINVAL,
-			"weir_root_add: not a live heap, or not a range");
+	if (err)
+		return err;
 	m = roots_enter();
-	return roots_leave(m, wr_roots_add(h->roots, at, at + size));
+	return roots_leave(m, wr_roots_add(h->roots, at, at + size), __func__);
 }
 
 int weir_root_remove(weir_heap *h, const void *start, size_t size)
 {
+	int err = root_range_check(h, start, size, __func__);
 	uintptr_t at = (uintptr_t)start;
 	struct weir_mutator *m;
 
-	if (!wg_heap_ok(h) || !start || at + size < at)
-		return wr_error(
-			EINVAL,
-			"weir_root_remove: not a live heap, or not a range");
+	if (err)
+		return err;
 	m = roots_enter();
-	return roots_leave(m, wr_roots_remove(h->roots, at, at + size));
+	return roots_leave(m, wr_roots_remove(h->roots, at, at + size),
+			   __func__);
 }
 
 int weir_root_add_callback(weir_heap *h, weir_root_fn *fn, void *arg,
 			   unsigned flags)
 {
+	int err = wg_heap_enter(h);
 	struct weir_mutator *m;
 
-	if (!wg_heap_ok(h) || !fn || (flags & ~WEIR_TRACE_CONCURRENT))
-		return wr_error(EINVAL, "weir_root_add_callback: not a live "
-					"heap, no function, or unknown flags");
+	if (err)
+		return err;
+	if (!fn)
+		return wr_invalid(__func__, "the function is NULL");
+	if (flags & ~WEIR_TRACE_CONCURRENT)
+		return wr_invalid(__func__, "unknown flags %#x", flags);
 	m = roots_enter();
 	return roots_leave(
-		m, wr_roots_add_call(h->roots, (void (*)(void))fn, arg,
-				     (flags & WEIR_TRACE_CONCURRENT) != 0));
+		m,
+		wr_roots_add_call(h->roots, (void (*)(void))fn, arg,
+				  (flags & WEIR_TRACE_CONCURRENT) != 0),
+		__func__);
 }
 
 int weir_root_remove_callback(weir_heap *h, weir_root_fn *fn, void *arg)
 {
+	int err = wg_heap_enter(h);
 	struct weir_mutator *m;
 
-	if (!wg_heap_ok(h) || !fn)
-		return wr_error(EINVAL, "weir_root_remove_callback: not a live "
-					"heap, or no function");
+	if (err)
+		return err;
+	if (!fn)
+		return wr_invalid(__func__, "the function is NULL");
 	m = roots_enter();
 	return roots_leave(
-		m, wr_roots_remove_call(h->roots, (void (*)(void))fn, arg));
+		m, wr_roots_remove_call(h->roots, (void (*)(void))fn, arg),
+		__func__);
 }

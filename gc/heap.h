@@ -121,6 +121,9 @@ struct weir_mutator {
 		char *limit;  /* end of the zeroed, free memory */
 	} wide_buffer[2];	   /* what `wide` allocates from */
 	unsigned attached;	   /* nested attaches */
+	unsigned callbacks;	   /* functions of the program that the library
+				    * called on this thread, and goes on after
+				    * with the mutator */
 	pthread_t self;		   /* its thread, for checks */
 	uint64_t handed;	   /* bytes taken, not yet in heap->allocated */
 };
@@ -237,6 +240,21 @@ struct weir_heap {
 
 /* The heap of this process, or NULL. */
 extern struct weir_heap *wg_heap;
+
+/* The calling thread's mutator unless it is inside of a blocking region or
+ * there is none: then NULL. */
+extern __thread struct weir_mutator *wg_running
+	__attribute__((tls_model("initial-exec")));
+
+static inline bool wg_heap_check(const struct weir_heap *h,
+				 const char *function)
+{
+	if (wr_likely(h && h == __atomic_load_n(&wg_heap, __ATOMIC_ACQUIRE)))
+		return true;
+	wr_invalid(function, h ? "the heap was destroyed, or is none"
+			       : "the heap is NULL");
+	return false;
+}
 
 /* A counter that one thread adds to and any may read. */
 static inline void wg_count(uint64_t *counter, uint64_t n)
@@ -363,8 +381,19 @@ void wg_sweep_all(struct weir_heap *h);	   /* collector threads */
 void wg_sweep_finish(struct weir_heap *h); /* after all helpers */
 
 /* heap.c */
-/* Whether h is the live heap; in checking builds abort if not. */
-bool wg_heap_ok(const struct weir_heap *h);
+/* Whether h is the live heap; if not, wr_invalid() names the caller. */
+#define wg_heap_ok(h) wg_heap_check(h, __func__)
+/* 0 if h is the live heap and the caller is not a callback on one of the
+ * collector's threads; else the error. */
+#define wg_heap_enter(h) wg_heap_enter_check(h, __func__)
+int wg_heap_enter_check(const struct weir_heap *h, const char *function);
+/* A callback on one of the collector's threads called `function`. */
+int wg_in_callback(const char *function) __attribute__((cold));
+/* Between them h, if begin says that it is live, is not destroyed; then the
+ * thread is in the registry, which weir_heap_destroy() looks at. */
+bool wg_attach_begin(const struct weir_heap *h);
+void wg_attach_end(void);
+void wg_attach_fork(int stage); /* 0 prepare, 1 parent, 2 child */
 /* The heap lock, with the caller (a mutator or NULL) CRITICAL. */
 void wg_lock(struct weir_heap *h, struct weir_mutator *m);
 void wg_unlock(struct weir_heap *h, struct weir_mutator *m);
@@ -376,6 +405,24 @@ void wg_kinds_fini(struct weir_heap *h);
 /* mutator.c, alloc.c */
 void wg_mutator_on_exit(struct wr_thread *t, void *arg);
 void wg_buffers_retire(struct weir_mutator *m, bool in_pause);
+/* Whether the caller may use m now; if not, wr_invalid(). */
+void wg_mutator_bad(const struct weir_mutator *m, const char *function)
+	__attribute__((cold));
+static inline bool wg_mutator_ok(const struct weir_mutator *m,
+				 const char *function)
+{
+	if (wr_likely(m && m == wg_running))
+		return true;
+	wg_mutator_bad(m, function);
+	return false;
+}
+/* Attach where no weir_heap_destroy() can be beside. */
+int wg_mutator_attach(struct weir_heap *h, struct weir_mutator **out);
+/* -EBUSY if the library will go on to use m when `function` returns. */
+int wg_mutator_idle(const struct weir_mutator *m, const char *function);
+/* weir_alloc_kind() for `function`, which error texts name, any kind. */
+void *wg_alloc(struct weir_mutator *m, size_t size, weir_kind kind,
+	       const char *function);
 struct weir_mutator *wg_mutator_self(void);
 
 /* fork.c: `lock` is what serialises create and destroy. */

@@ -43,7 +43,8 @@ void wg_kinds_fini(struct weir_heap *h)
 	h->sys->release(h->kinds, WG_KINDS_MAX * sizeof(struct wg_kind));
 }
 
-static int add(struct weir_heap *h, const struct wg_kind *k, weir_kind *out)
+static int add(struct weir_heap *h, const struct wg_kind *k, weir_kind *out,
+	       const char *function)
 {
 	struct weir_mutator *m = wg_mutator_self();
 	int err = 0;
@@ -56,7 +57,9 @@ static int add(struct weir_heap *h, const struct wg_kind *k, weir_kind *out)
 		if (h->kind_count >= WG_KINDS_MAX - step ||
 		    h->sys->commit((char *)h->kinds + at, step, false))
 			err = wr_error(ENOMEM,
-				       "no memory for one more kind of object");
+				       "%s: no memory for one more than %u "
+				       "kinds of objects",
+				       function, h->kind_count);
 		else
 			h->kinds_committed += step / sizeof(*k);
 	}
@@ -79,13 +82,15 @@ int weir_kind_bitmap(weir_heap *h, const uint64_t *bitmap, size_t words,
 	bool any = false;
 	int err;
 
-	if (!wg_heap_ok(h) || !bitmap || !out)
-		return wr_error(EINVAL,
-				"weir_kind_bitmap: heap, bitmap or result is NULL or stale");
+	err = wg_heap_enter(h);
+	if (err)
+		return err;
+	if (!bitmap || !out)
+		return wr_invalid(__func__, "the bitmap or the place for the "
+					    "result is NULL");
 	if (!words || words > WG_BITMAP_WORDS)
-		return wr_error(EINVAL,
-				"weir_kind_bitmap: %zu words, not 1 to %u",
-				words, WG_BITMAP_WORDS);
+		return wr_invalid(__func__, "%zu words, not 1 to %u", words,
+				  WG_BITMAP_WORDS);
 	for (size_t i = 0; i < words; i++)
 		any |= bitmap[i / 64] >> (i % 64) & 1;
 	if (!any) {
@@ -97,7 +102,7 @@ int weir_kind_bitmap(weir_heap *h, const uint64_t *bitmap, size_t words,
 	if (!k.bitmap)
 		return wr_error(ENOMEM, "weir_kind_bitmap: no memory");
 	memcpy(k.bitmap, bitmap, n * sizeof(uint64_t));
-	err = add(h, &k, out);
+	err = add(h, &k, out, __func__);
 	if (err)
 		free(k.bitmap);
 	return err;
@@ -107,13 +112,15 @@ int weir_kind_trace(weir_heap *h, weir_trace_fn *fn, void *arg, unsigned flags,
 		    weir_kind *out)
 {
 	struct wg_kind k = { .type = WG_KIND_TRACE, .fn = fn, .arg = arg };
+	int err = wg_heap_enter(h);
 
-	if (!wg_heap_ok(h) || !fn || !out)
-		return wr_error(EINVAL,
-				"weir_kind_trace: heap, function or result is NULL or stale");
+	if (err)
+		return err;
+	if (!fn || !out)
+		return wr_invalid(__func__, "the function or the place for the "
+					    "result is NULL");
 	if (flags & ~WEIR_TRACE_CONCURRENT)
-		return wr_error(EINVAL, "weir_kind_trace: unknown flags %#x",
-				flags);
+		return wr_invalid(__func__, "unknown flags %#x", flags);
 	k.concurrent = (flags & WEIR_TRACE_CONCURRENT) != 0;
-	return add(h, &k, out);
+	return add(h, &k, out, __func__);
 }

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 static __thread struct weir_mutator *self;
+__thread struct weir_mutator *wg_running;
 
 struct weir_mutator *wg_mutator_self(void)
 {
@@ -29,6 +30,30 @@ static void retire_one(struct weir_mutator *m, struct wg_bump *bump,
 		wg_block_set(&m->heap->blocks[bump->block], WG_USED);
 		bump->block = 0;
 	}
+}
+
+void wg_mutator_bad(const struct weir_mutator *m, const char *function)
+{
+	if (!m)
+		wr_invalid(function, "the mutator is NULL; attach the thread "
+				     "with weir_thread_attach");
+	else if (m != self)
+		wr_invalid(function, "the mutator is another thread's, or was "
+				     "detached");
+	else
+		wr_invalid(function, "called inside a blocking region; use "
+				     "weir_unblocked_call there");
+}
+
+int wg_mutator_idle(const struct weir_mutator *m, const char *function)
+{
+	if (!m->callbacks)
+		return 0;
+	return wr_error(EBUSY,
+			"%s: called from a blocking region, a finalizer or an "
+			"out-of-memory callback, which goes on to use the "
+			"mutator; return from it first",
+			function);
 }
 
 /* Give up every buffer.  What is left of a hole is free granules that the
@@ -58,6 +83,7 @@ static void leave(struct weir_mutator *m)
 	if (__atomic_load_n(&m->b.pending, __ATOMIC_RELAXED))
 		wr_thread_poll(&m->thread);
 	self = NULL;
+	wg_running = NULL;
 }
 
 /* The thread ends while attached. */
@@ -73,20 +99,14 @@ void wg_mutator_on_exit(struct wr_thread *t, void *arg)
 	free(m);
 }
 
-int weir_thread_attach(weir_heap *h, weir_mutator **out)
+/* Into the registry.  The thread is CRITICAL from there on, so that it is not
+ * held before settle(). */
+static int enlist(struct weir_heap *h, struct weir_mutator **out)
 {
-	struct weir_mutator *m = self;
+	struct weir_mutator *m =
+		aligned_alloc(64, (sizeof(*m) + 63) & ~(size_t)63);
 	int err;
 
-	if (!h || !out || h != wg_heap)
-		return wr_error(EINVAL, "weir_thread_attach: not a live heap; "
-					"create one with weir_heap_create");
-	if (m) {
-		m->attached++;
-		*out = m;
-		return 0;
-	}
-	m = aligned_alloc(64, (sizeof(*m) + 63) & ~(size_t)63);
 	if (!m)
 		return wr_error(ENOMEM,
 				"weir_thread_attach: no memory for a mutator");
@@ -100,27 +120,73 @@ int weir_thread_attach(weir_heap *h, weir_mutator **out)
 	err = wr_thread_attach(h->threads, &m->thread);
 	if (err) {
 		free(m);
-		return err;
+		return wr_error(-err, "weir_thread_attach: %s",
+				weir_error_text());
 	}
 	/* After registration: a cycle stores h->newborn before it goes through
 	 * the registry, so a thread that it misses reads the new colour. */
 	m->b.newborn = __atomic_load_n(&h->newborn, __ATOMIC_SEQ_CST);
-	self = m;
+	self = wg_running = m;
+	*out = m;
+	return 0;
+}
+
+static void settle(struct weir_mutator *m)
+{
 	WEIR_COMPILER_BARRIER();
 	__atomic_store_n(&m->b.critical, 0, __ATOMIC_RELAXED);
 	WEIR_COMPILER_BARRIER();
 	if (__atomic_load_n(&m->b.pending, __ATOMIC_RELAXED))
 		wr_thread_poll(&m->thread);
+}
+
+int wg_mutator_attach(struct weir_heap *h, struct weir_mutator **out)
+{
+	int err = enlist(h, out);
+
+	if (!err)
+		settle(*out);
+	return err;
+}
+
+int weir_thread_attach(weir_heap *h, weir_mutator **out)
+{
+	struct weir_mutator *m = self;
+	int err;
+
+	if (wg_on_collector_thread())
+		return wg_in_callback(__func__);
+	if (!h)
+		return wr_invalid(__func__, "the heap is NULL");
+	if (!out)
+		return wr_invalid(__func__, "no place for the result");
+	if (m && m->heap == h) {
+		m->attached++;
+		*out = m;
+		return 0;
+	}
+	if (!wg_attach_begin(h))
+		return wr_error(EINVAL, "weir_thread_attach: the heap was "
+					"destroyed, or is none");
+	err = enlist(h, &m);
+	wg_attach_end();
+	if (err)
+		return err;
+	settle(m);
 	*out = m;
 	return 0;
 }
 
 int weir_thread_detach(weir_mutator *m)
 {
+	int err;
+
 	if (!m || m != self)
-		return wr_error(
-			EINVAL,
-			"weir_thread_detach: not the calling thread's mutator");
+		return wr_invalid(__func__,
+				  "not the mutator of the calling thread");
+	err = m->attached == 1 ? wg_mutator_idle(m, __func__) : 0;
+	if (err)
+		return err;
 	if (--m->attached)
 		return 0;
 	leave(m);
@@ -131,12 +197,17 @@ int weir_thread_detach(weir_mutator *m)
 
 weir_mutator *weir_thread_self(weir_heap *h)
 {
-	return h && h == wg_heap ? self : NULL;
+	return h && h == __atomic_load_n(&wg_heap, __ATOMIC_RELAXED) ? self
+								     : NULL;
 }
 
 void weir_safepoint_slow(weir_mutator *m)
 {
-	if (m && !m->b.critical)
+	if (!m || m != self) {
+		wr_invalid(__func__, "not the mutator of the calling thread");
+		return;
+	}
+	if (!m->b.critical)
 		wr_thread_poll(&m->thread);
 }
 
@@ -145,15 +216,23 @@ void *weir_blocking_call(weir_mutator *m, void *(*fn)(void *), void *arg)
 	bool entered;
 	void *result;
 
-	if (!m || m != self || !fn) {
-		wr_error(EINVAL, "weir_blocking_call: bad mutator or function");
-		errno = EINVAL;
+	if (!m || m != self) {
+		wr_invalid(__func__, "not the mutator of the calling thread");
+		return NULL;
+	}
+	if (!fn) {
+		wr_invalid(__func__, "the function is NULL");
 		return NULL;
 	}
 	entered = wr_thread_block_enter(&m->thread);
+	wg_running = NULL;
+	m->callbacks++;
 	result = fn(arg);
-	if (entered)
+	m->callbacks--;
+	if (entered) {
 		wr_thread_block_leave(&m->thread);
+		wg_running = m;
+	}
 	return result;
 }
 
@@ -162,14 +241,22 @@ void *weir_unblocked_call(weir_mutator *m, void *(*fn)(void *), void *arg)
 	struct wr_blocked saved;
 	void *result;
 
-	if (!m || m != self || !fn) {
-		wr_error(EINVAL,
-			 "weir_unblocked_call: bad mutator or function");
-		errno = EINVAL;
+	if (!m || m != self) {
+		wr_invalid(__func__, "not the mutator of the calling thread");
+		return NULL;
+	}
+	if (!fn) {
+		wr_invalid(__func__, "the function is NULL");
+		return NULL;
+	}
+	if (wg_running) {
+		wr_invalid(__func__, "called outside of a blocking region");
 		return NULL;
 	}
 	wr_thread_block_suspend(&m->thread, &saved);
+	wg_running = m;
 	result = fn(arg);
+	wg_running = NULL;
 	wr_thread_block_resume(&m->thread, &saved);
 	return result;
 }

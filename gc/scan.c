@@ -253,10 +253,19 @@ WG_ROOTS void wg_scan_roots(struct wg_marker *m, uintptr_t start, uintptr_t end)
 
 void weir_visit(weir_visitor *v, const void *reference)
 {
+	if (wr_unlikely(!v)) {
+		wr_invalid(__func__, "the visitor is NULL");
+		return;
+	}
 	wg_push_word(&v->marker, (uintptr_t)reference);
 }
 
 void weir_visit_range(weir_visitor *v, const void *start, const void *end)
 {
+	if (wr_unlikely(!v || start > end)) {
+		wr_invalid(__func__, v ? "the range ends before it starts"
+				       : "the visitor is NULL");
+		return;
+	}
 	wg_scan_words(&v->marker, (uintptr_t)start, (uintptr_t)end);
 }

@@ -65,14 +65,6 @@ void wg_weak_leave(struct weir_heap *h)
 		wg_weak_unlock(h, NULL);
 }
 
-int wg_weak_invalid(const char *function, const char *cause)
-{
-#if WEIR_CHECKING
-	wr_fatal("%s: %s", function, cause);
-#endif
-	return wr_error(EINVAL, "%s: %s", function, cause);
-}
-
 int wg_weak_create(struct weir_heap *h)
 {
 	struct wg_weak_tables *w = calloc(1, sizeof(*w));

@@ -10,8 +10,8 @@ struct wg_marker;
 int wg_weak_create(struct weir_heap *h);
 void wg_weak_destroy(struct weir_heap *h);
 /* End the finalizer thread, so that it does not count as attached, and start
- * none until it is allowed again.  -EDEADLK on that thread itself. */
-int wg_weak_thread_stop(struct weir_heap *h);
+ * none until it is allowed again.  Not on that thread itself. */
+void wg_weak_thread_stop(struct weir_heap *h);
 void wg_weak_thread_allow(struct weir_heap *h);
 /* Mark what the finalizer queue holds: with the other roots, concurrently and
  * in the pause. */

@@ -47,15 +47,15 @@ int weir_weak_create(weir_heap *h, void *target, weir_weak **out)
 	struct weir_mutator *m = wg_mutator_self();
 	struct wg_watches *t;
 	uint32_t i, count;
+	int err = wg_heap_enter(h);
 
-	if (!h || h != wg_heap)
-		return wg_weak_invalid(__func__,
-				       "the heap is NULL or was destroyed");
+	if (err)
+		return err;
 	if (!out)
-		return wg_weak_invalid(__func__, "no place for the result");
+		return wr_invalid(__func__, "no place for the result");
 	if (wg_resolve(h, (uintptr_t)target) == SIZE_MAX)
-		return wg_weak_invalid(
-			__func__, "the target does not point into an object");
+		return wr_invalid(__func__,
+				  "the target does not point into an object");
 	t = &h->weak->refs;
 	wg_weak_lock(h, m);
 	i = wg_watch_new(h, t, (uintptr_t)target, 0);
@@ -73,12 +73,15 @@ int weir_weak_create(weir_heap *h, void *target, weir_weak **out)
 void *weir_weak_get(const weir_weak *weak)
 {
 	if (wr_unlikely(!heap_of(weak))) {
-		wg_weak_invalid(__func__,
-				"the handle is NULL, foreign or destroyed");
-		errno = EINVAL;
+		wr_invalid(__func__,
+			   "the handle is NULL, foreign or destroyed");
 		return NULL;
 	}
-	wr_assert(wg_mutator_self());
+	if (wr_unlikely(!wg_running)) {
+		wr_invalid(__func__, "the thread is not attached, or inside a "
+				     "blocking region");
+		return NULL;
+	}
 	/* Acquire: partner of the release in weir_weak_set(); without it the
 	 * object could be seen as it was before it was filled in. */
 	return (void *)__atomic_load_n(&weak->watch.object, __ATOMIC_ACQUIRE);
@@ -90,12 +93,14 @@ int weir_weak_set(weir_weak *weak, void *target)
 	struct weir_heap *h = heap_of(weak);
 	struct wg_watches *t;
 
+	if (wg_on_collector_thread())
+		return wg_in_callback(__func__);
 	if (!h)
-		return wg_weak_invalid(
-			__func__, "the handle is NULL, foreign or destroyed");
+		return wr_invalid(__func__,
+				  "the handle is NULL, foreign or destroyed");
 	if (target && wg_resolve(h, (uintptr_t)target) == SIZE_MAX)
-		return wg_weak_invalid(
-			__func__, "the target does not point into an object");
+		return wr_invalid(__func__,
+				  "the target does not point into an object");
 	t = &h->weak->refs;
 	wg_weak_lock(h, m);
 	__atomic_store_n(&weak->watch.object, (uintptr_t)target,
@@ -113,9 +118,13 @@ void weir_weak_destroy(weir_weak *weak)
 
 	if (!weak)
 		return;
+	if (wg_on_collector_thread()) {
+		wg_in_callback(__func__);
+		return;
+	}
 	h = heap_of(weak);
 	if (!h) {
-		wg_weak_invalid(__func__, "the handle is foreign or destroyed");
+		wr_invalid(__func__, "the handle is foreign or destroyed");
 		return;
 	}
 	wg_weak_lock(h, m);

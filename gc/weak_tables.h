@@ -146,9 +146,6 @@ void wg_weak_unlock(struct weir_heap *h, struct weir_mutator *m);
 /* The same for the collector, which holds it throughout wg_weak_pause(). */
 void wg_weak_enter(struct weir_heap *h);
 void wg_weak_leave(struct weir_heap *h);
-/* In checking builds abort; else the error. */
-int wg_weak_invalid(const char *function, const char *cause)
-	__attribute__((cold));
 /* Whether marking is done, by this thread, with the world stopped. */
 static inline bool wg_weak_paused(const struct weir_heap *h)
 {

@@ -21,6 +21,12 @@ void wr_fatal(const char *format, ...)
 int wr_error(int err, const char *format, ...)
 	__attribute__((format(printf, 2, 3), cold));
 
+/* The program called `function` in a way that is never right.  Checking builds
+ * abort with "function: cause"; else that is the error text, errno is set for
+ * functions that return pointers, and -EINVAL returned. */
+int wr_invalid(const char *function, const char *format, ...)
+	__attribute__((format(printf, 2, 3), cold));
+
 #define wr_require(cond, ...)                                                  \
 	do {                                                                   \
 		if (__builtin_expect(!(cond), 0))                              \

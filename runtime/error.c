@@ -51,6 +51,21 @@ int wr_error(int err, const char *format, ...)
 	return -err;
 }
 
+int wr_invalid(const char *function, const char *format, ...)
+{
+	char cause[sizeof error_text];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(cause, sizeof cause, format, args);
+	va_end(args);
+#if WEIR_CHECKING
+	wr_fatal("%s: %s", function, cause);
+#endif
+	errno = EINVAL;
+	return wr_error(EINVAL, "%s: %s", function, cause);
+}
+
 void wr_fatal(const char *format, ...)
 {
 	static const char prefix[] = "weir: ";

@@ -43,7 +43,8 @@
 	X(barrier, "page protection")                                         \
 	X(finalizers, "finalizers, weak references and ephemerons")           \
 	X(segments, "the mark stacks' free segments")                         \
-	X(events, "the trace")
+	X(events, "the trace")                                                \
+	X(attach, "threads on their way into the registry")
 
 enum wr_rank {
 #define WR_RANK(name, what) WR_RANK_##name,

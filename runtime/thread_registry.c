@@ -40,10 +40,27 @@ static struct wr_threads *signal_user;
 
 static void on_thread_exit(void *entry);
 
+/* Signals that faults raise. */
+static const int synchronous[] = {SIGSEGV, SIGBUS,  SIGFPE, SIGILL,
+				  SIGTRAP, SIGABRT, SIGSYS};
+
+/* Also where threads stop at safepoints only: a bad value is never ignored. */
+static int check_signal(int sig)
+{
+	bool bad = sig == SIGKILL || sig == SIGSTOP;
+
+	for (size_t i = 0; i < sizeof(synchronous) / sizeof(int); i++)
+		bad |= sig == synchronous[i];
+	return bad ? wr_error(EINVAL,
+			      "suspend-signal=%d: signal %d (%s) cannot stop "
+			      "threads: it kills, stops or reports a fault; "
+			      "choose another, SIGUSR2 say",
+			      sig, sig, strsignal(sig))
+		   : 0;
+}
+
 static int install_handler(struct wr_threads *r)
 {
-	static const int synchronous[] = {SIGSEGV, SIGBUS,  SIGFPE, SIGILL,
-					  SIGTRAP, SIGABRT, SIGSYS};
 	struct sigaction action = {.sa_sigaction = wr_thread_on_suspend,
 				   .sa_flags = SA_RESTART | SA_SIGINFO};
 	struct wr_threads *none = NULL;
@@ -87,8 +104,10 @@ int wr_threads_create(const struct wr_threads_config *config,
 		      struct wr_threads **out)
 {
 	struct wr_threads *r;
-	int err;
+	int err = check_signal(config->suspend_signal);
 
+	if (err)
+		return err;
 	r = aligned_alloc(64, sizeof(*r));
 	if (!r)
 		return wr_error(ENOMEM, "no memory for the thread registry");
@@ -124,6 +143,9 @@ void wr_threads_destroy(struct wr_threads *r)
 {
 	if (!r)
 		return;
+	/* Who detached last is done with the lock. */
+	wr_mutex_lock(&r->registry);
+	wr_mutex_unlock(&r->registry);
 	wr_require(wr_threads_count(r) == 0,
 		   "thread registry destroyed with %zu threads attached",
 		   wr_threads_count(r));
@@ -269,11 +291,11 @@ void wr_thread_detach(struct wr_thread *t)
 	struct wr_thread_private *p = t->priv;
 	struct wr_threads *r = p->owner;
 	bool block = p->unblocked_signal;
-	/* Once unlinked, r may be gone. */
-	int signal = r->config.suspend_signal;
 	sigset_t set;
 
 	wr_assert(p == wr_thread_self);
+	sigemptyset(&set);
+	sigaddset(&set, r->config.suspend_signal);
 	pthread_setspecific(r->exit_key, NULL);
 	/* BLOCKED: no stop waits for this thread while it waits for the lock
 	 * or for the end of its own hold. */
@@ -287,11 +309,9 @@ void wr_thread_detach(struct wr_thread *t)
 	free(p);
 	t->priv = NULL;
 	t->owner = NULL;
-	if (block) {
-		sigemptyset(&set);
-		sigaddset(&set, signal);
+	/* r may be destroyed once the lock is free. */
+	if (block)
 		pthread_sigmask(SIG_BLOCK, &set, NULL);
-	}
 }
 
 /* Destructor of exit_key.  The program's own destructors may still use the

@@ -30,6 +30,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_heap \
 	tests/test_heap_system \
 	tests/test_histogram \
+	tests/test_input \
 	tests/test_json \
 	tests/test_kind \
 	tests/test_latency \
@@ -60,6 +61,9 @@ tests_test_finalize_SOURCES = \
 	tests/test_finalize.c tests/finalize.h tests/hidden.h
 tests_test_finalize_run_SOURCES = \
 	tests/test_finalize_run.c tests/finalize.h tests/hidden.h
+tests_test_input_SOURCES = tests/test_input.c tests/input_cases.def
+tests_test_input_CPPFLAGS = $(AM_CPPFLAGS) \
+	-DWEIR_HEADERS='"$(abs_top_srcdir)/include/weir"'
 tests_test_json_SOURCES = tests/test_json.c tests/json.c tests/json.h
 
 tests_test_latency_SOURCES = tests/test_latency.c benchmarks/latency.c

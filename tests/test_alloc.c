@@ -86,16 +86,6 @@ Test(alloc, absurd_requests_fail_cleanly)
 		cr_assert_null(weir_alloc_leaf(self, sizes[i]));
 		cr_assert_eq(errno, ENOMEM);
 	}
-	errno = 0;
-	cr_assert_null(weir_alloc_kind(self, 16, 12345));
-	cr_assert_eq(errno, EINVAL);
-	static const size_t bad[] = { 0, 3, 24, (size_t)1 << 31 };
-
-	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-		errno = 0;
-		cr_assert_null(weir_alloc_aligned(self, 16, bad[i], 0));
-		cr_assert_eq(errno, EINVAL);
-	}
 	/* And the heap still works. */
 	cr_assert_not_null(weir_alloc(self, 1000));
 	heap_close();
@@ -180,36 +170,3 @@ Test(alloc, large_objects_come_back_to_the_system)
 		     s.heap_used >> 20);
 	heap_close();
 }
-
-static void *foreign(void *arg)
-{
-	errno = 0;
-	cr_assert_null(weir_alloc(arg, 16));
-	cr_assert_eq(errno, EINVAL);
-	return NULL;
-}
-
-#if !WEIR_CHECKING
-Test(alloc, a_mutator_of_another_thread_is_refused)
-{
-	pthread_t t;
-
-	heap_open(NULL);
-	cr_assert_eq(pthread_create(&t, NULL, foreign, self), 0);
-	pthread_join(t, NULL);
-	errno = 0;
-	cr_assert_null(weir_alloc_kind(NULL, 16, 0));
-	cr_assert_eq(errno, EINVAL);
-	heap_close();
-}
-#else
-#include <signal.h>
-Test(alloc, a_mutator_of_another_thread_aborts, .signal = SIGABRT)
-{
-	pthread_t t;
-
-	heap_open(NULL);
-	cr_assert_eq(pthread_create(&t, NULL, foreign, self), 0);
-	pthread_join(t, NULL);
-}
-#endif

@@ -45,7 +45,6 @@ Test(heap, bad_options_are_named)
 	o.options = NULL;
 	o.size = 3;
 	cr_assert_eq(weir_heap_create(&o, &heap), -EINVAL);
-	cr_assert_eq(weir_heap_create(NULL, NULL), -EINVAL);
 	setenv("WEIR_OPTIONS", "markers=many", 1);
 	cr_assert_eq(weir_heap_create(NULL, &heap), -EINVAL);
 	cr_assert(strstr(weir_error_text(), "WEIR_OPTIONS"));
@@ -226,59 +225,5 @@ Test(heap, safepoints_instead_of_signals)
 	}
 	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
 	weir_blocking_call(self, join, &t);
-	heap_close();
-}
-
-#if !WEIR_CHECKING
-Test(heap, stale_and_null_handles_are_refused)
-{
-	struct weir_stats s = { .size = sizeof(s) };
-	weir_heap *old;
-	weir_mutator *m;
-
-	heap_open(NULL);
-	old = heap;
-	heap_close();
-	for (int i = 0; i < 2; i++, old = NULL) {
-		cr_assert_eq(weir_thread_attach(old, &m), -EINVAL);
-		cr_assert_eq(weir_collect(old, 0), -EINVAL);
-		cr_assert_eq(weir_heap_stats(old, &s), -EINVAL);
-		cr_assert_eq(weir_root_add(old, &s, 8), -EINVAL);
-		cr_assert_eq(weir_root_remove(old, &s, 8), -EINVAL);
-		cr_assert_eq(weir_heap_set_limits(old, 0, 0), -EINVAL);
-		cr_assert_null(weir_object_base(old, &s));
-		cr_assert_eq(weir_object_size(old, &s), 0);
-		if (old)
-			cr_assert_eq(weir_heap_destroy(old), -EINVAL);
-	}
-	cr_assert_eq(weir_thread_detach(NULL), -EINVAL);
-}
-#else
-Test(heap, a_stale_handle_aborts, .signal = SIGABRT)
-{
-	weir_heap *old;
-
-	heap_open(NULL);
-	old = heap;
-	heap_close();
-	weir_collect(old, 0);
-}
-#endif
-
-Test(heap, bad_arguments)
-{
-	struct weir_stats s = { .size = 0 };
-
-	heap_open(NULL);
-	cr_assert_eq(weir_collect(heap, 0x100), -EINVAL);
-	cr_assert_eq(weir_heap_stats(heap, NULL), -EINVAL);
-	cr_assert_eq(weir_heap_stats(heap, &s), -EINVAL);
-	cr_assert_eq(weir_root_add(heap, NULL, 8), -EINVAL);
-	cr_assert_eq(weir_root_add(heap, &s, SIZE_MAX), -EINVAL);
-	cr_assert_eq(weir_root_remove(heap, &s, 8), -ENOENT);
-	cr_assert_eq(weir_root_add_callback(heap, NULL, NULL, 0), -EINVAL);
-	cr_assert_null(weir_object_base(heap, &s));
-	cr_assert_eq(weir_object_size(heap, &s), 0);
-	cr_assert_null(weir_blocking_call(self, NULL, NULL));
 	heap_close();
 }

@@ -198,19 +198,3 @@ Test(kind, a_bitmap_without_a_bit_is_a_leaf)
 	cr_assert_eq(kind, WEIR_KIND_LEAF);
 	heap_close();
 }
-
-Test(kind, bad_input)
-{
-	const uint64_t bits = 1;
-	weir_kind kind;
-
-	open();
-	cr_assert_eq(weir_kind_bitmap(heap, NULL, 4, &kind), -EINVAL);
-	cr_assert_eq(weir_kind_bitmap(heap, &bits, 0, &kind), -EINVAL);
-	cr_assert_eq(weir_kind_bitmap(heap, &bits, 65537, &kind), -EINVAL);
-	cr_assert_eq(weir_kind_bitmap(heap, &bits, 1, NULL), -EINVAL);
-	cr_assert_eq(weir_kind_trace(heap, NULL, NULL, 0, &kind), -EINVAL);
-	cr_assert_eq(weir_kind_trace(heap, trace, NULL, 2, &kind), -EINVAL);
-	cr_assert(strstr(weir_error_text(), "flags"));
-	heap_close();
-}

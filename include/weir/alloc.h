@@ -65,11 +65,13 @@ static inline void weir_safepoint(weir_mutator *mutator)
 }
 
 /*
- * weir_alloc_kind() for kinds 0 (conservative) and 1 (leaf), and any kind that
- * weir_kind_*() returned that is below 31, with the common case inline.
+ * The common case of weir_alloc_kind() inline, for kinds 0 (conservative) and
+ * 1 (leaf), and any kind that weir_kind_*() returned that is below 31; slow()
+ * for the rest.  Neither the mutator nor the kind is checked.
  */
-static inline void *weir_alloc_inline(weir_mutator *mutator, size_t size,
-				      weir_kind kind)
+static inline void *
+weir_alloc_inline_or(weir_mutator *mutator, size_t size, weir_kind kind,
+		     void *(*slow)(weir_mutator *, size_t, weir_kind))
 {
 	struct weir_buffers *b = (struct weir_buffers *)(void *)mutator;
 	size_t n, last;
@@ -78,14 +80,14 @@ static inline void *weir_alloc_inline(weir_mutator *mutator, size_t size,
 	int which = kind == WEIR_KIND_LEAF;
 
 	if (__builtin_expect(size - 1 >= WEIR_SMALL_MAX || kind > 30, 0))
-		return weir_alloc_kind(mutator, size, kind);
+		return slow(mutator, size, kind);
 	n = (size + WEIR_GRANULE - 1) & ~(size_t)(WEIR_GRANULE - 1);
 	__atomic_store_n(&b->critical, 1, __ATOMIC_RELAXED);
 	WEIR_COMPILER_BARRIER();
 	p = b->buffer[which].cursor;
 	if (__builtin_expect((size_t)(b->buffer[which].limit - p) < n, 0)) {
 		__atomic_store_n(&b->critical, 0, __ATOMIC_RELAXED);
-		return weir_alloc_kind(mutator, size, kind);
+		return slow(mutator, size, kind);
 	}
 	b->buffer[which].cursor = p + n;
 	meta = (uint8_t *)(b->meta_bias + ((uintptr_t)p >> WEIR_GRANULE_SHIFT));
@@ -101,6 +103,13 @@ static inline void *weir_alloc_inline(weir_mutator *mutator, size_t size,
 	if (__builtin_expect(__atomic_load_n(&b->pending, __ATOMIC_RELAXED), 0))
 		weir_safepoint_slow(mutator);
 	return p;
+}
+
+/* The same with weir_alloc_kind() for the rest. */
+static inline void *weir_alloc_inline(weir_mutator *mutator, size_t size,
+				      weir_kind kind)
+{
+	return weir_alloc_inline_or(mutator, size, kind, weir_alloc_kind);
 }
 
 #ifdef __cplusplus
