@@ -44,7 +44,9 @@ bool wg_attach_begin(const struct weir_heap *h)
 	bool ok;
 
 	wr_mutex_lock(&attach_lock);
-	ok = !closed && h == __atomic_load_n(&wg_heap, __ATOMIC_RELAXED);
+	/* Acquire: partner of the release in create(); the address may be that
+	 * of an earlier heap, which the caller has seen made. */
+	ok = !closed && h == __atomic_load_n(&wg_heap, __ATOMIC_ACQUIRE);
 	attaching += ok;
 	wr_mutex_unlock(&attach_lock);
 	return ok;
