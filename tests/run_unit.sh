@@ -9,7 +9,7 @@
 # one that hangs or a machine that is overrun needs.  Criterion 2.4.1 does not
 # enforce its --timeout, so it is asked to log each test as it starts, for one
 # that hangs to be found in the log; the runner that takes its place under the
-# thread sanitizer ends a test after 120 seconds.
+# thread sanitizer ends a test after 180 seconds.
 # The exit status is the binary's, but 0 where a failed test of the report
 # accounts for it (the driver would count it twice).
 set -u
@@ -24,7 +24,7 @@ limit=${WEIR_TEST_TIMEOUT:-300}
 options=--verbose
 if [ "${WEIR_SANITIZER:-no}" = thread ]; then
 	limit=${WEIR_TEST_TIMEOUT:-600}
-	options="--timeout 120"
+	options="--timeout 180"
 	if setarch -R true 2>/dev/null; then
 		prefix="setarch -R"
 	fi
