@@ -99,7 +99,7 @@ static bool next_hole(struct weir_mutator *m, struct wg_bump *bump,
 		if (g >= bump->bare &&
 		    __atomic_load_n(&b->armed, __ATOMIC_RELAXED)) {
 			wg_forget(h, start, size);
-			bump->bare = (uint32_t)stop;
+			bump->bare = stop;
 		}
 		/* The rest of the hole is found again from `next`. */
 		if (size > WG_SLICE && (need << WEIR_GRANULE_SHIFT) <= WG_SLICE)
@@ -108,7 +108,7 @@ static bool next_hole(struct weir_mutator *m, struct wg_bump *bump,
 			memset((void *)start, 0, size);
 		*cursor = (char *)start;
 		*limit = (char *)start + size;
-		bump->next = (uint32_t)(g + (size >> WEIR_GRANULE_SHIFT));
+		bump->next = g + (size >> WEIR_GRANULE_SHIFT);
 		m->handed += size;
 		return true;
 	}
@@ -130,7 +130,7 @@ static void own(struct weir_mutator *m, struct wg_bump *bump, uint32_t i,
 	__atomic_store_n(&b->seq, h->sweep_seq, __ATOMIC_RELAXED);
 	__atomic_store_n(&b->fresh, fresh, __ATOMIC_RELAXED);
 	bump->block = i;
-	bump->next = bump->bare = i * (uint32_t)WG_BLOCK_GRANULES;
+	bump->next = bump->bare = (size_t)i * WG_BLOCK_GRANULES;
 }
 
 /* Own a block with holes that exists already, sweeping if need be. */

@@ -374,7 +374,10 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 		wr_mutex_lock(&h->ctl_lock);
 		if (!h->resume) {
 			h->colour ^= WG_BLACK_A ^ WG_BLACK_B;
-			memset(h->black, 0, wg_high(&h->space[1]));
+			for (int i = 0; i < 2; i++)
+				memset(h->black + h->space[i].first, 0,
+				       wg_high(&h->space[i]) -
+					       h->space[i].first);
 		}
 		h->resume = false;
 		h->open_full = true;

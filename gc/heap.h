@@ -100,8 +100,8 @@ struct wg_space {
 /* Where a mutator allocates in one space. */
 struct wg_bump {
 	uint32_t block; /* owned ACTIVE block, 0: none */
-	uint32_t next;	/* granule of the heap to look for a hole from */
-	uint32_t bare;	/* granules below it were forgotten by the barrier */
+	size_t next;	/* granule of the heap to look for a hole from */
+	size_t bare;	/* granules below it were forgotten by the barrier */
 };
 
 enum wg_phase {

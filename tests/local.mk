@@ -16,6 +16,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_alloc \
 	tests/test_barrier \
 	tests/test_barrier_signal \
+	tests/test_big \
 	tests/test_cgroup \
 	tests/test_cycle \
 	tests/test_deque \
