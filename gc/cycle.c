@@ -265,11 +265,33 @@ static void concurrent_part(struct weir_heap *h, struct wg_report *r)
 	r->preclean_ns = span_end(h, s, r->dirty, "pages");
 }
 
+/* What was deferred when no segment was left is ordinary overflow now. */
+static void undefer_overflow(struct weir_heap *h)
+{
+	if (!__atomic_exchange_n(&h->overflow_deferred, false,
+				 __ATOMIC_RELAXED))
+		return;
+	for (int sp = 0; sp < 2; sp++) {
+		struct wg_space *s = &h->space[sp];
+
+		for (uint32_t i = s->first; i < wg_high(s); i++) {
+			struct wg_block *b = &h->blocks[i];
+
+			if (__atomic_load_n(&b->overflow, __ATOMIC_RELAXED) &
+			    WG_OVERFLOW_DEFERRED)
+				__atomic_store_n(&b->overflow, WG_OVERFLOW,
+						 __ATOMIC_RELAXED);
+		}
+	}
+	__atomic_store_n(&h->overflow, true, __ATOMIC_RELAXED);
+}
+
 /* Trace the objects whose callbacks wait for the pause. */
 static void trace_deferred(struct weir_heap *h)
 {
 	bool any;
 
+	undefer_overflow(h);
 	do {
 		any = false;
 		for (unsigned i = 0; i < h->team->size; i++) {

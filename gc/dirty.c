@@ -42,6 +42,9 @@ static void dirty_runs(void *arg, const struct wr_run *runs, size_t count)
 {
 	struct scan *s = arg;
 
+	/* All of these were armed by now, those of an earlier call were
+	 * before something was traced that others of its pages belong to. */
+	s->m->traced = 0;
 	for (size_t i = 0; i < count; i++) {
 		s->pages +=
 			(runs[i].end - runs[i].start) / s->h->sys->page_size;

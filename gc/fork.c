@@ -152,7 +152,7 @@ static void reset_heap(struct weir_heap *h)
 	h->newborn = WG_YOUNG;
 	h->resume = h->open_full;
 	h->all_dirty = true;
-	h->overflow = false;
+	h->overflow = h->overflow_deferred = false;
 	/* Or had begun in the parent of a parent that never collected. */
 	h->resweep |= h->phase == WG_SWEEPING_PHASE;
 	h->phase = WG_IDLE;

@@ -67,13 +67,19 @@ enum wg_state {
 	WG_LARGE_TAIL,
 };
 
+/* Marked objects in the block were not scanned, */
+enum wg_overflow {
+	WG_OVERFLOW = 1,	  /* and are to be, once the stacks are empty */
+	WG_OVERFLOW_DEFERRED = 2, /* but their callbacks wait for the pause */
+};
+
 struct wg_block {
 	uint8_t state;	  /* enum wg_state, atomic */
 	uint8_t young;	  /* allocated into since its last sweep */
 	uint8_t fresh;	  /* taken while marking: every object is black */
 	uint8_t armed;	  /* the barrier may be protecting its pages */
 	uint8_t zeroed;	  /* FREE: memory is known to be zero */
-	uint8_t overflow; /* marked objects in it were not scanned */
+	uint8_t overflow; /* atomic: enum wg_overflow bits */
 	uint16_t live;	  /* granules of live objects at the last sweep */
 	uint32_t seq;	  /* atomic: heap sweep_seq when swept or taken */
 	uint32_t head;	  /* LARGE_*: block index of the head */
@@ -235,7 +241,8 @@ struct weir_heap {
 	bool open_full;	      /* a full cycle turned the colour and marks */
 	bool resume;	      /* the next cycle goes on under this colour */
 	bool resweep;	      /* the last sweep was cut off by fork */
-	bool overflow;	      /* atomic: some block is noted as overflow */
+	bool overflow;	      /* atomic: some block has WG_OVERFLOW */
+	bool overflow_deferred; /* atomic: some has WG_OVERFLOW_DEFERRED */
 };
 
 /* The heap of this process, or NULL. */
@@ -403,6 +410,8 @@ int wg_kinds_create(struct weir_heap *h);
 void wg_kinds_fini(struct weir_heap *h);
 
 /* mutator.c, alloc.c */
+/* weir_alloc_kind() of a kind that is not for programs. */
+void *wg_alloc_internal(struct weir_mutator *m, size_t size, weir_kind kind);
 void wg_mutator_on_exit(struct wr_thread *t, void *arg);
 void wg_buffers_retire(struct weir_mutator *m, bool in_pause);
 /* Whether the caller may use m now; if not, wr_invalid(). */

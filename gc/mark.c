@@ -167,13 +167,26 @@ void wg_marker_destroy(struct wg_marker *m)
 	free(m);
 }
 
+/* Relaxed: read after the job, which ends with acquire and release. */
+static void note_overflow(struct wg_marker *m, size_t g, uint8_t bit,
+			  bool *any)
+{
+	m->overflows++;
+	__atomic_fetch_or(&m->heap->blocks[g / WG_BLOCK_GRANULES].overflow, bit,
+			  __ATOMIC_RELAXED);
+	__atomic_store_n(any, true, __ATOMIC_RELAXED);
+}
+
 void wg_mark_overflow(struct wg_marker *m, size_t g)
 {
-	uint32_t i = (uint32_t)(g / WG_BLOCK_GRANULES);
+	note_overflow(m, g, WG_OVERFLOW, &m->heap->overflow);
+}
 
-	m->overflows++;
-	__atomic_store_n(&m->heap->blocks[i].overflow, 1, __ATOMIC_RELAXED);
-	__atomic_store_n(&m->heap->overflow, true, __ATOMIC_RELAXED);
+/* Apart from the above: whoever empties the stacks beside the program cannot
+ * do anything about these, and would never be done. */
+void wg_mark_defer(struct wg_marker *m, size_t g)
+{
+	note_overflow(m, g, WG_OVERFLOW_DEFERRED, &m->heap->overflow_deferred);
 }
 
 /* No segment is left: mark the target here and have its block scanned. */

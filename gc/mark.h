@@ -71,6 +71,7 @@ struct wg_marker {
 	uint64_t objects;	  /* likewise */
 	uint64_t overflows;	  /* candidates that found no segment */
 	struct wg_segment *deferred; /* objects to be traced in the pause */
+	uintptr_t traced;	  /* see wg_scan_marked() */
 	uint64_t job_cpu;	  /* CPU clock when the job began */
 	struct wg_deque deque;
 };
@@ -115,8 +116,9 @@ static inline void wg_push_word(struct wg_marker *m, uintptr_t w)
 void wg_mark_loop(struct wg_marker *m);
 /* Granule at which the object starts that p points into, or SIZE_MAX. */
 size_t wg_resolve(const struct weir_heap *h, uintptr_t p);
-/* Note that the marked object at granule g still has to be scanned. */
+/* Note that the marked object at granule g still has to be scanned: */
 void wg_mark_overflow(struct wg_marker *m, size_t g);
+void wg_mark_defer(struct wg_marker *m, size_t g); /* in the pause */
 /* Add an object to a list of segments; false: no segment. */
 bool wg_list_add(struct wg_marker *m, struct wg_segment **list, uintptr_t p);
 
@@ -124,7 +126,12 @@ bool wg_list_add(struct wg_marker *m, struct wg_segment **list, uintptr_t p);
 /* Scan the object that starts at granule g, just marked. */
 void wg_scan_object(struct wg_marker *m, size_t g, uint8_t byte);
 void wg_scan_slice(struct wg_marker *m);
-/* Scan the parts of marked objects in [start, end), one space's blocks. */
+/*
+ * Scan the parts of marked objects in [start, end), one space's blocks.  An
+ * object with a callback can only be scanned whole: not again while it is
+ * m->traced, which callers clear before ranges that were armed, or noted as
+ * overflow, after it may have been traced.
+ */
 void wg_scan_marked(struct wg_marker *m, uintptr_t start, uintptr_t end);
 /* Scan a range of words that is not in the heap. */
 void wg_scan_words(struct wg_marker *m, uintptr_t start, uintptr_t end);

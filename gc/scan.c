@@ -78,7 +78,7 @@ static void scan_traced(struct wg_marker *m, const struct wg_kind *k,
 		k->fn((void *)object, bytes, (struct weir_visitor *)(void *)m,
 		      k->arg);
 	else if (!wg_list_add(m, &m->deferred, object))
-		wg_mark_overflow(m, wg_granule_of(m->heap, object));
+		wg_mark_defer(m, wg_granule_of(m->heap, object));
 }
 
 /* Scan [at, end) of a marked object. */
@@ -165,6 +165,11 @@ static void scan_clipped(struct wg_marker *m, size_t g, uintptr_t start,
 	uintptr_t p = wg_granule_start(h, g);
 	const struct wg_kind *k = wg_object_kind(h, g, byte, bytes);
 
+	if (k->type == WG_KIND_TRACE) {
+		if (m->traced == p)
+			return;
+		m->traced = p;
+	}
 	scan_part(m, k, p, bytes, p > start ? p : start,
 		  p + bytes < end ? p + bytes : end);
 }

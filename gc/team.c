@@ -287,9 +287,12 @@ static void rescan_overflow(struct weir_heap *h)
 			uintptr_t at = wg_block_start(h, i);
 			size_t size = WG_BLOCK;
 
-			if (!__atomic_exchange_n(&b->overflow, 0,
-						 __ATOMIC_RELAXED))
+			if (!(__atomic_fetch_and(&b->overflow,
+						 (uint8_t)~WG_OVERFLOW,
+						 __ATOMIC_RELAXED) &
+			      WG_OVERFLOW))
 				continue;
+			h->marker[0]->traced = 0;
 			if (wg_block_state(b) == WG_LARGE_HEAD)
 				size = (size_t)b->blocks << WG_BLOCK_SHIFT;
 			/* In pieces, so that the stack is empty between. */

@@ -46,6 +46,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_stats \
 	tests/test_sys \
 	tests/test_thread \
+	tests/test_trace \
 	tests/test_weak
 
 tests_test_barrier_SOURCES = \
