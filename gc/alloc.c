@@ -180,10 +180,10 @@ static void unarm(struct weir_heap *h, uint32_t i)
 }
 
 static bool take_free(struct weir_mutator *m, unsigned space,
-		      struct wg_bump *bump, bool *full)
+		      struct wg_bump *bump, enum wg_no *why)
 {
 	struct weir_heap *h = m->heap;
-	uint32_t i = wg_block_take(h, space, full);
+	uint32_t i = wg_block_take(h, space, m->stale_ok, why);
 
 	if (!i)
 		return false;
@@ -209,16 +209,15 @@ static void disown(struct weir_mutator *m, struct wg_bump *bump, char **cursor,
 	}
 }
 
-/* Make the main buffer of `space` hold `size` bytes.  *full: a limit. */
+/* Make the main buffer of `space` hold `size` bytes, or say why not. */
 static bool refill(struct weir_mutator *m, unsigned space, size_t size,
-		   bool *full)
+		   enum wg_no *why)
 {
 	struct wg_bump *bump = &m->bump[space];
 	char **cursor = &m->b.buffer[space].cursor;
 	char **limit = &m->b.buffer[space].limit;
 	size_t need = size >> WEIR_GRANULE_SHIFT;
 
-	*full = false;
 	m->handed -= (uint64_t)(*limit - *cursor);
 	*cursor = *limit = NULL;
 	for (;;) {
@@ -226,8 +225,7 @@ static bool refill(struct weir_mutator *m, unsigned space, size_t size,
 			return true;
 		disown(m, bump, cursor, limit);
 		account(m);
-		if (!recycle(m, space, bump) &&
-		    !take_free(m, space, bump, full))
+		if (!recycle(m, space, bump) && !take_free(m, space, bump, why))
 			return false;
 	}
 }
@@ -266,7 +264,7 @@ static bool recycle_wide(struct weir_mutator *m, unsigned space,
 
 /* The same for the buffer of medium objects. */
 static bool refill_wide(struct weir_mutator *m, unsigned space, size_t size,
-			bool *full)
+			enum wg_no *why)
 {
 	struct wg_bump *bump = &m->wide[space];
 	char **cursor = &m->wide_buffer[space].cursor;
@@ -281,7 +279,7 @@ static bool refill_wide(struct weir_mutator *m, unsigned space, size_t size,
 		disown(m, bump, cursor, limit);
 		account(m);
 		if (!recycle_wide(m, space, bump, need) &&
-		    !take_free(m, space, bump, full))
+		    !take_free(m, space, bump, why))
 			return false;
 	}
 }
@@ -298,12 +296,11 @@ static char *bump_aligned(char **cursor, char *limit, size_t n, size_t align)
 }
 
 static char *small_alloc(struct weir_mutator *m, unsigned space, size_t n,
-			 size_t align, bool *full)
+			 size_t align, enum wg_no *why)
 {
 	size_t room = n + (align > WEIR_GRANULE ? align : 0);
 	char *p;
 
-	*full = false;
 	p = bump_aligned(&m->b.buffer[space].cursor, m->b.buffer[space].limit,
 			 n, align);
 	if (p)
@@ -311,26 +308,26 @@ static char *small_alloc(struct weir_mutator *m, unsigned space, size_t n,
 	if (room > WEIR_SMALL_MAX) {
 		p = bump_aligned(&m->wide_buffer[space].cursor,
 				 m->wide_buffer[space].limit, n, align);
-		if (!p && refill_wide(m, space, room, full))
+		if (!p && refill_wide(m, space, room, why))
 			p = bump_aligned(&m->wide_buffer[space].cursor,
 					 m->wide_buffer[space].limit, n, align);
 		return p;
 	}
-	if (!refill(m, space, room, full))
+	if (!refill(m, space, room, why))
 		return NULL;
 	return bump_aligned(&m->b.buffer[space].cursor,
 			    m->b.buffer[space].limit, n, align);
 }
 
 static char *large_alloc(struct weir_mutator *m, unsigned space, size_t n,
-			 size_t align, weir_kind kind, bool *full)
+			 size_t align, weir_kind kind, enum wg_no *why)
 {
 	struct weir_heap *h = m->heap;
 	uint32_t i, count;
 	struct wg_block *b;
 	uintptr_t p;
 
-	i = wg_run_take(h, space, n, align, full);
+	i = wg_run_take(h, space, n, align, m->stale_ok, why);
 	if (!i)
 		return NULL;
 	b = &h->blocks[i];
@@ -398,6 +395,17 @@ static bool ask_program(struct weir_mutator *m, size_t size)
 	return again;
 }
 
+/* Free memory is in the way: give some back.  False: there was none.  Not
+ * CRITICAL. */
+static bool give_back(struct weir_mutator *m, unsigned space, size_t size)
+{
+	uint64_t begin = assist_begin(m->heap);
+	bool given = wg_trim_room(m->heap, m, space, size);
+
+	assist_end(m->heap, begin, size);
+	return given;
+}
+
 /*
  * A limit is in the way: wait for a cycle, then for a full one, then for a
  * stopped one, then ask the program.  False: give up.  Not CRITICAL.
@@ -439,13 +447,44 @@ static void assist(struct weir_mutator *m, size_t size)
 	assist_end(h, begin, size);
 }
 
+/* Say what is in the way of `size` bytes, n with all that belongs to them. */
+static void *no_memory(const struct weir_heap *h, size_t size, size_t n,
+		       enum wg_no why, const char *function)
+{
+	size_t used = __atomic_load_n(&h->used, __ATOMIC_RELAXED) >> 20;
+
+	if (wg_large_bytes(h, n) > wg_hard(h))
+		wr_error(ENOMEM,
+			 "%s: %zu bytes are more than the limit of %zu "
+			 "MiB; raise heap-max",
+			 function, size, wg_hard(h) >> 20);
+	else if (why == WG_NO_SYSTEM)
+		wr_error(
+			ENOMEM,
+			"%s: no room for %zu bytes: the system refuses "
+			"more memory than the %zu MiB in use after a full "
+			"collection; raise the limit on data (ulimit -d), the "
+			"commit limit (vm.overcommit_ratio) or "
+			"vm.max_map_count, lower heap-max to collect in time, "
+			"or drop references",
+			function, size, used);
+	else
+		wr_error(
+			ENOMEM,
+			"%s: no room for %zu bytes: %zu of %zu MiB are "
+			"in use after a full collection; raise heap-max or "
+			"drop references",
+			function, size, used, wg_hard(h) >> 20);
+	errno = ENOMEM;
+	return NULL;
+}
+
 static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
 			weir_kind kind, const char *function)
 {
 	struct weir_heap *h = m->heap;
 	unsigned space = kind == WEIR_KIND_LEAF;
 	size_t n = (size ? size : 1);
-	bool refused;
 	char *p;
 
 	if (kind >= __atomic_load_n(&h->kind_count, __ATOMIC_ACQUIRE)) {
@@ -466,38 +505,35 @@ static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
 	if (wr_unlikely(__atomic_load_n(&h->allocated, __ATOMIC_RELAXED) >=
 			__atomic_load_n(&h->assist_at, __ATOMIC_RELAXED)))
 		assist(m, size);
-	for (int attempt = 0;; attempt++) {
-		bool full;
+	for (int attempt = 0;;) {
+		enum wg_no why;
 
 		critical_enter(m);
 		if (n + (align > WEIR_GRANULE ? align : 0) <= WG_MEDIUM_MAX) {
-			p = small_alloc(m, space, n, align, &full);
+			p = small_alloc(m, space, n, align, &why);
 			if (p)
 				publish(m, p, n, kind);
 		} else {
-			p = large_alloc(m, space, n, align, kind, &full);
+			p = large_alloc(m, space, n, align, kind, &why);
 		}
 		critical_leave(m);
-		if (p)
+		if (p) {
+			m->stale_ok = false;
 			return p;
-		if (!make_room(m, size, attempt))
-			break;
+		}
+		m->stale_ok = why == WG_NO_STALE && !give_back(m, space, n);
+		if (why == WG_NO_STALE)
+			continue;
+		if (wr_unlikely(wg_large_bytes(h, n) > wg_hard(h))) {
+			/* No cycle would help, a higher limit would. */
+			if (!ask_program(m, size) ||
+			    wg_large_bytes(h, n) > wg_hard(h))
+				return no_memory(h, size, n, why, function);
+			attempt = 0;
+		} else if (!make_room(m, size, attempt++)) {
+			return no_memory(h, size, n, why, function);
+		}
 	}
-	/* Relaxed: set by the last grow, this thread's most likely. */
-	refused = __atomic_load_n(&h->refused, __ATOMIC_RELAXED);
-	wr_error(ENOMEM,
-		 "%s: no room for %zu bytes: %zu of %zu MiB are in use "
-		 "after a full collection%s; %s or drop references",
-		 function, size,
-		 (size_t)(__atomic_load_n(&h->used, __ATOMIC_RELAXED) >> 20),
-		 __atomic_load_n(&h->hard, __ATOMIC_RELAXED) >> 20,
-		 refused ? " and the system gives no more" : "",
-		 refused ? "raise the limit on data (ulimit -d), the commit "
-			   "limit (vm.overcommit_ratio) or vm.max_map_count, "
-			   "lower heap-max to collect in time,"
-			 : "raise heap-max");
-	errno = ENOMEM;
-	return NULL;
 }
 
 void *wg_alloc(struct weir_mutator *m, size_t size, weir_kind kind,

@@ -6,7 +6,7 @@
  * compact and one page scan covers it.  All of it runs under the heap lock,
  * with the caller's `critical` set, so that no thread is stopped holding it.
  */
-#include "gc/heap.h"
+#include "gc/free_map.h"
 
 #include <errno.h>
 #include <string.h>
@@ -15,31 +15,6 @@
 #define WG_FORGET_PAGES 12
 /* Blocks up to which the granule table does without huge pages. */
 #define WG_SMALL_HEAP 2048
-
-static inline uint64_t *map_word(struct wg_space *s, uint32_t i)
-{
-	return &s->free_map[(i - s->first) / 64];
-}
-
-static inline uint64_t map_bit(const struct wg_space *s, uint32_t i)
-{
-	return 1ull << ((i - s->first) % 64);
-}
-
-static void map_set(struct wg_space *s, uint32_t i)
-{
-	*map_word(s, i) |= map_bit(s, i);
-}
-
-static void map_clear(struct wg_space *s, uint32_t i)
-{
-	*map_word(s, i) &= ~map_bit(s, i);
-}
-
-static bool map_test(struct wg_space *s, uint32_t i)
-{
-	return *map_word(s, i) & map_bit(s, i);
-}
 
 /* Side tables of the reserved range: granule bytes, block table, free maps. */
 struct side {
@@ -129,35 +104,32 @@ void wg_blocks_fini(struct weir_heap *h)
 }
 
 /* Commit more blocks, at least up to index `until` (exclusive). */
-static bool grow(struct weir_heap *h, struct wg_space *s, uint32_t until)
+static bool grow(struct weir_heap *h, struct wg_space *s, uint32_t until,
+		 enum wg_no *why)
 {
 	uint32_t from = s->committed;
 	uint32_t to = (until - s->first + WG_GROW_BLOCKS - 1) / WG_GROW_BLOCKS *
 			      WG_GROW_BLOCKS +
 		      s->first;
 	size_t bytes;
-	bool refused;
 
+	*why = WG_NO_LIMIT;
 	if (until > s->end)
 		return false;
+	*why = WG_NO_SYSTEM;
 	if (to > s->end)
 		to = s->end;
 	bytes = (size_t)(to - from) << WG_BLOCK_SHIFT;
-	refused =
-		h->sys->commit(h->meta + (size_t)from * WG_BLOCK_GRANULES,
-			       bytes >> WEIR_GRANULE_SHIFT,
-			       h->opt.thp &&
-				       from - s->first >= WG_SMALL_HEAP) ||
-		h->sys->commit((void *)wg_block_start(h, from), bytes,
-			       h->opt.thp);
-	__atomic_store_n(&h->refused, refused, __ATOMIC_RELAXED);
-	if (refused)
+	if (h->sys->commit(h->meta + (size_t)from * WG_BLOCK_GRANULES,
+			   bytes >> WEIR_GRANULE_SHIFT,
+			   h->opt.thp && from - s->first >= WG_SMALL_HEAP) ||
+	    h->sys->commit((void *)wg_block_start(h, from), bytes, h->opt.thp))
 		return false;
 	for (uint32_t i = from; i < to; i++) {
 		if (i == 0)
 			continue;
 		h->blocks[i].zeroed = 1;
-		map_set(s, i);
+		wg_map_set(s, i);
 	}
 	__atomic_store_n(&h->committed, h->committed + bytes, __ATOMIC_RELAXED);
 	/* Changes under the lock; wg_blocks_trim() reads it without. */
@@ -187,10 +159,11 @@ static uint32_t find_free(struct wg_space *s, uint32_t from)
 }
 
 static uint32_t find_run(struct weir_heap *h, struct wg_space *s,
-			 uint32_t count, uint32_t align)
+			 uint32_t count, uint32_t align, enum wg_no *why)
 {
 	uint32_t i = s->hint;
 
+	*why = WG_NO_LIMIT;
 	for (;;) {
 		uint32_t run = 0;
 
@@ -207,12 +180,12 @@ static uint32_t find_run(struct weir_heap *h, struct wg_space *s,
 		if (i + (uint64_t)count > s->end)
 			return 0;
 		while (run < count && i + run < s->committed &&
-		       map_test(s, i + run))
+		       wg_map_test(s, i + run))
 			run++;
 		if (run == count)
 			return i;
 		if (i + run >= s->committed) {
-			if (!grow(h, s, i + count))
+			if (!grow(h, s, i + count, why))
 				return 0;
 			continue;
 		}
@@ -228,65 +201,80 @@ static void account(struct weir_heap *h, size_t bytes)
 		__atomic_store_n(&h->peak, used, __ATOMIC_RELAXED);
 }
 
-uint32_t wg_block_take(struct weir_heap *h, unsigned space, bool *full)
+/* Whether `bytes` more fit below the limit, of which `reused` are stale. */
+static bool fits(const struct weir_heap *h, size_t bytes, size_t reused,
+		 bool stale_ok, enum wg_no *why)
+{
+	size_t used = __atomic_load_n(&h->used, __ATOMIC_RELAXED);
+	size_t stale = h->space[0].stale + h->space[1].stale - reused;
+
+	*why = used + bytes > h->hard ? WG_NO_LIMIT : WG_NO_STALE;
+	return used + bytes + (stale_ok ? 0 : stale) <= h->hard;
+}
+
+uint32_t wg_block_take(struct weir_heap *h, unsigned space, bool stale_ok,
+		       enum wg_no *why)
 {
 	struct wg_space *s = &h->space[space];
 	struct wg_block *b;
 	uint32_t i;
 
-	*full = false;
 	wr_mutex_lock(&h->lock);
-	if (__atomic_load_n(&h->used, __ATOMIC_RELAXED) + WG_BLOCK > h->hard)
+	if (!fits(h, WG_BLOCK, 0, true, why))
 		goto none;
 	i = find_free(s, s->hint);
 	if (i >= s->committed) {
-		if (!grow(h, s, s->committed + 1))
+		if (!grow(h, s, s->committed + 1, why))
 			goto none;
 		i = find_free(s, s->hint);
 	}
-	map_clear(s, i);
+	b = &h->blocks[i];
+	if (b->zeroed && !fits(h, WG_BLOCK, 0, stale_ok, why))
+		goto none;
+	if (!b->zeroed)
+		s->stale -= WG_BLOCK;
+	wg_map_clear(s, i);
 	s->hint = i + 1;
 	if (s->high < i + 1)
 		__atomic_store_n(&s->high, i + 1, __ATOMIC_RELAXED);
 	account(h, WG_BLOCK);
-	b = &h->blocks[i];
 	__atomic_store_n(&b->seq, h->sweep_seq, __ATOMIC_RELAXED);
 	__atomic_store_n(&b->live, 0, __ATOMIC_RELAXED);
-	b->idle = 0;
 	wg_block_set(b, WG_ACTIVE);
 	wr_mutex_unlock(&h->lock);
 	return i;
 none:
-	*full = true;
 	wr_mutex_unlock(&h->lock);
 	return 0;
 }
 
 uint32_t wg_run_take(struct weir_heap *h, unsigned space, size_t size,
-		     size_t align, bool *full)
+		     size_t align, bool stale_ok, enum wg_no *why)
 {
 	struct wg_space *s = &h->space[space];
 	uint32_t count = (uint32_t)((size + WG_BLOCK - 1) >> WG_BLOCK_SHIFT);
+	size_t bytes = wg_large_bytes(h, size), stale = 0;
 	uint32_t i;
 
-	*full = false;
 	wr_mutex_lock(&h->lock);
-	if (__atomic_load_n(&h->used, __ATOMIC_RELAXED) +
-		    wg_large_bytes(h, size) >
-	    h->hard)
+	if (!fits(h, bytes, 0, true, why))
 		goto none;
 	i = find_run(h, s, count,
-		     align > WG_BLOCK ? (uint32_t)(align >> WG_BLOCK_SHIFT)
-				      : 1);
+		     align > WG_BLOCK ? (uint32_t)(align >> WG_BLOCK_SHIFT) : 1,
+		     why);
 	if (!i)
 		goto none;
+	for (uint32_t k = i; k < i + count; k++)
+		stale += h->blocks[k].zeroed ? 0 : WG_BLOCK;
+	if (!fits(h, bytes, stale, stale_ok, why))
+		goto none;
+	s->stale -= stale;
 	for (uint32_t k = i; k < i + count; k++) {
 		struct wg_block *b = &h->blocks[k];
 
-		map_clear(s, k);
+		wg_map_clear(s, k);
 		__atomic_store_n(&b->head, i, __ATOMIC_RELAXED);
 		__atomic_store_n(&b->seq, h->sweep_seq, __ATOMIC_RELAXED);
-		b->idle = 0;
 		__atomic_store_n(&b->live, 0, __ATOMIC_RELAXED);
 		wg_block_set(b, k == i ? WG_LARGE_NEW : WG_LARGE_TAIL);
 	}
@@ -296,11 +284,10 @@ uint32_t wg_run_take(struct weir_heap *h, unsigned space, size_t size,
 		__atomic_store_n(&s->high, i + count, __ATOMIC_RELAXED);
 	if (s->hint == i)
 		s->hint = i + count;
-	account(h, wg_large_bytes(h, size));
+	account(h, bytes);
 	wr_mutex_unlock(&h->lock);
 	return i;
 none:
-	*full = true;
 	wr_mutex_unlock(&h->lock);
 	return 0;
 }
@@ -320,84 +307,37 @@ void wg_blocks_free(struct weir_heap *h, uint32_t first, uint32_t count)
 		struct wg_block *b = &h->blocks[i];
 
 		b->zeroed = 0;
+		__atomic_store_n(&b->seq, h->sweep_seq, __ATOMIC_RELAXED);
 		__atomic_store_n(&b->young, 0, __ATOMIC_RELAXED);
 		__atomic_store_n(&b->fresh, 0, __ATOMIC_RELAXED);
 		__atomic_store_n(&b->live, 0, __ATOMIC_RELAXED);
 		__atomic_store_n(&b->size, 0, __ATOMIC_RELAXED);
 		wg_block_set(b, WG_FREE);
-		map_set(s, i);
+		wg_map_set(s, i);
 	}
 	if (first < s->hint)
 		s->hint = first;
+	s->stale += (size_t)count << WG_BLOCK_SHIFT;
 	__atomic_sub_fetch(&h->used, bytes, __ATOMIC_RELAXED);
 	wr_mutex_unlock(&h->lock);
 }
 
-/*
- * Discard free blocks that have been free for a whole cycle, above `keep`
- * bytes, in whole aligned 2 MiB pieces when huge pages are in use (a smaller
- * piece would split the huge page).  Under the lock a block at a time would
- * be long: a piece is taken out of the free map while it is discarded.
- */
-size_t wg_blocks_trim(struct weir_heap *h, size_t keep)
+/* The map says what the states say, and the hints do not matter. */
+void wg_blocks_fork_child(struct weir_heap *h)
 {
-	uint32_t unit = h->opt.thp ? 32 : 1;
-	size_t given = 0, kept = 0;
-	uint64_t now = h->sys->now_ns();
-
-	/* What is given back costs a fault and its zeroing to get again. */
-	if (now - h->trimmed_ns < 1000000000)
-		return 0;
-	h->trimmed_ns = now;
-
 	for (int sp = 0; sp < 2; sp++) {
 		struct wg_space *s = &h->space[sp];
 
-		/* What is committed meanwhile was never used. */
-		uint32_t end = __atomic_load_n(&s->committed, __ATOMIC_RELAXED);
-
-		for (uint32_t i = s->first; i + unit <= end; i += unit) {
-			bool old = true, zero = true;
-			uint32_t k;
-
-			wr_mutex_lock(&h->lock);
-			for (k = i; k < i + unit && map_test(s, k); k++) {
-				struct wg_block *b = &h->blocks[k];
-
-				zero &= b->zeroed;
-				old &= b->idle > 1;
-				b->idle++;
-			}
-			if (k < i + unit || zero || !old) {
-				wr_mutex_unlock(&h->lock);
+		s->stale = 0;
+		s->hint = s->first + !sp;
+		for (uint32_t i = s->hint; i < s->committed; i++) {
+			if (wg_block_state(&h->blocks[i]) != WG_FREE)
 				continue;
-			}
-			if (kept < keep) {
-				kept += unit * WG_BLOCK;
-				wr_mutex_unlock(&h->lock);
-				continue;
-			}
-			for (k = i; k < i + unit; k++)
-				map_clear(s, k);
-			wr_mutex_unlock(&h->lock);
-			if (!h->sys->discard((void *)wg_block_start(h, i),
-					     unit * WG_BLOCK)) {
-				given += unit * WG_BLOCK;
-				for (k = i; k < i + unit; k++) {
-					h->blocks[k].zeroed = 1;
-					__atomic_store_n(&h->blocks[k].armed, 0,
-							 __ATOMIC_RELAXED);
-				}
-			}
-			wr_mutex_lock(&h->lock);
-			for (k = i; k < i + unit; k++)
-				map_set(s, k);
-			if (i < s->hint)
-				s->hint = i;
-			wr_mutex_unlock(&h->lock);
+			wg_map_set(s, i);
+			if (!h->blocks[i].zeroed)
+				s->stale += WG_BLOCK;
 		}
 	}
-	return given;
 }
 
 /* Whole pages of [start, start + size) that the barrier may be protecting

@@ -6,7 +6,8 @@
  * sweep is: large objects are freed by the collector's threads alone, so who
  * waits for room has to wait for that.  Whoever needs a cycle that begins after the call waits for
  * number cycles_started + 1.  Between cycles the thread sleeps on a condition
- * variable: it uses no CPU when the program does not allocate.
+ * variable: it uses no CPU when the program does not allocate.  It wakes once
+ * by itself, a second after a cycle that left free memory, to give that back.
  *
  *   main                    the collector thread
  *   request, wait, stall    any thread; wait and stall not CRITICAL
@@ -19,16 +20,41 @@
 #include "gc/team.h"
 #include "gc/weak.h"
 
+#define IDLE_SECONDS 1 /* before free memory is given back */
+
 void wg_control_init(struct weir_heap *h)
 {
 	pthread_condattr_t attr;
 
 	wr_mutex_init(&h->ctl_lock, WR_RANK_control);
-	pthread_cond_init(&h->ctl_wake, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&h->ctl_wake, &attr);
 	pthread_cond_init(&h->ctl_done, &attr);
 	pthread_condattr_destroy(&attr);
+}
+
+/* Under ctl_lock, which is dropped meanwhile: wait for a request. */
+static void sleep_until_request(struct weir_heap *h)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += IDLE_SECONDS;
+	while (!h->requests) {
+		if (!h->trim_due) {
+			wr_mutex_wait(&h->ctl_lock, &h->ctl_wake);
+			continue;
+		}
+		if (wr_mutex_timedwait(&h->ctl_lock, &h->ctl_wake, &until) !=
+			    -ETIMEDOUT ||
+		    h->requests)
+			continue;
+		wr_mutex_unlock(&h->ctl_lock);
+		wg_trim_idle(h);
+		wr_mutex_lock(&h->ctl_lock);
+		__atomic_store_n(&h->trim_due, false, __ATOMIC_RELAXED);
+	}
 }
 
 static void *collector_main(void *arg)
@@ -44,10 +70,9 @@ static void *collector_main(void *arg)
 		uint64_t number;
 		bool full, stopped;
 
-		while (!h->requests)
-			wr_mutex_wait(&h->ctl_lock, &h->ctl_wake);
+		sleep_until_request(h);
 		req = h->requests;
-		h->requests = 0;
+		__atomic_store_n(&h->requests, 0, __ATOMIC_RELAXED);
 		if (req & WG_REQ_QUIT)
 			break;
 		number = ++h->cycles_started;
@@ -94,7 +119,8 @@ void wg_collector_stop(struct weir_heap *h)
 {
 	if (h->threads_up) {
 		wr_mutex_lock(&h->ctl_lock);
-		h->requests |= WG_REQ_QUIT;
+		__atomic_store_n(&h->requests, h->requests | WG_REQ_QUIT,
+				 __ATOMIC_RELAXED);
 		pthread_cond_signal(&h->ctl_wake);
 		wr_mutex_unlock(&h->ctl_lock);
 		pthread_join(h->collector, NULL);
@@ -110,7 +136,9 @@ static void request(struct weir_heap *h, unsigned req)
 		wr_require(!wg_collector_start(h),
 			   "fork: the child's collector did not start: %s",
 			   weir_error_text());
-	h->requests |= req ? req : WG_REQ_MINOR;
+	/* Atomic for wg_trim_idle(), which peeks without the lock. */
+	__atomic_store_n(&h->requests, h->requests | (req ? req : WG_REQ_MINOR),
+			 __ATOMIC_RELAXED);
 	pthread_cond_signal(&h->ctl_wake);
 }
 

@@ -427,8 +427,10 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 	}
 	if (full) {
 		h->live_full = h->live;
-		wg_blocks_trim(h, (size_t)((double)h->live * h->opt.growth));
+		wg_trim_after_cycle(h);
 	}
+	__atomic_store_n(&h->trim_due, wg_trim_excess(h) != 0,
+			 __ATOMIC_RELAXED);
 	__atomic_store_n(&h->phase, WG_IDLE, __ATOMIC_RELEASE);
 	wg_pace_survival(h, marked, full);
 	wg_pace_cycle_end(h);

@@ -14,7 +14,8 @@
  *    (resume), since objects with the other black are alive;
  *  - a block found SWEEPING is swept again, which gives the same result;
  *  - blocks of threads that the child does not have lose their owner, and
- *    large objects that were not finished are freed.
+ *    large objects that were not finished are freed;
+ *  - free blocks that were being given back to the system are free again.
  *
  * The colour turns under the control lock, and marking ends in a pause, so
  * fork sees a cycle either open or not.  The child's collector threads start
@@ -137,6 +138,7 @@ static void reset_heap(struct weir_heap *h)
 			reset_block(h, i);
 		s->cursor = s->wide = s->sweep = s->first;
 	}
+	wg_blocks_fork_child(h);
 	for (unsigned i = 0; i < WG_MAX_MARKERS; i++)
 		if (h->marker[i])
 			reset_marker(h->marker[i]);
@@ -148,6 +150,7 @@ static void reset_heap(struct weir_heap *h)
 	h->threads_up = false;
 	h->running = false;
 	h->requests = 0;
+	h->trim_due = false;
 	h->cycles_done = h->full_done = h->cycles_started;
 	h->newborn = WG_YOUNG;
 	h->resume = h->open_full;

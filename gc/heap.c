@@ -170,7 +170,9 @@ static int create_parts(struct weir_heap *h)
 		.suspend_signal = (int)h->opt.suspend_signal,
 		.on_exit = wg_mutator_on_exit,
 	};
-	size_t max = h->opt.heap_max ? h->opt.heap_max : h->sys->memory_limit();
+	/* The rest is for side tables, mark stacks and everybody else. */
+	size_t max = h->opt.heap_max ? h->opt.heap_max
+				     : h->sys->memory_limit() / 4 * 3;
 	int err;
 
 	h->hard = max;
@@ -351,7 +353,7 @@ int weir_heap_set_limits(weir_heap *h, size_t soft, size_t hard)
 	if (hard > h->span || soft > hard) {
 		err = EINVAL;
 	} else {
-		/* Under the lock; the pacer reads them without. */
+		/* Relaxed: partner of wg_hard() and wg_soft(). */
 		__atomic_store_n(&h->hard, hard, __ATOMIC_RELAXED);
 		__atomic_store_n(&h->soft, soft, __ATOMIC_RELAXED);
 	}

@@ -21,7 +21,8 @@
  *
  * USED, RECYCLABLE and FREE blocks have no owner; only an owner allocates.
  * A block is FREE if and only if its bit in the space's free map is set, the
- * heap lock being held or nobody allocating.
+ * heap lock being held or nobody allocating; but for those that are being given
+ * back to the system just now (trim.c): their bit is not set.
  */
 #ifndef WEIR_GC_HEAP_H
 #define WEIR_GC_HEAP_H
@@ -81,11 +82,11 @@ struct wg_block {
 	uint8_t zeroed;	  /* FREE: memory is known to be zero */
 	uint8_t overflow; /* atomic: enum wg_overflow bits */
 	uint16_t live;	  /* granules of live objects at the last sweep */
-	uint32_t seq;	  /* atomic: heap sweep_seq when swept or taken */
+	uint32_t seq;	  /* atomic: sweep_seq when swept, taken or freed */
 	uint32_t head;	  /* LARGE_*: block index of the head */
 	uint64_t size;	  /* LARGE_HEAD, LARGE_NEW: bytes of the object */
 	uint32_t blocks;  /* LARGE_HEAD, LARGE_NEW: blocks of the run */
-	uint16_t idle;	  /* FREE: cycles that found it free */
+	uint16_t unused;  /* zero */
 	uint16_t hole;	  /* granules of the largest hole at the last sweep */
 };
 _Static_assert(sizeof(struct wg_block) == 32, "two entries a cache line");
@@ -98,6 +99,7 @@ struct wg_space {
 	uint32_t high;	    /* atomic: index after the highest block taken */
 	uint32_t hint;	    /* no block below it is free */
 	uint64_t *free_map; /* bit set: FREE; bit 0 is block `first` */
+	size_t stale;	    /* bytes of blocks that are FREE and not zeroed */
 	uint32_t cursor;    /* atomic: next block to sweep or recycle */
 	uint32_t wide;	    /* atomic: next block to look into for a wide hole */
 	uint32_t sweep;	    /* atomic: next block for the background */
@@ -130,6 +132,7 @@ struct weir_mutator {
 	unsigned callbacks;	   /* functions of the program that the library
 				    * called on this thread, and goes on after
 				    * with the mutator */
+	bool stale_ok;		   /* nothing could be given back: go on */
 	pthread_t self;		   /* its thread, for checks */
 	uint64_t handed;	   /* bytes taken, not yet in heap->allocated */
 };
@@ -190,11 +193,10 @@ struct weir_heap {
 	/* Allocation; the lock guards the free maps, block states that leave
 	 * FREE and the limits. */
 	struct wr_mutex lock;
-	size_t hard, soft;	/* atomic: limits, bytes */
+	size_t hard, soft;	/* atomic: limits, bytes; see wg_hard() */
 	uint64_t used;		/* atomic: bytes in blocks not FREE */
 	uint64_t peak;		/* highest used */
 	uint64_t committed;	/* bytes committed */
-	bool refused;		/* atomic: the system did not commit more */
 	uint64_t allocated;	/* atomic: bytes handed out */
 	uint64_t cycle_start_allocated; /* `allocated` when it began */
 	uint64_t last_allocated; /* `allocated` when the last one ended */
@@ -216,7 +218,7 @@ struct weir_heap {
 	struct wr_mutex ctl_lock;
 	pthread_cond_t ctl_wake;   /* to the collector: requests changed */
 	pthread_cond_t ctl_done;   /* to waiters: a cycle ended */
-	unsigned requests;	   /* enum wg_request bits */
+	unsigned requests;	   /* enum wg_request bits; atomic, to peek */
 	uint64_t cycles_started;   /* under ctl_lock */
 	uint64_t cycles_done;	   /* swept */
 	uint64_t full_done;	   /* of them full */
@@ -224,6 +226,7 @@ struct weir_heap {
 	bool threads_up;	   /* collector threads exist (not after fork) */
 	bool all_dirty;		   /* the barrier knows nothing: scan all */
 	bool tracking;		   /* pages were armed and stayed so */
+	bool trim_due;		   /* atomic: give memory back when idle */
 	unsigned markers;	   /* beside the program */
 	unsigned pause_markers;	   /* in pauses */
 	struct wg_marker *marker[WG_MAX_MARKERS];
@@ -261,6 +264,26 @@ static inline bool wg_heap_check(const struct weir_heap *h,
 	wr_invalid(function, h ? "the heap was destroyed, or is none"
 			       : "the heap is NULL");
 	return false;
+}
+
+/* Why memory cannot be taken. */
+enum wg_no {
+	WG_NO_LIMIT,  /* the hard limit, or no addresses are left */
+	WG_NO_SYSTEM, /* the system refused memory */
+	WG_NO_STALE,  /* free memory has to be given back first */
+};
+
+/* The limits, for those who do not hold the heap lock.  Relaxed: partner of
+ * the stores in weir_heap_set_limits(); the old value does as well as if the
+ * call had come a little later. */
+static inline size_t wg_hard(const struct weir_heap *h)
+{
+	return __atomic_load_n(&h->hard, __ATOMIC_RELAXED);
+}
+
+static inline size_t wg_soft(const struct weir_heap *h)
+{
+	return __atomic_load_n(&h->soft, __ATOMIC_RELAXED);
 }
 
 /* A counter that one thread adds to and any may read. */
@@ -352,14 +375,15 @@ static inline bool wg_is_black(const struct weir_heap *h, size_t granule)
 /* block.c */
 int wg_blocks_init(struct weir_heap *h, size_t heap_max, bool exact);
 void wg_blocks_fini(struct weir_heap *h);
-/* A free block, ACTIVE, or 0 with *full set when a limit is in the way. */
-uint32_t wg_block_take(struct weir_heap *h, unsigned space, bool *full);
+/* A free block, ACTIVE, or 0 and why.  stale_ok: however much is resident. */
+uint32_t wg_block_take(struct weir_heap *h, unsigned space, bool stale_ok,
+		       enum wg_no *why);
 /* A run for a large object, its head LARGE_NEW; 0 likewise. */
 uint32_t wg_run_take(struct weir_heap *h, unsigned space, size_t size,
-		     size_t align, bool *full);
+		     size_t align, bool stale_ok, enum wg_no *why);
 void wg_blocks_free(struct weir_heap *h, uint32_t first, uint32_t count);
-/* Give free memory back to the system; returns bytes. */
-size_t wg_blocks_trim(struct weir_heap *h, size_t keep);
+/* In a child of fork: what the parent was about with free blocks is undone. */
+void wg_blocks_fork_child(struct weir_heap *h);
 /* Make writes to come on these pages free of faults. */
 void wg_forget(struct weir_heap *h, uintptr_t start, size_t size);
 
@@ -377,6 +401,15 @@ static inline bool wg_block_unswept(const struct weir_heap *h,
 	       (!h->sweep_minor ||
 		__atomic_load_n(&b->young, __ATOMIC_RELAXED));
 }
+
+/* trim.c */
+void wg_trim_after_cycle(struct weir_heap *h); /* after a full one's sweep */
+void wg_trim_idle(struct weir_heap *h);	       /* until a request comes */
+/* Bytes that there is no reason to keep. */
+size_t wg_trim_excess(struct weir_heap *h);
+/* WG_NO_STALE is in the way of `bytes` more; false: nothing was given back. */
+bool wg_trim_room(struct weir_heap *h, struct weir_mutator *m, unsigned space,
+		  size_t bytes);
 
 /* sweep.c */
 /* Claim block i if it waits for its sweep. */

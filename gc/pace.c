@@ -19,11 +19,7 @@ static uint64_t headroom(const struct weir_heap *h, uint64_t live)
 	uint64_t room = (uint64_t)((double)live * h->opt.growth) +
 			h->opt.heap_min;
 	uint64_t used = __atomic_load_n(&h->used, __ATOMIC_RELAXED);
-	/* Relaxed: partner is weir_heap_set_limits(); a limit that is changed
-	 * meanwhile counts from the next cycle on. */
-	uint64_t soft = __atomic_load_n(&h->soft, __ATOMIC_RELAXED);
-	uint64_t limit =
-		soft ? soft : __atomic_load_n(&h->hard, __ATOMIC_RELAXED);
+	uint64_t soft = wg_soft(h), limit = soft ? soft : wg_hard(h);
 	uint64_t left = used < limit ? limit - used : 0;
 
 	/* Close to a limit: collect in time to stay below it. */

@@ -15,17 +15,26 @@
 
 /* ---- Arrays ------------------------------------------------------------- */
 
+/* Whether as much again and more could be reserved after this. */
+static bool plenty(const struct wr_sys *sys, size_t bytes)
+{
+	void *p = sys->reserve(2 * bytes, sys->page_size);
+
+	if (p)
+		sys->release(p, 2 * bytes);
+	return p;
+}
+
 int wg_array_create(struct wg_array *a, const struct wr_sys *sys, size_t bytes)
 {
 	const size_t least = (size_t)1 << 20;
-	const size_t wanted = bytes;
 
 	bytes = (bytes + sys->page_size - 1) & ~(sys->page_size - 1);
 	for (;;
 	     bytes = (bytes / 2 + sys->page_size - 1) & ~(sys->page_size - 1)) {
 		a->base = sys->reserve(bytes, sys->page_size);
 		/* Where addresses are short, leave most to the others. */
-		if (a->base && bytes < wanted && bytes >= least * 32) {
+		if (a->base && bytes >= least * 32 && !plenty(sys, bytes)) {
 			sys->release(a->base, bytes);
 			bytes /= 16;
 			a->base = sys->reserve(bytes, sys->page_size);

@@ -47,6 +47,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_sys \
 	tests/test_thread \
 	tests/test_trace \
+	tests/test_trim \
 	tests/test_weak
 
 tests_test_barrier_SOURCES = \
@@ -73,6 +74,8 @@ tests_test_latency_CPPFLAGS = $(AM_CPPFLAGS) -DBENCH_MALLOC
 
 tests_test_thread_SOURCES = tests/test_thread.c tests/test_thread.h \
 	tests/test_thread_churn.c tests/test_thread_found.c
+
+tests_test_trim_SOURCES = tests/test_trim.c tests/memory.h
 
 tests_test_weak_SOURCES = tests/test_weak.c tests/hidden.h
 

@@ -96,6 +96,28 @@ Test(heap, rlimit_as)
 	heap_close();
 }
 
+/* However the sizes fall, the parts of the heap leave room for each other. */
+Test(heap, rlimit_as_of_any_size)
+{
+	struct weir_heap_options o = {.size = sizeof(o)};
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	cr_skip("the sanitizer needs addresses of its own");
+#endif
+	for (rlim_t mib = 8192; mib >= 1024; mib -= 256) {
+		struct rlimit r = {mib << 20, RLIM_INFINITY};
+
+		cr_assert_eq(setrlimit(RLIMIT_AS, &r), 0);
+		cr_assert_eq(weir_heap_create(&o, &heap), 0, "%lu MiB: %s",
+			     (unsigned long)mib, weir_error_text());
+		cr_assert_eq(weir_thread_attach(heap, &self), 0);
+		for (int i = 0; i < 1000; i++)
+			cr_assert_not_null(weir_alloc(self, 1000), "%lu MiB",
+					   (unsigned long)mib);
+		heap_close();
+	}
+}
+
 static void *attach_twice(void *arg)
 {
 	weir_mutator *a, *b;

@@ -102,7 +102,9 @@ struct weir_heap_options {
 /*
  * Create the heap and start its collector threads.  `options` may be NULL.
  * Options given here are read first; the environment variable WEIR_OPTIONS
- * overrides them.  `weir-info --options` lists every key.
+ * overrides them.  `weir-info --options` lists every key.  Without heap-max
+ * the hard limit is three quarters of the memory that the machine or the
+ * process's control group has.
  *
  * Errors: -EINVAL an unknown key, a bad value or a struct of an unknown size;
  * -EBUSY a heap exists already; -ENOMEM the address range could not be
@@ -124,7 +126,8 @@ WEIR_API int weir_heap_create(const struct weir_heap_options *options,
 WEIR_API int weir_heap_destroy(weir_heap *heap);
 
 /* Change the limits of a running heap.  0 leaves a limit as it is.  `hard` is
- * never exceeded; above `soft` the collector works as hard as it can.
+ * never exceeded, by the blocks in use and free ones that the system still backs
+ * together; above `soft` the collector works as hard as it can.
  * -EINVAL: hard above the range reserved at creation, or soft above hard;
  * then both stay as they are. */
 WEIR_API int weir_heap_set_limits(weir_heap *heap, size_t soft, size_t hard);
