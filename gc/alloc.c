@@ -437,13 +437,17 @@ static bool make_room(struct weir_mutator *m, size_t size, int attempt)
 	return true;
 }
 
-/* Fall behind the collector no further: wait for it a little. */
+/* Run ahead of the collector no further: wait for it a little, and above the
+ * soft limit until it is done. */
 static void assist(struct weir_mutator *m, size_t size)
 {
 	struct weir_heap *h = m->heap;
 	uint64_t begin = assist_begin(h);
+	size_t soft = wg_soft(h);
+	bool above =
+		soft && __atomic_load_n(&h->used, __ATOMIC_RELAXED) >= soft;
 
-	wg_cycle_stall(h, m, 1000000);
+	wg_cycle_stall(h, m, above ? 500000000 : 1000000);
 	assist_end(h, begin, size);
 }
 

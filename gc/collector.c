@@ -195,7 +195,7 @@ void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns)
 		until.tv_nsec %= 1000000000;
 	}
 	wr_mutex_lock(&h->ctl_lock);
-	if (h->running)
+	if (h->running || h->requests)
 		wr_mutex_timedwait(&h->ctl_lock, &h->ctl_done, &until);
 	wr_mutex_unlock(&h->ctl_lock);
 	if (blocked)

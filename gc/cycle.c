@@ -138,13 +138,12 @@ static uint64_t pause_end(struct weir_heap *h, struct wg_report *r,
 	return ns;
 }
 
-/* One short stop: clean blocks from *at on until the time is up; *step is
+/* One short stop: clean blocks of [*at, high) until the time is up; *step is
  * what the last one managed in that time.  Returns pages. */
 static uint64_t slice(struct weir_heap *h, struct wg_report *r, uint32_t *at,
-		      uint32_t *step)
+		      uint32_t high, uint32_t *step)
 {
 	struct wr_stop_times times;
-	uint32_t high = wg_high(&h->space[0]);
 	uint64_t pages = 0, begin, now;
 	enum wr_phase outer = pause_begin(h, &times);
 
@@ -160,7 +159,7 @@ static uint64_t slice(struct weir_heap *h, struct wg_report *r, uint32_t *at,
 		now += spent;
 		if (spent > SLICE_NS / 3 && *step > 1)
 			*step = (*step + 1) / 2;
-		else if (spent < SLICE_NS / 8)
+		else if (spent < SLICE_NS / 8 && *step < high)
 			*step *= 2;
 	}
 	set_in_pause(h, false);
@@ -182,10 +181,13 @@ static void preclean_in_slices(struct weir_heap *h, struct wg_report *r)
 
 	for (int round = 0; round < MAX_ROUNDS; round++) {
 		uint32_t at = h->space[0].first + 1;
+		/* What the program adds meanwhile is for the next round: it
+		 * could add as fast as it is cleaned. */
+		uint32_t high = wg_high(&h->space[0]);
 		uint64_t pages = 0;
 
-		while (at < wg_high(&h->space[0])) {
-			pages += slice(h, r, &at, &step);
+		while (at < high) {
+			pages += slice(h, r, &at, high, &step);
 			nanosleep(&turn, NULL);
 		}
 		r->dirty += pages;

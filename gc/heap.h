@@ -481,7 +481,8 @@ void wg_cycle_request(struct weir_heap *h, unsigned requests);
 /* Run or wait for a whole cycle; the caller may be attached. */
 void wg_cycle_wait(struct weir_heap *h, struct weir_mutator *m,
 		   unsigned requests);
-/* Wait until a cycle or sweep under way ends or `ns` have gone by. */
+/* Wait until a cycle or sweep that is under way, or asked for, ends or `ns`
+ * (at most a second) have gone by. */
 void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns);
 
 /* pace.c */

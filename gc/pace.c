@@ -8,23 +8,38 @@
  * the program allocated during the last cycle and a quarter more.  Minor
  * cycles start every N = max(heap-min, L / 4) bytes, at most H.
  *
- * A mutator that has allocated H since the cycle started waits for it.
+ * A mutator that has allocated H since the cycle was due, or since it started,
+ * waits for it: a little each time it needs memory, and above the soft limit
+ * until the cycle has ended.
+ *
+ * Close to a limit H is half of what is left.  The soft one does not make it
+ * less than L / 8, or a program with more than that alive would do nothing but
+ * collect.
  *
  *   cycle_begin, cycle_end, wants_full   the collector
  */
 #include "gc/heap.h"
+
+static uint64_t left(uint64_t used, uint64_t limit)
+{
+	return used < limit ? limit - used : 0;
+}
 
 static uint64_t headroom(const struct weir_heap *h, uint64_t live)
 {
 	uint64_t room = (uint64_t)((double)live * h->opt.growth) +
 			h->opt.heap_min;
 	uint64_t used = __atomic_load_n(&h->used, __ATOMIC_RELAXED);
-	uint64_t soft = wg_soft(h), limit = soft ? soft : wg_hard(h);
-	uint64_t left = used < limit ? limit - used : 0;
+	uint64_t soft = wg_soft(h), hard = wg_hard(h);
 
 	/* Close to a limit: collect in time to stay below it. */
-	if (room > left / 2)
-		room = left / 2;
+	if (soft && room > left(used, soft) / 2) {
+		room = left(used, soft) / 2;
+		if (room < live / 8)
+			room = live / 8;
+	}
+	if (room > left(used, hard) / 2)
+		room = left(used, hard) / 2;
 	return room > WG_BLOCK ? room : WG_BLOCK;
 }
 
@@ -81,6 +96,7 @@ void wg_pace_cycle_end(struct weir_heap *h)
 	if (wait < room / 4)
 		wait = room / 4;
 	h->last_allocated = now;
-	__atomic_store_n(&h->assist_at, UINT64_MAX, __ATOMIC_RELAXED);
+	/* The collector's thread may be late. */
+	__atomic_store_n(&h->assist_at, now + wait + room, __ATOMIC_RELAXED);
 	__atomic_store_n(&h->trigger, now + wait, __ATOMIC_RELAXED);
 }

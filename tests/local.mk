@@ -35,6 +35,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_json \
 	tests/test_kind \
 	tests/test_latency \
+	tests/test_limits \
 	tests/test_lock \
 	tests/test_lost \
 	tests/test_meta \
@@ -71,6 +72,7 @@ tests_test_json_SOURCES = tests/test_json.c tests/json.c tests/json.h
 
 tests_test_latency_SOURCES = tests/test_latency.c benchmarks/latency.c
 tests_test_latency_CPPFLAGS = $(AM_CPPFLAGS) -DBENCH_MALLOC
+tests_test_limits_SOURCES = tests/test_limits.c tests/memory.h
 
 tests_test_thread_SOURCES = tests/test_thread.c tests/test_thread.h \
 	tests/test_thread_churn.c tests/test_thread_found.c
