@@ -415,6 +415,11 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 	wg_count(&h->stats.cycles_full, full);
 	wg_count(&h->stats.cycles_minor, !full);
 	wg_count(&h->stats.cycles_stopped, stopped);
+	for (unsigned i = 0; i < h->team->size; i++) {
+		marked += h->marker[i]->bytes;
+		wg_count(&h->stats.overflows, h->marker[i]->overflows);
+		h->marker[i]->overflows = 0;
+	}
 	/* There is memory to be swept: nobody need wait any more. */
 	__atomic_store_n(&h->assist_at, UINT64_MAX, __ATOMIC_RELAXED);
 	wg_weak_after(h);
@@ -422,11 +427,6 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 	s = span_begin(h, WR_PHASE_sweep);
 	wg_sweep_run(h);
 	r.sweep_ns = span_end(h, s, 0, NULL);
-	for (unsigned i = 0; i < h->team->size; i++) {
-		marked += h->marker[i]->bytes;
-		wg_count(&h->stats.overflows, h->marker[i]->overflows);
-		h->marker[i]->overflows = 0;
-	}
 	if (full) {
 		h->live_full = h->live;
 		wg_trim_after_cycle(h);

@@ -40,6 +40,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_lost \
 	tests/test_meta \
 	tests/test_options \
+	tests/test_pace \
 	tests/test_poison \
 	tests/test_probe \
 	tests/test_read \
@@ -97,6 +98,7 @@ WEIR_SCRIPT_TESTS += \
 	tests/dist.sh \
 	tests/docs.sh \
 	tests/install.sh \
+	tests/large.sh \
 	tests/model/check.sh \
 	tests/mutants.sh \
 	tests/sanitizers.sh \

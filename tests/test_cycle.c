@@ -37,8 +37,8 @@ static void check_list(const struct node *list, size_t n)
 	cr_assert_null(list);
 }
 
-static const unsigned all_kinds[] = { WEIR_COLLECT_FULL, WEIR_COLLECT_MINOR,
-				      WEIR_COLLECT_STOPPED };
+static const unsigned all_kinds[] = {WEIR_COLLECT_FULL, WEIR_COLLECT_MINOR,
+				     WEIR_COLLECT_STOPPED};
 
 Test(cycle, lists_survive_and_garbage_goes)
 {
@@ -121,12 +121,18 @@ Test(cycle, interior_pointers_keep_objects)
 #else
 #define LIST_LINKS 5000000
 #endif
+/* The size of a test, which tests/large.sh makes larger. */
+static size_t size_of(const char *variable, size_t usual)
+{
+	const char *n = getenv(variable);
+
+	return n ? strtoul(n, NULL, 10) : usual;
+}
 
 /* A list of very many links needs almost no stack. */
 Test(cycle, a_long_list)
 {
-	const char *n = getenv("WEIR_TEST_LIST");
-	size_t links = n ? strtoul(n, NULL, 10) : LIST_LINKS;
+	size_t links = size_of("WEIR_TEST_LIST", LIST_LINKS);
 	static struct node *root;
 
 	heap_open("mark-stack-max=2m");
@@ -137,36 +143,94 @@ Test(cycle, a_long_list)
 	heap_close();
 }
 
-/* A wide graph overflows a small stack, again and again; nothing is lost. */
+/* One object with very many references needs not much more. */
+Test(cycle, a_wide_array)
+{
+	size_t n = size_of("WEIR_TEST_WIDE", 1000000);
+	static uint64_t **root;
+
+	heap_open("mark-stack-max=2m");
+	cr_assert_eq(weir_root_add(heap, &root, sizeof(root)), 0);
+	root = weir_alloc(self, n * sizeof(*root));
+	cr_assert_not_null(root, "%s", weir_error_text());
+	for (size_t i = 0; i < n; i++) {
+		root[i] = weir_alloc_inline(self, 16, 0);
+		cr_assert_not_null(root[i], "%s", weir_error_text());
+		*root[i] = i;
+	}
+	weir_collect(heap, WEIR_COLLECT_FULL);
+	for (size_t i = 0; i < n; i++)
+		cr_assert_eq(*root[i], i);
+	heap_close();
+}
+
+/* Of a large object only the pages that were written are scanned again. */
+Test(cycle, a_write_to_a_large_array_costs_a_page)
+{
+	const size_t n = ((size_t)64 << 20) / sizeof(void *);
+	struct weir_stats before, after;
+	static uint64_t **root;
+
+	heap_open("heap-min=256m,verify=on");
+	if (!strcmp(heap_stats().barrier, "none"))
+		cr_skip("no barrier here");
+	cr_assert_eq(weir_root_add(heap, &root, sizeof(root)), 0);
+	root = weir_alloc(self, n * sizeof(*root));
+	for (size_t i = 0; i < n; i += 64)
+		root[i] = (uint64_t *)root;
+	/* The second finds clean pages. */
+	cr_assert_eq(weir_collect(heap, WEIR_COLLECT_FULL), 0);
+	cr_assert_eq(weir_collect(heap, WEIR_COLLECT_MINOR), 0);
+	for (int round = 0; round < 3; round++) {
+		size_t at = n / 4 * (size_t)(round + 1) - 1000;
+
+		before = heap_stats();
+		root[at] = weir_alloc_leaf(self, 16);
+		*root[at] = at;
+		cr_assert_eq(weir_collect(heap, WEIR_COLLECT_MINOR), 0);
+		after = heap_stats();
+		cr_assert_eq(*root[at], at);
+		cr_assert_eq(after.cycles_minor, before.cycles_minor + 1);
+		/* Of 16384.  Holes count, where they cannot be told apart. */
+		cr_assert_geq(after.dirty_pages, before.dirty_pages + 1);
+		cr_assert_lt(after.dirty_pages, before.dirty_pages + 200,
+			     "%lu pages",
+			     after.dirty_pages - before.dirty_pages);
+	}
+	heap_close();
+}
+
+/* More roots than a small stack has room for: it overflows, again and again;
+ * nothing is lost. */
 Test(cycle, overflow_loses_nothing)
 {
-	static void **root;
 	const size_t n = 1500000;
-	struct weir_stats s;
+	void ***root = calloc(n / 4, sizeof(*root));
 
 	heap_open("mark-stack-max=1m,poison=on,verify=on,heap-min=512m");
-	cr_assert_eq(weir_root_add(heap, &root, sizeof(root)), 0);
-	root = weir_alloc(self, n * sizeof(void *));
-	/* Small nodes of 16 references each, in random places. */
-	for (size_t i = 0; i < n; i += 16) {
-		void **node = weir_alloc(self, 16 * sizeof(void *));
+	cr_assert_eq(weir_root_add(heap, root, n / 4 * sizeof(*root)), 0);
+	/* Small nodes of 4 references each, in random places. */
+	for (size_t i = 0; i < n; i += 4) {
+		void **node = weir_alloc(self, 4 * sizeof(void *));
 
-		for (size_t k = 0; k < 16; k++) {
+		root[i * 7919 % n / 4] = node;
+		for (size_t k = 0; k < 4; k++) {
 			node[k] = weir_alloc(self, 32);
 			*(uint64_t *)node[k] = i + k;
 		}
-		root[i * 7919 % n / 16 * 16] = node;
 	}
-	weir_collect(heap, WEIR_COLLECT_FULL);
-	s = heap_stats();
-	for (size_t i = 0; i < n; i += 16) {
-		void **node = root[i * 7919 % n / 16 * 16];
-
-		for (size_t k = 0; node && k < 16; k++)
-			cr_assert_lt(*(uint64_t *)node[k], n);
+	for (int round = 0; round < 2; round++) {
+		weir_collect(heap,
+			     round ? WEIR_COLLECT_STOPPED : WEIR_COLLECT_FULL);
+		for (size_t i = 0; i < n; i++)
+			cr_assert_eq(
+				*(uint64_t *)
+					root[i / 4 * 4 * 7919 % n / 4][i % 4],
+				i);
 	}
-	cr_assert_geq(s.cycles_full, 1);
+	cr_assert_gt(heap_stats().overflows, 0);
 	heap_close();
+	free(root);
 }
 
 static double cpu_now(void)

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: MIT */
+/* The pacer's arithmetic, on a heap that is nothing but its figures. */
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "gc/heap.h"
+
+#define MIB ((uint64_t)1 << 20)
+
+static struct weir_heap h;
+
+/* 100 MiB live, 1 GiB of room, growth a half; the last cycle was full. */
+static void reset(void)
+{
+	memset(&h, 0, sizeof(h));
+	h.opt.growth = 0.5;
+	h.opt.heap_min = 4 * MIB;
+	h.opt.generational = true;
+	h.tracking = true;
+	h.hard = 1024 * MIB;
+	h.used = h.live = h.live_full = 100 * MIB;
+	h.allocated = 1000 * MIB;
+}
+
+/* What may be allocated while a cycle runs: H. */
+static uint64_t headroom(void)
+{
+	wg_pace_cycle_begin(&h);
+	cr_assert_eq(h.trigger, UINT64_MAX);
+	cr_assert_eq(h.cycle_start_allocated, h.allocated);
+	return h.assist_at - h.allocated;
+}
+
+/* What is allocated before the next cycle, `during` having been while the last
+ * one ran. */
+static uint64_t gap(uint64_t during)
+{
+	h.cycle_start_allocated = h.allocated - during;
+	wg_pace_cycle_end(&h);
+	cr_assert_eq(h.last_allocated, h.allocated);
+	cr_assert_geq(h.assist_at, h.trigger);
+	return h.trigger - h.allocated;
+}
+
+Test(pace, headroom_is_growth_and_the_minimum)
+{
+	reset();
+	cr_assert_eq(headroom(), 54 * MIB);
+	h.live_full = 0;
+	cr_assert_eq(headroom(), 4 * MIB);
+}
+
+Test(pace, headroom_near_the_hard_limit)
+{
+	reset();
+	h.used = 1004 * MIB;
+	cr_assert_eq(headroom(), 10 * MIB);
+	h.used = 1023 * MIB;
+	cr_assert_eq(headroom(), MIB / 2);
+	for (h.used = 1024 * MIB; h.used < 1030 * MIB; h.used += MIB)
+		cr_assert_eq(headroom(), WG_BLOCK);
+}
+
+Test(pace, headroom_near_the_soft_limit)
+{
+	reset();
+	h.soft = 200 * MIB;
+	cr_assert_eq(headroom(), 50 * MIB);
+	h.used = 160 * MIB;
+	cr_assert_eq(headroom(), 20 * MIB);
+	/* An eighth of what is alive, not nothing. */
+	h.used = 300 * MIB;
+	cr_assert_eq(headroom(), 100 * MIB / 8);
+	/* But the hard limit is one. */
+	h.hard = 310 * MIB;
+	cr_assert_eq(headroom(), 5 * MIB);
+	h.hard = 300 * MIB;
+	cr_assert_eq(headroom(), WG_BLOCK);
+}
+
+Test(pace, full_cycles_wait_for_headroom_less_what_the_last_needed)
+{
+	reset();
+	h.opt.generational = false;
+	cr_assert_eq(gap(0), 54 * MIB);
+	cr_assert_eq(gap(20 * MIB), 29 * MIB);
+	/* Never less than a quarter: the collector would run for ever. */
+	cr_assert_eq(gap(500 * MIB), 54 * MIB / 4);
+}
+
+Test(pace, minor_cycles_come_by_nursery)
+{
+	reset();
+	cr_assert_eq(gap(0), 25 * MIB);
+	h.live_full = h.live = 8 * MIB;
+	cr_assert_eq(gap(0), 4 * MIB);
+	/* Not without a barrier. */
+	h.tracking = false;
+	cr_assert_eq(gap(0), 8 * MIB);
+}
+
+Test(pace, mutators_wait_for_a_late_collector)
+{
+	reset();
+	gap(0);
+	cr_assert_eq(h.assist_at - h.trigger, 54 * MIB);
+}
+
+Test(pace, minor_or_full)
+{
+	reset();
+	cr_assert(!wg_pace_wants_full(&h));
+	h.live = 154 * MIB;
+	cr_assert(!wg_pace_wants_full(&h));
+	h.live = 154 * MIB + 1;
+	cr_assert(wg_pace_wants_full(&h));
+	/* Sooner above the soft limit. */
+	reset();
+	h.soft = 120 * MIB;
+	h.used = 125 * MIB;
+	h.live = 112 * MIB;
+	cr_assert(!wg_pace_wants_full(&h));
+	h.live = 113 * MIB;
+	cr_assert(wg_pace_wants_full(&h));
+	/* A minor cycle needs to know what was written. */
+	reset();
+	h.tracking = false;
+	cr_assert(wg_pace_wants_full(&h));
+	reset();
+	h.all_dirty = true;
+	cr_assert(wg_pace_wants_full(&h));
+	reset();
+	h.opt.generational = false;
+	cr_assert(wg_pace_wants_full(&h));
+}
+
+Test(pace, survival)
+{
+	reset();
+	h.lazy_arm = true;
+	h.last_allocated = 900 * MIB;
+	h.cycle_start_allocated = 1000 * MIB;
+	/* Half of the estimate is its past. */
+	wg_pace_survival(&h, 80 * MIB, false);
+	cr_assert_float_eq(h.survival, 0.4, 1e-9);
+	cr_assert(!h.lazy_arm);
+	wg_pace_survival(&h, 0, false);
+	cr_assert_float_eq(h.survival, 0.2, 1e-9);
+	cr_assert(h.lazy_arm);
+	/* Full cycles mark old objects, and no new ones say nothing. */
+	wg_pace_survival(&h, 100 * MIB, true);
+	cr_assert_float_eq(h.survival, 0.2, 1e-9);
+	h.last_allocated = h.cycle_start_allocated;
+	wg_pace_survival(&h, MIB, false);
+	cr_assert_float_eq(h.survival, 0.2, 1e-9);
+}
