@@ -133,37 +133,63 @@ static void own(struct weir_mutator *m, struct wg_bump *bump, uint32_t i,
 	bump->next = bump->bare = (size_t)i * WG_BLOCK_GRANULES;
 }
 
-/* Own a block with holes that exists already, sweeping if need be. */
+/* Own block i if it has holes, sweeping it if need be. */
+static bool recycle_one(struct weir_mutator *m, struct wg_bump *bump,
+			uint32_t i)
+{
+	struct weir_heap *h = m->heap;
+	struct wg_block *b = &h->blocks[i];
+
+	if (wg_sweep_claim(h, i))
+		wg_sweep_block(h, i);
+	else if (wg_block_state(b) == WG_RECYCLABLE && wg_block_unswept(h, b))
+		return false; /* somebody else is at it */
+	/* A recyclable block that is claimed here was swept, or this sweep
+	 * leaves it alone. */
+	if (wg_block_state(b) != WG_RECYCLABLE ||
+	    !wg_block_claim(b, WG_RECYCLABLE, WG_ACTIVE))
+		return false;
+	b->zeroed = 0;
+	own(m, bump, i, false);
+	return true;
+}
+
+/* A block that a thread left behind when it ended. */
+static bool recycle_left(struct weir_mutator *m, struct wg_space *s,
+			 struct wg_bump *bump)
+{
+	for (unsigned k = 0; k < WG_LEFT; k++) {
+		uint32_t i = __atomic_load_n(&s->left[k], __ATOMIC_RELAXED);
+
+		if (i) {
+			i = __atomic_exchange_n(&s->left[k], 0,
+						__ATOMIC_RELAXED);
+			if (i && recycle_one(m, bump, i))
+				return true;
+		}
+	}
+	return false;
+}
+
+/* Own a block with holes that exists already. */
 static bool recycle(struct weir_mutator *m, unsigned space,
 		    struct wg_bump *bump)
 {
 	struct weir_heap *h = m->heap;
 	struct wg_space *s = &h->space[space];
 
+	if (recycle_left(m, s, bump))
+		return true;
 	for (;;) {
 		uint32_t i = __atomic_load_n(&s->cursor, __ATOMIC_RELAXED);
-		struct wg_block *b;
 
 		if (i >= wg_high(s))
 			return false;
 		i = __atomic_fetch_add(&s->cursor, 1, __ATOMIC_RELAXED);
 		if (i >= wg_high(s))
 			return false;
-		b = &h->blocks[i];
-		if (wg_sweep_claim(h, i)) {
-			wg_sweep_block(h, i);
-		} else if (wg_block_state(b) == WG_RECYCLABLE &&
-			   wg_block_unswept(h, b)) {
-			continue; /* somebody else is at it */
-		}
-		/* A recyclable block that is claimed here was swept, or this
-		 * sweep leaves it alone. */
-		if (wg_block_state(b) == WG_RECYCLABLE &&
-		    wg_block_claim(b, WG_RECYCLABLE, WG_ACTIVE)) {
-			b->zeroed = 0;
-			own(m, bump, i, false);
+		if (recycle_one(m, bump, i))
 			return true;
-		}
 	}
 }
 
@@ -406,6 +432,18 @@ static bool give_back(struct weir_mutator *m, unsigned space, size_t size)
 	return given;
 }
 
+/* Whether other threads took what the last cycle found, rather than that
+ * there was nothing: then go on, but not for ever, since what is free may be
+ * in pieces that are too small. */
+static bool was_outrun(const struct weir_heap *h, size_t n, int attempt)
+{
+	size_t hard = wg_hard(h);
+	uint64_t live = __atomic_load_n(&h->live, __ATOMIC_RELAXED);
+
+	return attempt < (n <= WG_MEDIUM_MAX ? 64 : 6) &&
+	       live + n + hard / 8 < hard;
+}
+
 /*
  * A limit is in the way: wait for a cycle, then for a full one, then for a
  * stopped one, then ask the program.  False: give up.  Not CRITICAL.
@@ -415,6 +453,8 @@ static bool make_room(struct weir_mutator *m, size_t size, int attempt)
 	struct weir_heap *h = m->heap;
 	uint64_t begin;
 
+	if (attempt > 2 && was_outrun(h, size, attempt))
+		attempt = 2;
 	if (attempt > 2 && !ask_program(m, size))
 		return false;
 	begin = assist_begin(h);
@@ -468,9 +508,9 @@ static void *no_memory(const struct weir_heap *h, size_t size, size_t n,
 			"%s: no room for %zu bytes: the system refuses "
 			"more memory than the %zu MiB in use after a full "
 			"collection; raise the limit on data (ulimit -d), the "
-			"commit limit (vm.overcommit_ratio) or "
-			"vm.max_map_count, lower heap-max to collect in time, "
-			"or drop references",
+			"commit limit (vm.overcommit_memory, "
+			"vm.overcommit_ratio) or vm.max_map_count, or drop "
+			"references",
 			function, size, used);
 	else
 		wr_error(

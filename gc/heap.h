@@ -52,6 +52,7 @@
 #define WG_RECYCLE_MIN (WG_BLOCK_GRANULES / 8) /* usable granules to reuse */
 #define WG_SLICE ((size_t)16 << 10)	 /* bytes zeroed ahead of a cursor */
 #define WG_GROW_BLOCKS 512		 /* blocks committed at a time */
+#define WG_LEFT 8			 /* blocks handed on by threads that end */
 #define WG_MAX_MARKERS 64
 #define WG_INLINE_KINDS 31 /* kinds below this are in the granule byte */
 #define WG_EPHEMERON 2	   /* the kind of ephemeron proxies */
@@ -103,6 +104,8 @@ struct wg_space {
 	uint32_t cursor;    /* atomic: next block to sweep or recycle */
 	uint32_t wide;	    /* atomic: next block to look into for a wide hole */
 	uint32_t sweep;	    /* atomic: next block for the background */
+	uint32_t left[WG_LEFT]; /* atomic: blocks that threads which ended left
+				 * behind with room in them, 0: none */
 };
 
 /* Where a mutator allocates in one space. */

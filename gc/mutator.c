@@ -21,15 +21,39 @@ struct weir_mutator *wg_mutator_self(void)
 	return self;
 }
 
-static void retire_one(struct weir_mutator *m, struct wg_bump *bump,
-		       char **cursor, char **limit)
+/* Hand on a block with room in it.  Otherwise a thread that allocates a little
+ * and ends would use up a block each time, which no limit but the hard one
+ * notices.  If all slots are taken the next sweep finds it. */
+static void leave_block(struct weir_heap *h, unsigned space, uint32_t i)
 {
+	/* Release: partner of the claim in alloc.c. */
+	wg_block_set(&h->blocks[i], WG_RECYCLABLE);
+	for (unsigned k = 0; k < WG_LEFT; k++) {
+		uint32_t none = 0;
+
+		/* Relaxed: an index is a hint, the block's state decides. */
+		if (__atomic_compare_exchange_n(&h->space[space].left[k], &none,
+						i, false, __ATOMIC_RELAXED,
+						__ATOMIC_RELAXED))
+			return;
+	}
+}
+
+static void retire_one(struct weir_mutator *m, unsigned space,
+		       struct wg_bump *bump, char **cursor, char **limit,
+		       bool in_pause)
+{
+	size_t end = ((size_t)bump->block + 1) * WG_BLOCK_GRANULES;
+
 	m->handed -= (uint64_t)(*limit - *cursor);
 	*cursor = *limit = NULL;
-	if (bump->block) {
+	if (!bump->block)
+		return;
+	if (in_pause || end - bump->next < WG_RECYCLE_MIN)
 		wg_block_set(&m->heap->blocks[bump->block], WG_USED);
-		bump->block = 0;
-	}
+	else
+		leave_block(m->heap, space, bump->block);
+	bump->block = 0;
 }
 
 void wg_mutator_bad(const struct weir_mutator *m, const char *function)
@@ -60,12 +84,11 @@ int wg_mutator_idle(const struct weir_mutator *m, const char *function)
  * next sweep finds again. */
 void wg_buffers_retire(struct weir_mutator *m, bool in_pause)
 {
-	(void)in_pause;
-	for (int i = 0; i < 2; i++) {
-		retire_one(m, &m->bump[i], &m->b.buffer[i].cursor,
-			   &m->b.buffer[i].limit);
-		retire_one(m, &m->wide[i], &m->wide_buffer[i].cursor,
-			   &m->wide_buffer[i].limit);
+	for (unsigned i = 0; i < 2; i++) {
+		retire_one(m, i, &m->bump[i], &m->b.buffer[i].cursor,
+			   &m->b.buffer[i].limit, in_pause);
+		retire_one(m, i, &m->wide[i], &m->wide_buffer[i].cursor,
+			   &m->wide_buffer[i].limit, in_pause);
 	}
 	__atomic_add_fetch(&m->heap->allocated, m->handed, __ATOMIC_RELAXED);
 	m->handed = 0;

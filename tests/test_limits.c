@@ -230,3 +230,58 @@ Test(limits, more_may_live_than_the_soft_limit)
 	cr_assert_geq(peak, 40, "%zu MiB", peak);
 	cr_assert_lt(peak, 128, "%zu MiB", peak);
 }
+
+/* ---- Several threads at the hard limit ----------------------------------- */
+
+struct greedy {
+	pthread_t thread; /* it runs on */
+	bool comes_back;  /* attaches for each object */
+	size_t failures;  /* allocations that found no room */
+};
+
+static void *take_and_drop(void *arg)
+{
+	struct greedy *g = arg;
+	weir_mutator *m;
+
+	for (int i = 0; i < 4000; i++) {
+		if (weir_thread_attach(heap, &m))
+			abort();
+		for (int k = 0; k < (g->comes_back ? 1 : 64); k++)
+			g->failures += !weir_alloc(m, 48 + (size_t)k * 16);
+		weir_thread_detach(m);
+	}
+	return NULL;
+}
+
+/* What is free after a collection is for the one who waited, too, though the
+ * others were faster; and who comes and goes uses up no memory. */
+static void greedy(bool comes_back, size_t peak)
+{
+	struct greedy g[4];
+
+	heap_open("heap-max=24m,heap-min=2m");
+	for (int i = 0; i < 4; i++) {
+		g[i] = (struct greedy){.comes_back = comes_back};
+		cr_assert_eq(pthread_create(&g[i].thread, NULL, take_and_drop,
+					    &g[i]),
+			     0);
+	}
+	for (int i = 0; i < 4; i++)
+		pthread_join(g[i].thread, NULL);
+	for (int i = 0; i < 4; i++)
+		cr_assert_eq(g[i].failures, 0, "%zu times no room",
+			     g[i].failures);
+	cr_assert_leq(heap_stats().heap_peak, peak);
+	heap_close();
+}
+
+Test(limits, threads_compete_for_what_is_left)
+{
+	greedy(false, 24 * MIB);
+}
+
+Test(limits, threads_that_come_and_go_leave_their_blocks)
+{
+	greedy(true, 4 * MIB);
+}
