@@ -17,6 +17,7 @@
 #include "gc/heap.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 
 #include "gc/mutant.h"
@@ -133,17 +134,22 @@ static void own(struct weir_mutator *m, struct wg_bump *bump, uint32_t i,
 	bump->next = bump->bare = (size_t)i * WG_BLOCK_GRANULES;
 }
 
-/* Own block i if it has holes, sweeping it if need be. */
+/* Own block i if it has holes, sweeping it if need be; *work grows by what
+ * that cost. */
 static bool recycle_one(struct weir_mutator *m, struct wg_bump *bump,
-			uint32_t i)
+			uint32_t i, unsigned *work)
 {
 	struct weir_heap *h = m->heap;
 	struct wg_block *b = &h->blocks[i];
 
-	if (wg_sweep_claim(h, i))
+	*work += 1;
+	if (wg_sweep_claim(h, i)) {
 		wg_sweep_block(h, i);
-	else if (wg_block_state(b) == WG_RECYCLABLE && wg_block_unswept(h, b))
+		*work += WG_SWEEP_WORK;
+	} else if (wg_block_state(b) == WG_RECYCLABLE &&
+		   wg_block_unswept(h, b)) {
 		return false; /* somebody else is at it */
+	}
 	/* A recyclable block that is claimed here was swept, or this sweep
 	 * leaves it alone. */
 	if (wg_block_state(b) != WG_RECYCLABLE ||
@@ -158,29 +164,33 @@ static bool recycle_one(struct weir_mutator *m, struct wg_bump *bump,
 static bool recycle_left(struct weir_mutator *m, struct wg_space *s,
 			 struct wg_bump *bump)
 {
+	unsigned work = 0;
+
 	for (unsigned k = 0; k < WG_LEFT; k++) {
 		uint32_t i = __atomic_load_n(&s->left[k], __ATOMIC_RELAXED);
 
 		if (i) {
 			i = __atomic_exchange_n(&s->left[k], 0,
 						__ATOMIC_RELAXED);
-			if (i && recycle_one(m, bump, i))
+			if (i && recycle_one(m, bump, i, &work))
 				return true;
 		}
 	}
 	return false;
 }
 
-/* Own a block with holes that exists already. */
+/* Own a block with holes that exists already.  All of it is CRITICAL, and in a
+ * dense heap holes are far between: not more work than `most`. */
 static bool recycle(struct weir_mutator *m, unsigned space,
-		    struct wg_bump *bump)
+		    struct wg_bump *bump, unsigned most)
 {
 	struct weir_heap *h = m->heap;
 	struct wg_space *s = &h->space[space];
+	unsigned work = 0;
 
 	if (recycle_left(m, s, bump))
 		return true;
-	for (;;) {
+	while (work < most) {
 		uint32_t i = __atomic_load_n(&s->cursor, __ATOMIC_RELAXED);
 
 		if (i >= wg_high(s))
@@ -188,9 +198,10 @@ static bool recycle(struct weir_mutator *m, unsigned space,
 		i = __atomic_fetch_add(&s->cursor, 1, __ATOMIC_RELAXED);
 		if (i >= wg_high(s))
 			return false;
-		if (recycle_one(m, bump, i))
+		if (recycle_one(m, bump, i, &work))
 			return true;
 	}
+	return false;
 }
 
 /* A whole block will be written: take its protection off at once.  If the
@@ -251,7 +262,9 @@ static bool refill(struct weir_mutator *m, unsigned space, size_t size,
 			return true;
 		disown(m, bump, cursor, limit);
 		account(m);
-		if (!recycle(m, space, bump) && !take_free(m, space, bump, why))
+		if (!recycle(m, space, bump, 16 * WG_SWEEP_WORK) &&
+		    !take_free(m, space, bump, why) &&
+		    !recycle(m, space, bump, UINT_MAX))
 			return false;
 	}
 }
@@ -503,22 +516,20 @@ static void *no_memory(const struct weir_heap *h, size_t size, size_t n,
 			 "MiB; raise heap-max",
 			 function, size, wg_hard(h) >> 20);
 	else if (why == WG_NO_SYSTEM)
-		wr_error(
-			ENOMEM,
-			"%s: no room for %zu bytes: the system refuses "
-			"more memory than the %zu MiB in use after a full "
-			"collection; raise the limit on data (ulimit -d), the "
-			"commit limit (vm.overcommit_memory, "
-			"vm.overcommit_ratio) or vm.max_map_count, or drop "
-			"references",
-			function, size, used);
+		wr_error(ENOMEM,
+			 "%s: no room for %zu bytes: the system refuses "
+			 "more memory than the %zu MiB in use after a full "
+			 "collection; raise the limit on data (ulimit -d), the "
+			 "commit limit (vm.overcommit_memory, "
+			 "vm.overcommit_ratio) or vm.max_map_count, or drop "
+			 "references",
+			 function, size, used);
 	else
-		wr_error(
-			ENOMEM,
-			"%s: no room for %zu bytes: %zu of %zu MiB are "
-			"in use after a full collection; raise heap-max or "
-			"drop references",
-			function, size, used, wg_hard(h) >> 20);
+		wr_error(ENOMEM,
+			 "%s: no room for %zu bytes: %zu of %zu MiB are "
+			 "in use after a full collection; raise heap-max or "
+			 "drop references",
+			 function, size, used, wg_hard(h) >> 20);
 	errno = ENOMEM;
 	return NULL;
 }

@@ -52,6 +52,7 @@
 #define WG_RECYCLE_MIN (WG_BLOCK_GRANULES / 8) /* usable granules to reuse */
 #define WG_SLICE ((size_t)16 << 10)	 /* bytes zeroed ahead of a cursor */
 #define WG_GROW_BLOCKS 512		 /* blocks committed at a time */
+#define WG_SWEEP_WORK 256		 /* looks at a block that a sweep costs */
 #define WG_LEFT 8			 /* blocks handed on by threads that end */
 #define WG_MAX_MARKERS 64
 #define WG_INLINE_KINDS 31 /* kinds below this are in the granule byte */
