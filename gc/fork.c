@@ -143,10 +143,6 @@ static void reset_heap(struct weir_heap *h)
 		if (h->marker[i])
 			reset_marker(h->marker[i]);
 	wg_pool_reset(h->pool);
-	/* A marker stores the colour first and then notes it here. */
-	for (int sp = 0; sp < 2; sp++)
-		memset(h->black + h->space[sp].first, 1,
-		       wg_high(&h->space[sp]) - h->space[sp].first);
 	free(h->team);
 	h->team = NULL;
 	h->threads_up = false;

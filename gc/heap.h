@@ -370,12 +370,12 @@ static inline void wg_note_black(struct weir_heap *h, size_t granule)
 		__atomic_store_n(b, 1, __ATOMIC_RELAXED);
 }
 
-/* Relaxed: partner of the store in process() (mark.c).  Whoever sees the object
- * not black yet leaves it to the marker that makes it black. */
+/* Acquire: partner of the release in blacken() (mark.c).  Whoever sees the
+ * object not black yet leaves it to the marker that makes it black. */
 static inline bool wg_is_black(const struct weir_heap *h, size_t granule)
 {
-	return (__atomic_load_n(&h->meta[granule], __ATOMIC_RELAXED) &
-		WEIR_META_COLOUR) == h->colour;
+	return (wg_meta_load(&h->meta[granule]) & WEIR_META_COLOUR) ==
+	       h->colour;
 }
 
 /* block.c */

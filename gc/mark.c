@@ -189,6 +189,18 @@ void wg_mark_defer(struct wg_marker *m, size_t g)
 	note_overflow(m, g, WG_OVERFLOW_DEFERRED, &m->heap->overflow_deferred);
 }
 
+/* Give the object at granule g, whose byte is `byte`, the cycle's colour.
+ * Release, the note first: partner of the acquire load in wg_is_black().  Who
+ * sees the object black sees that its block has black objects, and all that
+ * this marker saw of it, its END among that. */
+static inline void blacken(struct weir_heap *h, size_t g, uint8_t byte)
+{
+	wg_note_black(h, g);
+	__atomic_store_n(&h->meta[g],
+			 (uint8_t)((byte & ~WEIR_META_COLOUR) | h->colour),
+			 __ATOMIC_RELEASE);
+}
+
 /* No segment is left: mark the target here and have its block scanned. */
 static void push_overflow(struct wg_marker *m, uintptr_t p)
 {
@@ -201,10 +213,7 @@ static void push_overflow(struct wg_marker *m, uintptr_t p)
 	byte = wg_meta_load(&h->meta[g]);
 	if ((byte & WEIR_META_COLOUR) == h->colour)
 		return;
-	__atomic_store_n(&h->meta[g],
-			 (uint8_t)((byte & ~WEIR_META_COLOUR) | h->colour),
-			 __ATOMIC_RELAXED);
-	wg_note_black(h, g);
+	blacken(h, g, byte);
 	wg_mark_overflow(m, g);
 }
 
@@ -316,10 +325,7 @@ static void process(struct wg_marker *m, uintptr_t p)
 	}
 	if ((byte & WEIR_META_COLOUR) == h->colour)
 		return;
-	__atomic_store_n(&h->meta[g],
-			 (uint8_t)((byte & ~WEIR_META_COLOUR) | h->colour),
-			 __ATOMIC_RELAXED);
-	wg_note_black(h, g);
+	blacken(h, g, byte);
 	if (wr_unlikely(__atomic_load_n(&h->ephemerons_wait, __ATOMIC_RELAXED)))
 		wg_ephemeron_key(m, wg_granule_start(h, g));
 	if (byte >> WEIR_META_KIND_SHIFT == WEIR_KIND_LEAF)
