@@ -17,6 +17,12 @@
  *    large objects that were not finished are freed;
  *  - free blocks that were being given back to the system are free again.
  *
+ * Nor is what the child gets that of one instant: fork copies page by page
+ * while markers and sweepers write.  A block's granule bytes are one page, so
+ * they are whole; but the block table may be later.  Hence the notes of black
+ * objects are all set, and a block that looks swept may still have its dead:
+ * these are found black or young once more and go a cycle later.
+ *
  * The colour turns under the control lock, and marking ends in a pause, so
  * fork sees a cycle either open or not.  The child's collector threads start
  * when it first asks for a cycle: a child that calls exec pays nothing.
@@ -143,6 +149,9 @@ static void reset_heap(struct weir_heap *h)
 		if (h->marker[i])
 			reset_marker(h->marker[i]);
 	wg_pool_reset(h->pool);
+	for (int sp = 0; sp < 2; sp++)
+		memset(h->black + h->space[sp].first, 1,
+		       wg_high(&h->space[sp]) - h->space[sp].first);
 	free(h->team);
 	h->team = NULL;
 	h->threads_up = false;
