@@ -246,6 +246,16 @@ static void disown(struct weir_mutator *m, struct wg_bump *bump, char **cursor,
 	}
 }
 
+/* For recycle(): about 50 us, but above the soft limit whatever it takes. */
+static unsigned search_limit(const struct weir_heap *h)
+{
+	size_t soft = wg_soft(h);
+
+	if (soft && __atomic_load_n(&h->used, __ATOMIC_RELAXED) >= soft)
+		return UINT_MAX;
+	return 64 * WG_SWEEP_WORK;
+}
+
 /* Make the main buffer of `space` hold `size` bytes, or say why not. */
 static bool refill(struct weir_mutator *m, unsigned space, size_t size,
 		   enum wg_no *why)
@@ -262,7 +272,7 @@ static bool refill(struct weir_mutator *m, unsigned space, size_t size,
 			return true;
 		disown(m, bump, cursor, limit);
 		account(m);
-		if (!recycle(m, space, bump, 16 * WG_SWEEP_WORK) &&
+		if (!recycle(m, space, bump, search_limit(m->heap)) &&
 		    !take_free(m, space, bump, why) &&
 		    !recycle(m, space, bump, UINT_MAX))
 			return false;
