@@ -4,10 +4,12 @@
  * what it does without memory, and the account at the end.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/torture/torture.h"
 
@@ -37,6 +39,37 @@ static void append(const char *format, ...)
 	va_end(ap);
 }
 
+/* A file that whoever opened it keeps, and nobody else. */
+static char temporary[2][256];
+
+static const char *temporary_file(unsigned i, const char *what)
+{
+	const char *dir = getenv("TMPDIR");
+
+	snprintf(temporary[i], sizeof(temporary[i]), "%s/torture.%ld.%s",
+		 dir && *dir && strlen(dir) < 200 ? dir : "/tmp",
+		 (long)getpid(), what);
+	return temporary[i];
+}
+
+/* Options that change little, or much for the worse: seldom. */
+static void choose_more(struct worker *w)
+{
+	static const int signals[] = {SIGUSR2, SIGXCPU, 40, 64};
+
+	if (one_in(w, 10))
+		append(",heap-soft=%zu", cfg.live + ((size_t)16 << 20));
+	if (one_in(w, 8))
+		append(",data-segments=on");
+	if (one_in(w, 6))
+		append(",suspend-signal=%d", signals[below(w, 4)]);
+	if (one_in(w, 10))
+		append(",trace=%s", temporary_file(0, "trace"));
+	if (one_in(w, 10))
+		append(",log=%s,log-file=%s", one_in(w, 2) ? "gc" : "all",
+		       temporary_file(1, "log"));
+}
+
 void choose_options(void)
 {
 	struct worker w;
@@ -46,8 +79,9 @@ void choose_options(void)
 	       one_in(&w, 8) ? "off" : "on");
 	append(",heap-min=%um", 1u << below(&w, 4));
 	append(",growth=%s", one_in(&w, 2) ? "0.1" : "0.5");
-	append(",markers=%u", 1 + (unsigned)below(&w, 3));
-	append(",pause-markers=%u", 1 + (unsigned)below(&w, 3));
+	append(",markers=%u", 1 + (unsigned)below(&w, one_in(&w, 6) ? 12 : 3));
+	append(",pause-markers=%u",
+	       1 + (unsigned)below(&w, one_in(&w, 6) ? 12 : 3));
 	append(",seed=%u", 1 + (unsigned)below(&w, 1000000));
 	if (one_in(&w, 3))
 		append(",verify=on");
@@ -69,6 +103,7 @@ void choose_options(void)
 		append(",heap-max=%zu", cfg.live * 2 + ((size_t)24 << 20));
 	else
 		append(",heap-max=1g");
+	choose_more(&w);
 	if (cfg.options)
 		append("%s%s", *cfg.options ? "," : "", cfg.options);
 }
@@ -80,6 +115,9 @@ void create_heap(void)
 	weir_mutator *m;
 	int err = weir_heap_create(&o, &heap);
 
+	for (unsigned i = 0; i < 2; i++)
+		if (*temporary[i])
+			unlink(temporary[i]);
 	if (err == -ENOTSUP) {
 		printf("torture: SKIP: %s\n", weir_error_text());
 		exit(77);
@@ -141,7 +179,7 @@ void run_report(uint64_t began)
 	/* Not for a run that the machine or `delay` made slow. */
 	if (n.weak_kept + n.eph_kept < 3000 || st.cycles_full < 10)
 		return;
-	if ((cfg.on[F_weak] && !n.weak_cleared) ||
+	if ((cfg.on[F_weak] && (!n.weak_cleared || !n.storms)) ||
 	    (cfg.on[F_final] && !n.finalized &&
 	     !strstr(cfg.heap_options, "finalizer-thread=on")) ||
 	    (cfg.on[F_ephemeron] && !n.eph_cleared))

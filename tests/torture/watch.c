@@ -220,6 +220,75 @@ static void look_weak(struct worker *w, unsigned i)
 	}
 }
 
+/* The weak reference goes over to a new object, and with it what is held. */
+static void retarget(struct worker *w, unsigned i)
+{
+	struct entry *e = &w->watch->entry[i];
+	struct node *p = graph_new(w);
+
+	if (!p)
+		return;
+	if (one_in(w, 4)) {
+		check_err(w, weir_weak_set(e->weak, NULL), "weir_weak_set");
+		if (weir_weak_get(e->weak))
+			fail(w, "a weak reference set to NULL gives an object");
+		hold(w);
+	}
+	check_err(w, weir_weak_set(e->weak, p), "weir_weak_set");
+	e->id = p->id;
+	edge_set(holder(w), i, p, random_offset(w, p));
+}
+
+/*
+ * Many weak references to one object in hand come and go, and change, beside
+ * the collector's batches: their number is more than one batch.
+ */
+static void storm(struct worker *w)
+{
+	weir_weak *weak[STORM];
+	struct node *p = graph_new(w);
+	uint64_t id, set[(STORM + 63) / 64] = {0};
+
+	if (!p)
+		return;
+	id = p->id;
+	w->n.storms++;
+	for (unsigned i = 0; i < STORM; i++) {
+		check_err(w, weir_weak_create(heap, p, &weak[i]),
+			  "weir_weak_create");
+		set[i / 64] |= 1ull << (i % 64);
+	}
+	for (unsigned n = 0; n < 2 * STORM; n++) {
+		unsigned i = (unsigned)below(w, STORM);
+		struct node *to = one_in(w, 2) ? p : NULL;
+
+		if (one_in(w, 4)) {
+			weir_weak_destroy(weak[i]);
+			to = p;
+			check_err(w, weir_weak_create(heap, p, &weak[i]),
+				  "weir_weak_create");
+		} else {
+			check_err(w, weir_weak_set(weak[i], to),
+				  "weir_weak_set");
+		}
+		set[i / 64] &= ~(1ull << (i % 64));
+		set[i / 64] |= (uint64_t)(to != NULL) << (i % 64);
+		if (one_in(w, 64))
+			hold(w);
+	}
+	for (unsigned i = 0; i < STORM; i++) {
+		void *got = weir_weak_get(weak[i]);
+
+		if (got != (set[i / 64] >> (i % 64) & 1 ? p : NULL))
+			fail(w,
+			     "the weak reference to node %#llx, in hand at "
+			     "%p, gives %p",
+			     (unsigned long long)id, (void *)p, got);
+		weir_weak_destroy(weak[i]);
+	}
+	graph_check(w, p, id);
+}
+
 static void look_ephemeron(struct worker *w, unsigned i)
 {
 	struct entry *e = &w->watch->entry[i];
@@ -299,8 +368,12 @@ void watch_step(struct worker *w)
 			drop(w, i);
 		break;
 	case 1:
-		if (e->strong)
+		if (e->strong && e->type == W_WEAK && one_in(w, 2))
+			retarget(w, i);
+		else if (e->strong)
 			shake(w, i);
+		if (cfg.on[F_weak] && one_in(w, 8))
+			storm(w);
 		break;
 	case 2:
 		ran = weir_finalizers_run(w->m, below(w, 4));
