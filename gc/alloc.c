@@ -33,8 +33,10 @@ static void critical_leave(struct weir_mutator *m)
 	WEIR_COMPILER_BARRIER();
 	__atomic_store_n(&m->b.critical, 0, __ATOMIC_RELAXED);
 	WEIR_COMPILER_BARRIER();
-	if (wr_unlikely(__atomic_load_n(&m->b.pending, __ATOMIC_RELAXED)))
+	if (wr_unlikely(__atomic_load_n(&m->b.pending, __ATOMIC_RELAXED))) {
+		wg_delay_rarely(m->heap);
 		wr_thread_poll(&m->thread);
+	}
 }
 
 /* Publish the object [p, p + n), n a multiple of the granule. */
@@ -99,7 +101,9 @@ static bool next_hole(struct weir_mutator *m, struct wg_bump *bump,
 		size = (stop - g) << WEIR_GRANULE_SHIFT;
 		if (g >= bump->bare &&
 		    __atomic_load_n(&b->armed, __ATOMIC_RELAXED)) {
+			wg_delay_rarely(h);
 			wg_forget(h, start, size);
+			wg_delay_rarely(h);
 			bump->bare = stop;
 		}
 		/* The rest of the hole is found again from `next`. */
@@ -122,6 +126,7 @@ static void own(struct weir_mutator *m, struct wg_bump *bump, uint32_t i,
 	struct weir_heap *h = m->heap;
 	struct wg_block *b = &h->blocks[i];
 
+	wg_delay_rarely(h);
 	/* Of blocks that it has already, the handshake that changes its colour
 	 * makes the note (rootscan.c). */
 	if (m->b.newborn != WG_YOUNG)
@@ -212,7 +217,9 @@ static void unarm(struct weir_heap *h, uint32_t i)
 
 	if (!__atomic_load_n(&b->armed, __ATOMIC_RELAXED))
 		return;
+	wg_delay_rarely(h);
 	wr_barrier_forget(h->barrier, (void *)wg_block_start(h, i), WG_BLOCK);
+	wg_delay_rarely(h);
 	__atomic_store_n(&b->armed, 0, __ATOMIC_RELAXED);
 }
 
@@ -410,6 +417,7 @@ static char *large_alloc(struct weir_mutator *m, unsigned space, size_t n,
 	/* The state first: who finds the START through an old word that looks
 	 * like a reference takes the size from the block, not from an END. */
 	wg_block_set(b, WG_LARGE_HEAD);
+	wg_delay_rarely(h);
 	__atomic_store_n(&h->meta[wg_granule_of(h, p)],
 			 (uint8_t)(m->b.newborn | kind << WEIR_META_KIND_SHIFT),
 			 __ATOMIC_RELEASE);

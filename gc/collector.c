@@ -61,6 +61,7 @@ static void *collector_main(void *arg)
 {
 	struct weir_heap *h = arg;
 
+	wg_delay_thread(h, WG_DELAY_COLLECTOR);
 	if (h->resweep)
 		wg_sweep_run(h);
 	h->resweep = false;

@@ -113,6 +113,7 @@ static enum wr_phase pause_begin(struct weir_heap *h,
 
 	wr_event_begin(h->events, WR_PHASE_stop, s.begin);
 	wr_threads_stop_world(h->threads, times);
+	wg_delay_rarely(h);
 	wr_event_end(h->events, WR_PHASE_stop, times->requested_ns,
 		     times->stopped_ns, 0, NULL);
 	return s.outer;
@@ -127,7 +128,9 @@ static uint64_t pause_end(struct weir_heap *h, struct wg_report *r,
 
 	/* Who forks once it may finds no pause. */
 	stage_set(h, outer);
+	wg_delay_rarely(h);
 	over = wr_threads_resume_world(h->threads);
+	wg_delay_rarely(h);
 	ns = over - times->requested_ns;
 	wr_event_end(h->events, WR_PHASE_pause, times->requested_ns, over,
 		     pages, "pages");

@@ -70,8 +70,10 @@ static void fetch(struct weir_heap *h, struct wg_marker *m, struct pass *p,
 	size_t size = all.end - all.start;
 	bool rearm = p->flags & WR_FETCH_REARM;
 
-	if (rearm)
+	if (rearm) {
 		note_armed(h, from, to);
+		wg_delay_rarely(h);
+	}
 	if (p->all) {
 		if (rearm)
 			wr_barrier_arm(h->barrier, start, size);
@@ -190,6 +192,7 @@ void wg_dirty_arm(struct weir_heap *h)
 
 	while (next_run(h, &at, wg_high(s), &from, &end)) {
 		note_armed(h, from, end);
+		wg_delay_rarely(h);
 		wr_barrier_arm(h->barrier, (void *)wg_block_start(h, from),
 			       (size_t)(end - from) << WG_BLOCK_SHIFT);
 	}
@@ -218,6 +221,7 @@ void wg_dirty_forget_free(struct weir_heap *h)
 		}
 		wr_barrier_forget(h->barrier, (void *)wg_block_start(h, i),
 				  (size_t)(end - i) << WG_BLOCK_SHIFT);
+		wg_delay_rarely(h);
 		for (k = i; k < end; k++)
 			__atomic_store_n(&h->blocks[k].armed, 0,
 					 __ATOMIC_RELAXED);

@@ -34,6 +34,7 @@
 #include <weir/weir.h>
 
 #include "gc/meta.h"
+#include "gc/mutant.h"
 #include "runtime/barrier.h"
 #include "runtime/check.h"
 #include "runtime/events.h"
@@ -366,8 +367,10 @@ static inline void wg_note_black(struct weir_heap *h, size_t granule)
 	uint8_t *b = &h->black[granule / WG_BLOCK_GRANULES];
 
 	/* Not a store each time: markers share the line. */
-	if (wr_unlikely(!__atomic_load_n(b, __ATOMIC_RELAXED)))
+	if (wr_unlikely(!__atomic_load_n(b, __ATOMIC_RELAXED))) {
+		wg_delay_rarely(h);
 		__atomic_store_n(b, 1, __ATOMIC_RELAXED);
+	}
 }
 
 /* Acquire: partner of the release in blacken() (mark.c).  Whoever sees the

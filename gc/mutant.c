@@ -2,6 +2,7 @@
 /* Planted bugs and random delays; see gc/mutant.h. */
 #include "gc/mutant.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -18,6 +19,7 @@ void wg_mutant_init(void)
 		[WG_MUTANT_FORGET_STACK] = "forget-stack",
 		[WG_MUTANT_NO_REARM] = "no-rearm",
 		[WG_MUTANT_BORN_WHITE] = "born-white",
+		[WG_MUTANT_LOSE_PENDED] = "lose-pended",
 	};
 	const char *want = getenv("WEIR_MUTANT");
 
@@ -32,20 +34,60 @@ void wg_mutant_init(void)
 }
 #endif
 
-void wg_delay(struct weir_heap *h)
-{
-	static __thread uint64_t state;
-	struct timespec t = { 0, 0 };
+static __thread uint64_t state; /* 0: the thread has no number yet */
 
-	if (wr_likely(!h->opt.delay))
-		return;
-	if (!state)
-		state = h->opt.seed * 0x9e3779b97f4a7c15ull +
-			(uintptr_t)&state;
-	/* xorshift64 (Marsaglia, "Xorshift RNGs", 2003) */
+/* xorshift64 (Marsaglia, "Xorshift RNGs", 2003) */
+static uint64_t next(struct weir_heap *h)
+{
+	if (wr_unlikely(!state))
+		wg_delay_mutator(h);
 	state ^= state << 13;
 	state ^= state >> 7;
 	state ^= state << 17;
-	t.tv_nsec = (long)(state % h->opt.delay) * 1000;
+	return state;
+}
+
+static void wait_a_while(struct weir_heap *h, uint64_t r)
+{
+	struct timespec t = {0, 0};
+	int saved = errno;
+
+	t.tv_sec = (time_t)(r % h->opt.delay / 1000000);
+	t.tv_nsec = (long)(r % h->opt.delay % 1000000) * 1000;
 	nanosleep(&t, NULL);
+	errno = saved;
+}
+
+void wg_delay_thread(struct weir_heap *h, unsigned id)
+{
+	/* splitmix64's finish (Steele, Lea, Flood 2014), for neighbours to
+	 * differ in every bit. */
+	uint64_t x = ((uint64_t)h->opt.seed << 32 | id) + 0x9e3779b97f4a7c15ull;
+
+	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+	x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+	state = (x ^ x >> 31) | 1;
+}
+
+void wg_delay_mutator(struct weir_heap *h)
+{
+	static unsigned last; /* atomic, relaxed: only to be different */
+
+	wg_delay_thread(h,
+			WG_DELAY_MUTATOR +
+				__atomic_add_fetch(&last, 1, __ATOMIC_RELAXED));
+}
+
+void wg_delay(struct weir_heap *h)
+{
+	if (wr_unlikely(h->opt.delay))
+		wait_a_while(h, next(h));
+}
+
+void wg_delay_rarely(struct weir_heap *h)
+{
+	if (wr_likely(!h->opt.delay))
+		return;
+	if (next(h) >> 58 == 0)
+		wait_a_while(h, next(h));
 }

@@ -12,10 +12,12 @@
 
 enum wg_mutant {
 	WG_MUTANT_NONE,
-	WG_MUTANT_SKIP_DIRTY,	/* skip-dirty: some pages in the pause */
+	WG_MUTANT_SKIP_DIRTY,   /* skip-dirty: some pages in the pause */
 	WG_MUTANT_FORGET_STACK, /* forget-stack: one thread's, in the pause */
-	WG_MUTANT_NO_REARM,	/* no-rearm: preclean does not protect anew */
-	WG_MUTANT_BORN_WHITE,	/* born-white: allocation while marking */
+	WG_MUTANT_NO_REARM,     /* no-rearm: preclean does not protect anew */
+	WG_MUTANT_BORN_WHITE,   /* born-white: allocation while marking */
+	WG_MUTANT_LOSE_PENDED,  /* lose-pended: what weak references are given
+				 * between two batches of the filter */
 };
 
 #ifdef WEIR_MUTANTS
@@ -37,7 +39,19 @@ static inline bool wg_mutant(enum wg_mutant m)
 #endif
 
 struct weir_heap;
-/* A random delay at a marked point, when the option `delay` is on. */
+/*
+ * A random delay at a marked point, when the option `delay` is on.  A point
+ * that a cycle passes once for each block or entry, not for each phase, takes
+ * the second: one in 64 waits.  Not under the heap lock, and nowhere that is
+ * passed for each object: it is a call.
+ */
 void wg_delay(struct weir_heap *h);
+void wg_delay_rarely(struct weir_heap *h);
+
+/* Who the calling thread is, for its delays to follow from the seed. */
+enum { WG_DELAY_COLLECTOR, WG_DELAY_MUTATOR = 1024 };
+void wg_delay_thread(struct weir_heap *h, unsigned id);
+/* The next mutator: its number is that of its attach. */
+void wg_delay_mutator(struct weir_heap *h);
 
 #endif

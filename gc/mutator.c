@@ -100,6 +100,7 @@ static void leave(struct weir_mutator *m)
 	__atomic_store_n(&m->b.critical, 1, __ATOMIC_RELAXED);
 	WEIR_COMPILER_BARRIER();
 	wg_buffers_retire(m, false);
+	wg_delay(m->heap);
 	WEIR_COMPILER_BARRIER();
 	__atomic_store_n(&m->b.critical, 0, __ATOMIC_RELAXED);
 	WEIR_COMPILER_BARRIER();
@@ -107,6 +108,7 @@ static void leave(struct weir_mutator *m)
 		wr_thread_poll(&m->thread);
 	self = NULL;
 	wg_running = NULL;
+	wg_delay(m->heap);
 }
 
 /* The thread ends while attached. */
@@ -146,10 +148,13 @@ static int enlist(struct weir_heap *h, struct weir_mutator **out)
 		return wr_error(-err, "weir_thread_attach: %s",
 				weir_error_text());
 	}
+	wg_delay_mutator(h);
+	wg_delay(h);
 	/* After registration: a cycle stores h->newborn before it goes through
 	 * the registry, so a thread that it misses reads the new colour. */
 	m->b.newborn = __atomic_load_n(&h->newborn, __ATOMIC_SEQ_CST);
 	self = wg_running = m;
+	wg_delay(h);
 	*out = m;
 	return 0;
 }

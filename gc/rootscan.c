@@ -36,6 +36,7 @@ static void thread_held(struct wr_thread *t, void *arg)
 	struct wg_marker *m = arg;
 	struct weir_mutator *mutator = mutator_of(t);
 
+	wg_delay_rarely(m->heap);
 	mutator->b.newborn =
 		wg_mutant(WG_MUTANT_BORN_WHITE) ? WG_YOUNG : m->heap->newborn;
 	if (mutator->b.newborn != WG_YOUNG)

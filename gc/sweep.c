@@ -48,6 +48,7 @@ unsigned wg_sweep_block(struct weir_heap *h, uint32_t i)
 	unsigned live = 0, usable = 0;
 	size_t hole = 0;
 
+	wg_delay_rarely(h);
 	while (g < end) {
 		size_t next = wg_meta_next(meta, g, end, colour);
 

@@ -58,6 +58,7 @@ static void *helper_main(void *arg)
 	struct wg_team *t = h->team;
 	uint32_t seen = 0;
 
+	wg_delay_thread(h, WG_DELAY_COLLECTOR + self->index);
 	for (;;) {
 		uint32_t job;
 

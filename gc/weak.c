@@ -36,12 +36,14 @@ void wg_weak_lock(struct weir_heap *h, struct weir_mutator *m)
 		m->b.critical++;
 		WEIR_COMPILER_BARRIER();
 	}
+	wg_delay_rarely(h);
 	wr_mutex_lock(&h->weak->lock);
 }
 
 void wg_weak_unlock(struct weir_heap *h, struct weir_mutator *m)
 {
 	wr_mutex_unlock(&h->weak->lock);
+	wg_delay_rarely(h);
 	if (!m)
 		return;
 	WEIR_COMPILER_BARRIER();

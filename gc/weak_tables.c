@@ -225,10 +225,14 @@ void wg_watches_filter(struct weir_heap *h, struct wg_watches *t, bool all)
 		filter_batch(h, t, batch_end(h, t->at, t->end));
 		more = t->at < t->end;
 		if (!more) {
+			if (wg_mutant(WG_MUTANT_LOSE_PENDED))
+				t->pending_n = t->end;
 			close_gap(t);
 			t->kept = t->at = 0;
 		}
 		wg_weak_leave(h);
+		if (more)
+			wg_delay(h);
 	} while (more);
 	if (!all)
 		return;
@@ -241,6 +245,8 @@ void wg_watches_filter(struct weir_heap *h, struct wg_watches *t, bool all)
 		wg_weak_enter(h);
 		walk_batch(h, t, i, stop);
 		wg_weak_leave(h);
+		if (stop < end)
+			wg_delay(h);
 	}
 }
 
