@@ -98,8 +98,8 @@ mutant()
 }
 
 verify "full cycles, 3 objects" -DOBJECTS=3
-verify "full cycles, 2 objects of 2 fields, 2+2 slots" \
-	-DOBJECTS=2 -DSPLIT=1 -DTWO=2 -DSLOTS1=2
+verify "full cycles with slices, 2 objects of 2 fields, 2+2 slots" \
+	-DOBJECTS=2 -DSPLIT=1 -DTWO=2 -DSLOTS1=2 -DSLICES
 verify "full and minor cycles, 3 objects, born white" -DMINOR -DWHITE
 mutant SKIP_DIRTY_PAGE -DSKIP_DIRTY_PAGE
 mutant FORGET_STACK -DFORGET_STACK
@@ -111,6 +111,8 @@ mutant BORN_WHITE -DBORN_WHITE
 mutant EARLY_FRESH -DEARLY_FRESH
 mutant NO_PROTECT -DNO_PROTECT
 mutant MINOR_ARM -DMINOR -DMINOR_ARM
+mutant NO_NOTE -DNO_NOTE
+mutant "NO_NOTE, born white" -DWHITE -DNO_NOTE
 
 echo "1..$number"
 echo "$passed passed, $failed failed"

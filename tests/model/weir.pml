@@ -20,6 +20,9 @@
  *                     plain arm.  In a minor cycle it is the fetch of what
  *                     was written since: old objects on dirty pages are
  *                     rescanned.  (arm, dirty_pass)
+ *                     A page stands for its block as well: one that is not
+ *                     NOTED for a black object is armed or left alone, by
+ *                     free choice.  (`lazy_arm`, gc/dirty.c)
  *   concurrent roots  Each mutator in turn is held: its slots are marked from
  *                     and its newborn colour becomes black.  Then the static
  *                     root is read, mutators running.  (wg_roots_concurrent)
@@ -27,8 +30,15 @@
  *                     pushed; mutators run between any two fields, also
  *                     between two fields of one object.  (wg_team_mark)
  *   preclean          FETCH of a page, any number of times, when the mark
- *                     stack is empty, then SCAN until it is empty again.
- *                     (dirty_pass with WR_FETCH_REARM)
+ *                     stack is empty, then SCAN until it is empty again.  It
+ *                     arms what was left alone until an object there was
+ *                     marked.  (dirty_pass with WR_FETCH_REARM)
+ *   slices            The same with the mutators stopped until the mark stack
+ *                     is empty: a run in which they idle.  SLICES makes it a
+ *                     step of its own; that no state is new then shows that
+ *                     it was covered.  (preclean_in_slices)
+ *   black note        One step with the mark: no pass over pages runs between
+ *                     the two.  (wg_note_black; the two jobs of gc/dirty.c)
  *   remark            One step: the mutators are stopped, so nothing runs
  *                     beside it.  That they stop one after the other is
  *                     covered: it is a run in which one of them idles.  They
@@ -47,7 +57,8 @@
  * The rules that it rests on:
  *
  *   1. A page is armed before fields on it are read, and re-armed before, not
- *      after, it is rescanned.  The remark rescans what is DIRTY.
+ *      after, it is rescanned, or it stays DIRTY.  A page with a black object
+ *      is NOTED.  The remark rescans what is DIRTY and NOTED.
  *   2. The remark scans every root again.
  *   3. From its hold on until the remark a mutator's objects are born black.
  *      They are not pushed: their fields begin as nil, and a store to them
@@ -70,7 +81,12 @@
  *
  * Where the model is wider than the code, and so stronger as a proof: fields
  * are scanned in any order (many markers, any deque order); preclean has any
- * number of rounds, none included; what a mutator does is arbitrary.
+ * number of rounds, none included; what a mutator does is arbitrary; the
+ * remark leaves out what is not NOTED, which the code does only when the
+ * barrier knows nothing (all_dirty).  That the code looks at `armed` blocks
+ * without a note too needs no state here: they have no black object, so
+ * nothing is read again, and to make their pages CLEAN or not is a free
+ * choice; a mutator that clears `armed` beside a pass makes no difference.
  *
  * What makes it small, and why this loses nothing: the objects to rescan are
  * chosen in the step of the re-arm (later would choose more, not fewer); a
@@ -87,6 +103,7 @@
  * Macros.  Size: OBJECTS (2-4), SPLIT (objects 1..SPLIT are on page 1, the
  * others on page 2), TWO (objects 1..TWO have two fields, the others one),
  * SLOTS1 (stack slots of the second mutator, 1 or 2; the first has two).
+ * SLICES: see above.
  * MINOR: each cycle is full or minor, by free choice.  WHITE: objects are born
  * white while marking, the library's default (born-black=off): they get marked
  * if they are reached, no block is fresh, and rules 3 and 4 fall away.
@@ -106,6 +123,8 @@
  *   NO_PROTECT       the sweep frees by colour alone (rule 5)
  *   MINOR_ARM        (with MINOR) a minor cycle arms without a rescan, as a
  *                    full one may (rule 6)
+ *   NO_NOTE          a mark makes no note: what was left unarmed stays so, and
+ *                    passes look at what was armed only (rule 1)
  *
  * The first four have their like in gc/mutant.h.
  */
@@ -148,6 +167,7 @@ byte live;	/* objects that exist: the side table's START bytes */
 byte black;	/* objects with the mark colour of this cycle */
 byte pushed;	/* fields that are still to be read: the mark stack */
 byte dirty = 3; /* pages that are DIRTY */
+byte noted;	/* pages that are NOTED for a black object */
 byte buffer[2]; /* page in which a mutator allocates, or 0 */
 byte fresh;	/* pages that root scans skip */
 byte born;	/* mutators whose newborn colour is black */
@@ -163,6 +183,13 @@ byte cycle; /* marking is on */
 #define FRESH_BORN(m) cycle
 #else
 #define FRESH_BORN(m) (born & (1 << (m)))
+#endif
+
+#ifdef NO_NOTE
+byte armed; /* pages that were armed in this cycle */
+#define WANTED armed
+#else
+#define WANTED noted
 #endif
 
 /* Scratch of a single step; no part of the state. */
@@ -195,6 +222,10 @@ inline birth(m, s, p)
 		buffer[m] = p;
 		dirty = dirty | p; /* the barrier's forget */
 #ifndef WHITE
+		if
+		:: born & (1 << m) -> noted = noted | p
+		:: else
+		fi;
 		if
 		:: FRESH_BORN(m) && !(live & ON_PAGE(p)) -> fresh = fresh | p
 		:: else
@@ -310,6 +341,7 @@ inline mark(x)
 	:: (x) && !(black & BIT(x)) ->
 		assert(live & BIT(x));
 		black = black | BIT(x);
+		noted = noted | PAGE(x);
 		pushed = pushed | FIELDS_OF(x)
 	:: else
 	fi
@@ -404,8 +436,35 @@ inline reach()
 			deaf = deaf | (p)                                      \
 	}
 #else
-#define PRECLEAN(p) :: d_step { pushed == 0 && (dirty & (p)) -> fetch(p) }
+#define PRECLEAN(p)                                                            \
+	:: d_step { pushed == 0 && (dirty & PRECLEANED & (p)) -> fetch(p) }
 #endif
+#ifdef NO_NOTE
+#define PRECLEANED armed
+#else
+#define PRECLEANED 3
+#endif
+
+/* The same in a stop that ends when the mark stack is empty. */
+#ifdef SLICES
+#define SLICE(p)                                                               \
+	:: d_step {                                                            \
+		pushed == 0 && (dirty & PRECLEANED & (p)) ->                   \
+			fetch(p);                                              \
+			drain();                                               \
+			o = 0                                                  \
+	}
+#else
+#define SLICE(p)
+#endif
+
+inline drain()
+{
+	do
+	EACH_FIELD(DRAIN)
+	:: else -> break
+	od
+}
 
 /* The sweep comes to object x. */
 #define FREE(x)                                                                \
@@ -433,18 +492,15 @@ inline remark()
 	mark_root(root);
 #ifndef SKIP_DIRTY_PAGE
 	if
-	:: dirty & 1 -> rescan(1)
+	:: dirty & WANTED & 1 -> rescan(1)
 	:: else
 	fi;
 #endif
 	if
-	:: dirty & 2 -> rescan(2)
+	:: dirty & WANTED & 2 -> rescan(2)
 	:: else
 	fi;
-	do
-	EACH_FIELD(DRAIN)
-	:: else -> break
-	od;
+	drain();
 
 	reach();
 	assert(!(found & ~black));
@@ -460,23 +516,37 @@ inline remark()
 #ifdef EARLY_FRESH
 	cycle = 0;
 #endif
-#ifndef MINOR
+#ifdef MINOR
+	/* The sweep's notes. */
+	noted = (black & ON_PAGE(1) -> 1 : 0) | (black & ON_PAGE(2) -> 2 : 0)
+#else
 	black = 0;
-	dirty = 3;
+	noted = 0;
+	dirty = 3
+#endif
+#ifdef NO_NOTE
+	;
+	armed = 0
 #endif
 }
 
-/* Arm page p.  With no marked object on it the rescan is empty. */
+/* Arm page p, or leave it alone.  With no marked object on it the rescan is
+ * empty. */
 inline arm(p)
 {
 	if
-	:: dirty & (p) ->
-#ifdef MINOR_ARM
-		dirty = dirty & ~(p)
-#else
-		fetch(p)
+	:: d_step {
+		dirty & (p) ->
+#ifdef NO_NOTE
+			armed = armed | (p);
 #endif
-	:: else
+#ifdef MINOR_ARM
+			dirty = dirty & ~(p)
+#else
+			fetch(p)
+#endif
+	}
+	:: !(dirty & WANTED & (p))
 	fi
 }
 
@@ -487,7 +557,7 @@ active proctype collector()
 		/* Turn the epoch; a minor cycle does not. */
 #ifdef MINOR
 		if
-		:: black = 0
+		:: d_step { black = 0; noted = 0 }
 		:: skip
 		fi;
 #else
@@ -499,17 +569,23 @@ active proctype collector()
 #ifdef NO_REARM
 		deaf = 0;
 #endif
-		d_step { arm(1) };
-		d_step { arm(2) };
+		arm(1);
+		arm(2);
 
 		/* Hold one mutator, then the other; then the static root. */
 		d_step {
 			born = born | 1;
+#ifndef WHITE
+			noted = noted | buffer[0];
+#endif
 			mark_root(slot[0]);
 			mark_root(slot[1])
 		};
 		d_step {
 			born = born | 2;
+#ifndef WHITE
+			noted = noted | buffer[1];
+#endif
 			mark_root(slot[2]);
 			mark_root(slot[3])
 		};
@@ -520,6 +596,8 @@ active proctype collector()
 		EACH_FIELD(SCAN)
 		PRECLEAN(1)
 		PRECLEAN(2)
+		SLICE(1)
+		SLICE(2)
 		:: d_step { pushed == 0 -> remark() };
 			break
 		od;
