@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# The torture program on every back end.  In `make check` two seeds each, a
-# few seconds long; with TORTURE_SECONDS=3600 (make torture) new seeds, 20
+# The torture program on every back end.  In `make check` two seeds each, ten
+# seconds long; with TORTURE_SECONDS=3600 (make torture) new seeds, 20
 # seconds each, until the time is over.  TORTURE_SEED is the first seed.
 #
 # A failure shows the program's report, with the command that replays it.
@@ -28,7 +28,9 @@ one()
 		;;
 	*)
 		tap_not_ok "$what"
+		# The last line is for a run that could not say it itself.
 		tail -n 20 "$work/log" >&2
+		echo "replay: $torture --barrier $1 --seed $2 --seconds $3" >&2
 		;;
 	esac
 }
@@ -45,7 +47,7 @@ if [ -n "${TORTURE_SECONDS:-}" ]; then
 else
 	for barrier in async sync sigbus mprotect none; do
 		for i in 1 2; do
-			one "$barrier" "$seed" 5
+			one "$barrier" "$seed" 10
 			seed=$((seed + 1))
 		done
 	done
