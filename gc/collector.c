@@ -4,10 +4,11 @@
  *
  * Cycles are numbered from 1 in the order they start; a cycle is done when its
  * sweep is: large objects are freed by the collector's threads alone, so who
- * waits for room has to wait for that.  Whoever needs a cycle that begins after the call waits for
- * number cycles_started + 1.  Between cycles the thread sleeps on a condition
- * variable: it uses no CPU when the program does not allocate.  It wakes once
- * by itself, a second after a cycle that left free memory, to give that back.
+ * waits for room has to wait for that.  Whoever needs a cycle that begins after
+ * the call waits for number cycles_started + 1.  Between cycles the thread
+ * sleeps on a condition variable: it uses no CPU when the program does not
+ * allocate.  It wakes once by itself, a second after a cycle that left free
+ * memory, to give that back.
  *
  *   main                    the collector thread
  *   request, wait, stall    any thread; wait and stall not CRITICAL
@@ -109,9 +110,8 @@ int wg_collector_start(struct weir_heap *h)
 		return err;
 	err = wg_thread_start(&h->collector, collector_main, h);
 	if (err)
-		return wr_error(
-			-err,
-			"cannot start the collector thread; raise RLIMIT_NPROC");
+		return wr_error(-err, "cannot start the collector thread; "
+				      "raise RLIMIT_NPROC");
 	h->threads_up = true;
 	return 0;
 }
@@ -146,8 +146,8 @@ static void request(struct weir_heap *h, unsigned req)
 /* The trigger goes out of reach, so that one mutator asks, once. */
 void wg_cycle_request(struct weir_heap *h, unsigned req)
 {
-	uint64_t trigger = __atomic_exchange_n(&h->trigger, UINT64_MAX,
-					       __ATOMIC_RELAXED);
+	uint64_t trigger =
+		__atomic_exchange_n(&h->trigger, UINT64_MAX, __ATOMIC_RELAXED);
 
 	if (trigger == UINT64_MAX && !req)
 		return;
@@ -212,8 +212,8 @@ int weir_collect(weir_heap *h, unsigned flags)
 
 	if (err)
 		return err;
-	if (flags & ~(WEIR_COLLECT_MINOR | WEIR_COLLECT_NOWAIT |
-		      WEIR_COLLECT_STOPPED))
+	if (flags &
+	    ~(WEIR_COLLECT_MINOR | WEIR_COLLECT_NOWAIT | WEIR_COLLECT_STOPPED))
 		return wr_invalid(__func__, "unknown flags %#x", flags);
 	if (flags & WEIR_COLLECT_STOPPED)
 		req |= WG_REQ_STOPPED;

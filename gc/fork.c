@@ -176,12 +176,13 @@ static void rearm(struct weir_heap *h)
 	const char *was = wr_barrier_name(wr_barrier_kind(h->barrier));
 
 	if (wr_barrier_fork_child(h->barrier))
-		wr_event_log(h->events,
-			     "fork: the child cannot go on with the barrier "
-			     "\"%s\" (%s); it has \"%s\" now: every cycle stops "
-			     "the program while it marks",
-			     was, weir_error_text(),
-			     wr_barrier_name(wr_barrier_kind(h->barrier)));
+		wr_event_log(
+			h->events,
+			"fork: the child cannot go on with the barrier "
+			"\"%s\" (%s); it has \"%s\" now: every cycle stops "
+			"the program while it marks",
+			was, weir_error_text(),
+			wr_barrier_name(wr_barrier_kind(h->barrier)));
 }
 
 static void child(void)

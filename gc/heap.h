@@ -48,17 +48,17 @@
 #define WG_BLOCK_SHIFT 16
 #define WG_BLOCK ((size_t)1 << WG_BLOCK_SHIFT)
 #define WG_BLOCK_GRANULES (WG_BLOCK >> WEIR_GRANULE_SHIFT)
-#define WG_MEDIUM_MAX (WG_BLOCK / 2)	 /* largest object in a mixed block */
-#define WG_MIN_HOLE 16			 /* granules; smaller holes wait */
+#define WG_MEDIUM_MAX (WG_BLOCK / 2) /* largest object in a mixed block */
+#define WG_MIN_HOLE 16               /* granules; smaller holes wait */
 #define WG_RECYCLE_MIN (WG_BLOCK_GRANULES / 8) /* usable granules to reuse */
-#define WG_SLICE ((size_t)16 << 10)	 /* bytes zeroed ahead of a cursor */
-#define WG_GROW_BLOCKS 512		 /* blocks committed at a time */
-#define WG_SWEEP_WORK 256		 /* looks at a block that a sweep costs */
-#define WG_LEFT 8			 /* blocks handed on by threads that end */
+#define WG_SLICE ((size_t)16 << 10) /* bytes zeroed ahead of a cursor */
+#define WG_GROW_BLOCKS 512          /* blocks committed at a time */
+#define WG_SWEEP_WORK 256           /* looks at a block that a sweep costs */
+#define WG_LEFT 8                   /* blocks handed on by threads that end */
 #define WG_MAX_MARKERS 64
 #define WG_INLINE_KINDS 31 /* kinds below this are in the granule byte */
-#define WG_EPHEMERON 2	   /* the kind of ephemeron proxies */
-#define WG_FIRST_KIND 3	   /* of weir_kind_*() */
+#define WG_EPHEMERON 2     /* the kind of ephemeron proxies */
+#define WG_FIRST_KIND 3    /* of weir_kind_*() */
 
 enum wg_state {
 	WG_FREE,
@@ -73,39 +73,39 @@ enum wg_state {
 
 /* Marked objects in the block were not scanned, */
 enum wg_overflow {
-	WG_OVERFLOW = 1,	  /* and are to be, once the stacks are empty */
+	WG_OVERFLOW = 1,          /* and are to be, once the stacks are empty */
 	WG_OVERFLOW_DEFERRED = 2, /* but their callbacks wait for the pause */
 };
 
 struct wg_block {
-	uint8_t state;	  /* enum wg_state, atomic */
-	uint8_t young;	  /* allocated into since its last sweep */
-	uint8_t fresh;	  /* taken while marking: every object is black */
-	uint8_t armed;	  /* the barrier may be protecting its pages */
-	uint8_t zeroed;	  /* FREE: memory is known to be zero */
+	uint8_t state;    /* enum wg_state, atomic */
+	uint8_t young;    /* allocated into since its last sweep */
+	uint8_t fresh;    /* taken while marking: every object is black */
+	uint8_t armed;    /* the barrier may be protecting its pages */
+	uint8_t zeroed;   /* FREE: memory is known to be zero */
 	uint8_t overflow; /* atomic: enum wg_overflow bits */
-	uint16_t live;	  /* granules of live objects at the last sweep */
-	uint32_t seq;	  /* atomic: sweep_seq when swept, taken or freed */
-	uint32_t head;	  /* LARGE_*: block index of the head */
-	uint64_t size;	  /* LARGE_HEAD, LARGE_NEW: bytes of the object */
+	uint16_t live;    /* granules of live objects at the last sweep */
+	uint32_t seq;     /* atomic: sweep_seq when swept, taken or freed */
+	uint32_t head;    /* LARGE_*: block index of the head */
+	uint64_t size;    /* LARGE_HEAD, LARGE_NEW: bytes of the object */
 	uint32_t blocks;  /* LARGE_HEAD, LARGE_NEW: blocks of the run */
 	uint16_t unused;  /* zero */
-	uint16_t hole;	  /* granules of the largest hole at the last sweep */
+	uint16_t hole;    /* granules of the largest hole at the last sweep */
 };
 _Static_assert(sizeof(struct wg_block) == 32, "two entries a cache line");
 
 /* One half of the reserved range. */
 struct wg_space {
-	uint32_t first;	    /* index of its first block */
-	uint32_t end;	    /* index after its last reserved block */
+	uint32_t first;     /* index of its first block */
+	uint32_t end;       /* index after its last reserved block */
 	uint32_t committed; /* atomic: index after its last committed block */
-	uint32_t high;	    /* atomic: index after the highest block taken */
-	uint32_t hint;	    /* no block below it is free */
+	uint32_t high;      /* atomic: index after the highest block taken */
+	uint32_t hint;      /* no block below it is free */
 	uint64_t *free_map; /* bit set: FREE; bit 0 is block `first` */
-	size_t stale;	    /* bytes of blocks that are FREE and not zeroed */
+	size_t stale;       /* bytes of blocks that are FREE and not zeroed */
 	uint32_t cursor;    /* atomic: next block to sweep or recycle */
-	uint32_t wide;	    /* atomic: next block to look into for a wide hole */
-	uint32_t sweep;	    /* atomic: next block for the background */
+	uint32_t wide;  /* atomic: next block to look into for a wide hole */
+	uint32_t sweep; /* atomic: next block for the background */
 	uint32_t left[WG_LEFT]; /* atomic: blocks that threads which ended left
 				 * behind with room in them, 0: none */
 };
@@ -113,8 +113,8 @@ struct wg_space {
 /* Where a mutator allocates in one space. */
 struct wg_bump {
 	uint32_t block; /* owned ACTIVE block, 0: none */
-	size_t next;	/* granule of the heap to look for a hole from */
-	size_t bare;	/* granules below it were forgotten by the barrier */
+	size_t next;    /* granule of the heap to look for a hole from */
+	size_t bare;    /* granules below it were forgotten by the barrier */
 };
 
 enum wg_phase {
@@ -124,32 +124,32 @@ enum wg_phase {
 };
 
 struct weir_mutator {
-	struct weir_buffers b;	   /* what inlined code knows; comes first */
-	struct wr_thread thread;   /* registry entry */
-	struct weir_heap *heap;	   /* its heap */
-	struct wg_bump bump[2];	   /* refs, leaf: behind b.buffer */
-	struct wg_bump wide[2];	   /* for medium objects that fit no hole */
+	struct weir_buffers b;   /* what inlined code knows; comes first */
+	struct wr_thread thread; /* registry entry */
+	struct weir_heap *heap;  /* its heap */
+	struct wg_bump bump[2];  /* refs, leaf: behind b.buffer */
+	struct wg_bump wide[2];  /* for medium objects that fit no hole */
 	struct {
 		char *cursor; /* next free byte */
 		char *limit;  /* end of the zeroed, free memory */
-	} wide_buffer[2];	   /* what `wide` allocates from */
-	unsigned attached;	   /* nested attaches */
-	unsigned callbacks;	   /* functions of the program that the library
-				    * called on this thread, and goes on after
-				    * with the mutator */
-	bool stale_ok;		   /* nothing could be given back: go on */
-	pthread_t self;		   /* its thread, for checks */
-	uint64_t handed;	   /* bytes taken, not yet in heap->allocated */
+	} wide_buffer[2];     /* what `wide` allocates from */
+	unsigned attached;    /* nested attaches */
+	unsigned callbacks;   /* functions of the program that the library
+			       * called on this thread, and goes on after
+			       * with the mutator */
+	bool stale_ok;        /* nothing could be given back: go on */
+	pthread_t self;       /* its thread, for checks */
+	uint64_t handed;      /* bytes taken, not yet in heap->allocated */
 };
 _Static_assert(offsetof(struct weir_mutator, b) == 0, "ABI of alloc.h");
 
 struct wg_kind {
-	uint8_t type;	     /* enum wg_kind_type */
-	uint8_t concurrent;  /* trace may run beside mutators */
-	uint32_t words;	     /* bitmap: words a record */
-	uint64_t *bitmap;    /* bitmap */
-	weir_trace_fn *fn;   /* callback */
-	void *arg;	     /* callback */
+	uint8_t type;       /* enum wg_kind_type */
+	uint8_t concurrent; /* trace may run beside mutators */
+	uint32_t words;     /* bitmap: words a record */
+	uint64_t *bitmap;   /* bitmap */
+	weir_trace_fn *fn;  /* callback */
+	void *arg;          /* callback */
 };
 
 enum wg_kind_type {
@@ -173,16 +173,16 @@ enum wg_request {
 
 struct weir_heap {
 	/* Read by every marker, constant after creation. */
-	uintptr_t base;		 /* lowest address of the heap */
-	uintptr_t extent;	 /* bytes of both spaces together */
-	uint8_t *meta;		 /* granule bytes, [0] for base */
+	uintptr_t base;          /* lowest address of the heap */
+	uintptr_t extent;        /* bytes of both spaces together */
+	uint8_t *meta;           /* granule bytes, [0] for base */
 	struct wg_block *blocks; /* block table, [0] for base */
-	uint8_t *black;		 /* atomic, by block: see wg_note_black() */
-	unsigned colour;	 /* black of this or the last cycle */
-	bool ephemerons_wait;	 /* atomic: marked objects may be keys that
+	uint8_t *black;          /* atomic, by block: see wg_note_black() */
+	unsigned colour;         /* black of this or the last cycle */
+	bool ephemerons_wait;    /* atomic: marked objects may be keys that
 				  * ephemerons wait for (gc/ephemeron.c) */
-	uintptr_t leaf_base;	 /* first address of the leaf space */
-	uintptr_t backed[2];	 /* atomic: committed bytes of each space */
+	uintptr_t leaf_base;     /* first address of the leaf space */
+	uintptr_t backed[2];     /* atomic: committed bytes of each space */
 	struct wg_space space[2];
 	size_t span; /* bytes reserved for each space */
 
@@ -198,59 +198,59 @@ struct weir_heap {
 	/* Allocation; the lock guards the free maps, block states that leave
 	 * FREE and the limits. */
 	struct wr_mutex lock;
-	size_t hard, soft;	/* atomic: limits, bytes; see wg_hard() */
-	uint64_t used;		/* atomic: bytes in blocks not FREE */
-	uint64_t peak;		/* highest used */
-	uint64_t committed;	/* bytes committed */
-	uint64_t allocated;	/* atomic: bytes handed out */
+	size_t hard, soft;  /* atomic: limits, bytes; see wg_hard() */
+	uint64_t used;      /* atomic: bytes in blocks not FREE */
+	uint64_t peak;      /* highest used */
+	uint64_t committed; /* bytes committed */
+	uint64_t allocated; /* atomic: bytes handed out */
 	uint64_t cycle_start_allocated; /* `allocated` when it began */
 	uint64_t last_allocated; /* `allocated` when the last one ended */
-	uint64_t trigger;	/* atomic: `allocated` that starts a cycle */
-	uint64_t assist_at;	/* atomic: `allocated` that makes mutators wait */
-	unsigned newborn;	/* colour for mutators that attach */
-	unsigned phase;		/* atomic enum wg_phase */
-	enum wr_phase stage;	/* atomic: span under way; WR_PHASES: none */
-	uint32_t sweep_seq;	/* number of the last finished mark */
-	bool sweep_minor;	/* the sweep under way follows a minor cycle */
+	uint64_t trigger;        /* atomic: `allocated` that starts a cycle */
+	uint64_t assist_at;  /* atomic: `allocated` that makes mutators wait */
+	unsigned newborn;    /* colour for mutators that attach */
+	unsigned phase;      /* atomic enum wg_phase */
+	enum wr_phase stage; /* atomic: span under way; WR_PHASES: none */
+	uint32_t sweep_seq;  /* number of the last finished mark */
+	bool sweep_minor;    /* the sweep under way follows a minor cycle */
 
 	/* Kinds: read by markers while they grow, hence never moved. */
 	struct wg_kind *kinds;
-	uint32_t kind_count; /* atomic */
+	uint32_t kind_count;    /* atomic */
 	size_t kinds_committed; /* entries backed by memory */
 
 	/* The collector. */
 	pthread_t collector;
 	struct wr_mutex ctl_lock;
-	pthread_cond_t ctl_wake;   /* to the collector: requests changed */
-	pthread_cond_t ctl_done;   /* to waiters: a cycle ended */
-	unsigned requests;	   /* enum wg_request bits; atomic, to peek */
-	uint64_t cycles_started;   /* under ctl_lock */
-	uint64_t cycles_done;	   /* swept */
-	uint64_t full_done;	   /* of them full */
-	bool running;		   /* a cycle is under way */
-	bool threads_up;	   /* collector threads exist (not after fork) */
-	bool all_dirty;		   /* the barrier knows nothing: scan all */
-	bool tracking;		   /* pages were armed and stayed so */
-	bool trim_due;		   /* atomic: give memory back when idle */
-	unsigned markers;	   /* beside the program */
-	unsigned pause_markers;	   /* in pauses */
+	pthread_cond_t ctl_wake; /* to the collector: requests changed */
+	pthread_cond_t ctl_done; /* to waiters: a cycle ended */
+	unsigned requests;       /* enum wg_request bits; atomic, to peek */
+	uint64_t cycles_started; /* under ctl_lock */
+	uint64_t cycles_done;    /* swept */
+	uint64_t full_done;      /* of them full */
+	bool running;            /* a cycle is under way */
+	bool threads_up;         /* collector threads exist (not after fork) */
+	bool all_dirty;          /* the barrier knows nothing: scan all */
+	bool tracking;           /* pages were armed and stayed so */
+	bool trim_due;           /* atomic: give memory back when idle */
+	unsigned markers;        /* beside the program */
+	unsigned pause_markers;  /* in pauses */
 	struct wg_marker *marker[WG_MAX_MARKERS];
-	struct wg_pool *pool;	   /* mark segments */
-	struct wg_team *team;	   /* marker threads */
+	struct wg_pool *pool;        /* mark segments */
+	struct wg_team *team;        /* marker threads */
 	struct wg_weak_tables *weak; /* weak references, finalizers */
 
-	uint64_t trimmed_ns;  /* when free memory was last given back */
-	double survival;      /* part of new objects that minor cycles keep */
-	bool lazy_arm;	      /* arm blocks only once they have black objects */
-	uint64_t live;	      /* bytes live after the last cycle */
-	uint64_t live_full;   /* the same after the last full one */
+	uint64_t trimmed_ns; /* when free memory was last given back */
+	double survival;     /* part of new objects that minor cycles keep */
+	bool lazy_arm;       /* arm blocks only once they have black objects */
+	uint64_t live;       /* bytes live after the last cycle */
+	uint64_t live_full;  /* the same after the last full one */
 	struct weir_stats stats; /* counters; histograms are atomic */
-	uint64_t cpu_ns;      /* atomic: collector CPU time */
-	bool open_full;	      /* a full cycle turned the colour and marks */
-	bool resume;	      /* the next cycle goes on under this colour */
-	bool resweep;	      /* the last sweep was cut off by fork */
-	bool overflow;	      /* atomic: some block has WG_OVERFLOW */
-	bool overflow_deferred; /* atomic: some has WG_OVERFLOW_DEFERRED */
+	uint64_t cpu_ns;         /* atomic: collector CPU time */
+	bool open_full;          /* a full cycle turned the colour and marks */
+	bool resume;             /* the next cycle goes on under this colour */
+	bool resweep;            /* the last sweep was cut off by fork */
+	bool overflow;           /* atomic: some block has WG_OVERFLOW */
+	bool overflow_deferred;  /* atomic: some has WG_OVERFLOW_DEFERRED */
 };
 
 /* The heap of this process, or NULL. */
@@ -330,8 +330,7 @@ static inline uintptr_t wg_granule_start(const struct weir_heap *h, size_t g)
  */
 static inline bool wg_in_heap(const struct weir_heap *h, uintptr_t p)
 {
-	return p - h->base <
-		       __atomic_load_n(&h->backed[0], __ATOMIC_RELAXED) ||
+	return p - h->base < __atomic_load_n(&h->backed[0], __ATOMIC_RELAXED) ||
 	       p - h->leaf_base <
 		       __atomic_load_n(&h->backed[1], __ATOMIC_RELAXED);
 }
@@ -413,7 +412,7 @@ static inline bool wg_block_unswept(const struct weir_heap *h,
 
 /* trim.c */
 void wg_trim_after_cycle(struct weir_heap *h); /* after a full one's sweep */
-void wg_trim_idle(struct weir_heap *h);	       /* until a request comes */
+void wg_trim_idle(struct weir_heap *h);        /* until a request comes */
 /* Bytes that there is no reason to keep. */
 size_t wg_trim_excess(struct weir_heap *h);
 /* WG_NO_STALE is in the way of `bytes` more; false: nothing was given back. */
@@ -426,7 +425,7 @@ bool wg_sweep_claim(struct weir_heap *h, uint32_t i);
 void wg_sweep_begin(struct weir_heap *h); /* in the pause */
 /* Sweep one claimed small block; its usable granules. */
 unsigned wg_sweep_block(struct weir_heap *h, uint32_t i);
-void wg_sweep_all(struct weir_heap *h);	   /* collector threads */
+void wg_sweep_all(struct weir_heap *h);    /* collector threads */
 void wg_sweep_finish(struct weir_heap *h); /* after all helpers */
 
 /* heap.c */

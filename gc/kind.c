@@ -77,7 +77,7 @@ static int add(struct weir_heap *h, const struct wg_kind *k, weir_kind *out,
 int weir_kind_bitmap(weir_heap *h, const uint64_t *bitmap, size_t words,
 		     weir_kind *out)
 {
-	struct wg_kind k = { .type = WG_KIND_BITMAP };
+	struct wg_kind k = {.type = WG_KIND_BITMAP};
 	size_t n = (words + 63) / 64;
 	bool any = false;
 	int err;
@@ -111,7 +111,7 @@ int weir_kind_bitmap(weir_heap *h, const uint64_t *bitmap, size_t words,
 int weir_kind_trace(weir_heap *h, weir_trace_fn *fn, void *arg, unsigned flags,
 		    weir_kind *out)
 {
-	struct wg_kind k = { .type = WG_KIND_TRACE, .fn = fn, .arg = arg };
+	struct wg_kind k = {.type = WG_KIND_TRACE, .fn = fn, .arg = arg};
 	int err = wg_heap_enter(h);
 
 	if (err)

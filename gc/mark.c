@@ -168,8 +168,7 @@ void wg_marker_destroy(struct wg_marker *m)
 }
 
 /* Relaxed: read after the job, which ends with acquire and release. */
-static void note_overflow(struct wg_marker *m, size_t g, uint8_t bit,
-			  bool *any)
+static void note_overflow(struct wg_marker *m, size_t g, uint8_t bit, bool *any)
 {
 	m->overflows++;
 	__atomic_fetch_or(&m->heap->blocks[g / WG_BLOCK_GRANULES].overflow, bit,

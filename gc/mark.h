@@ -6,8 +6,9 @@
  * it works on, a private list of full ones, and a small deque of full ones
  * that others may steal from.  A candidate passes through a ring while its
  * granule byte is fetched into the cache, and an object that was marked
- * through another while its words are (the idea is from Cher, Hosking and Vitek, "Software
- * prefetching for mark-sweep garbage collection", ASPLOS 2004).
+ * through another while its words are (the idea is from Cher, Hosking and
+ * Vitek, "Software prefetching for mark-sweep garbage collection", ASPLOS
+ * 2004).
  *
  * When no segment is to be had (mark-stack-max, or no memory), the candidate's
  * target is marked at once and its block noted as `overflow`; marked objects
@@ -32,7 +33,7 @@
 
 struct wg_segment {
 	struct wg_segment *next; /* in a list */
-	uint64_t n;		 /* entries in use */
+	uint64_t n;              /* entries in use */
 	uintptr_t e[WG_SEGMENT_ENTRIES];
 };
 _Static_assert(sizeof(struct wg_segment) == 8192, "two pages");
@@ -40,8 +41,8 @@ _Static_assert(sizeof(struct wg_segment) == 8192, "two pages");
 /* The part of a large object that is still to be scanned. */
 struct wg_slice {
 	uintptr_t object; /* its start */
-	uintptr_t at;	  /* scanned below this */
-	uintptr_t end;	  /* and up to this */
+	uintptr_t at;     /* scanned below this */
+	uintptr_t end;    /* and up to this */
 };
 
 /* Chase and Lev's deque ("Dynamic circular work-stealing deque", SPAA 2005) in
@@ -55,24 +56,25 @@ struct wg_deque {
 
 struct wg_marker {
 	struct weir_heap *heap;
-	unsigned index;		  /* in heap->marker */
-	struct wg_segment *cur;	  /* working segment */
-	struct wg_segment *full;  /* private full ones */
-	struct wg_segment *spare; /* an empty one */
-	unsigned ring_at;	  /* next ring slot */
-	uintptr_t ring[WG_RING];  /* candidates, 0: empty */
-	unsigned scan_at;	  /* next slot of scan_ring */
-	size_t scan_ring[WG_SCAN_RING]; /* granules of marked objects, 0: empty */
-	unsigned slices;	  /* in use */
+	unsigned index;                 /* in heap->marker */
+	struct wg_segment *cur;         /* working segment */
+	struct wg_segment *full;        /* private full ones */
+	struct wg_segment *spare;       /* an empty one */
+	unsigned ring_at;               /* next ring slot */
+	uintptr_t ring[WG_RING];        /* candidates, 0: empty */
+	unsigned scan_at;               /* next slot of scan_ring */
+	size_t scan_ring[WG_SCAN_RING]; /* granules of marked objects, 0: empty
+					 */
+	unsigned slices;                /* in use */
 	struct wg_slice slice[WG_SLICES];
-	bool in_pause;		  /* all mutators are stopped */
-	unsigned since_share;	  /* pops since the last look at idle ones */
-	uint64_t bytes;		  /* marked since the cycle began */
-	uint64_t objects;	  /* likewise */
-	uint64_t overflows;	  /* candidates that found no segment */
+	bool in_pause;               /* all mutators are stopped */
+	unsigned since_share;        /* pops since the last look at idle ones */
+	uint64_t bytes;              /* marked since the cycle began */
+	uint64_t objects;            /* likewise */
+	uint64_t overflows;          /* candidates that found no segment */
 	struct wg_segment *deferred; /* objects to be traced in the pause */
-	uintptr_t traced;	  /* see wg_scan_marked() */
-	uint64_t job_cpu;	  /* CPU clock when the job began */
+	uintptr_t traced;            /* see wg_scan_marked() */
+	uint64_t job_cpu;            /* CPU clock when the job began */
 	struct wg_deque deque;
 };
 
@@ -86,7 +88,7 @@ void wg_pool_destroy(struct wg_pool *p);
 struct wg_segment *wg_segment_get(struct wg_pool *p); /* NULL: none left */
 void wg_segment_put(struct wg_pool *p, struct wg_segment *s);
 void wg_pool_lock(struct wg_pool *p, bool lock); /* fork */
-void wg_pool_reset(struct wg_pool *p);		 /* in the child */
+void wg_pool_reset(struct wg_pool *p);           /* in the child */
 
 struct wg_marker *wg_marker_create(struct weir_heap *h, unsigned index);
 void wg_marker_destroy(struct wg_marker *m);

@@ -27,8 +27,8 @@ static uint64_t left(uint64_t used, uint64_t limit)
 
 static uint64_t headroom(const struct weir_heap *h, uint64_t live)
 {
-	uint64_t room = (uint64_t)((double)live * h->opt.growth) +
-			h->opt.heap_min;
+	uint64_t room =
+		(uint64_t)((double)live * h->opt.growth) + h->opt.heap_min;
 	uint64_t used = __atomic_load_n(&h->used, __ATOMIC_RELAXED);
 	uint64_t soft = wg_soft(h), hard = wg_hard(h);
 
@@ -49,8 +49,7 @@ void wg_pace_cycle_begin(struct weir_heap *h)
 
 	h->cycle_start_allocated = now;
 	__atomic_store_n(&h->trigger, UINT64_MAX, __ATOMIC_RELAXED);
-	__atomic_store_n(&h->assist_at,
-			 now + headroom(h, h->live_full),
+	__atomic_store_n(&h->assist_at, now + headroom(h, h->live_full),
 			 __ATOMIC_RELAXED);
 }
 

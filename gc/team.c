@@ -81,7 +81,7 @@ static void *helper_main(void *arg)
 
 struct start {
 	void *(*fn)(void *); /* what the thread runs */
-	void *arg;	     /* its argument */
+	void *arg;           /* its argument */
 };
 
 static void *start_main(void *p)
@@ -102,7 +102,7 @@ int wg_thread_start(pthread_t *thread, void *(*fn)(void *), void *arg)
 
 	if (!s)
 		return -ENOMEM;
-	*s = (struct start){ fn, arg };
+	*s = (struct start){fn, arg};
 	sigfillset(&all);
 	/* Faults on protected pages are the barrier's to resolve. */
 	sigdelset(&all, SIGSEGV);
@@ -117,8 +117,8 @@ int wg_thread_start(pthread_t *thread, void *(*fn)(void *), void *arg)
 
 int wg_team_create(struct weir_heap *h)
 {
-	unsigned n = h->markers > h->pause_markers ? h->markers :
-						     h->pause_markers;
+	unsigned n =
+		h->markers > h->pause_markers ? h->markers : h->pause_markers;
 	struct wg_team *t = calloc(1, sizeof(*t));
 
 	if (!t)
@@ -140,9 +140,9 @@ int wg_team_create(struct weir_heap *h)
 		err = wg_thread_start(&w->thread, helper_main, w);
 		if (err) {
 			t->size = i;
-			return wr_error(
-				-err,
-				"cannot start a marker thread; raise RLIMIT_NPROC or lower markers and pause-markers");
+			return wr_error(-err, "cannot start a marker thread; "
+					      "raise RLIMIT_NPROC or lower "
+					      "markers and pause-markers");
 		}
 	}
 	return 0;
@@ -245,8 +245,7 @@ bool wg_team_idle(struct wg_marker *m)
 		return false;
 	__atomic_add_fetch(&t->idle, 1, __ATOMIC_SEQ_CST);
 	for (;;) {
-		uint32_t offers =
-			__atomic_load_n(&t->offers, __ATOMIC_SEQ_CST);
+		uint32_t offers = __atomic_load_n(&t->offers, __ATOMIC_SEQ_CST);
 
 		if (__atomic_load_n(&t->done, __ATOMIC_SEQ_CST))
 			return false;
@@ -257,8 +256,7 @@ bool wg_team_idle(struct wg_marker *m)
 			__atomic_add_fetch(&t->idle, 1, __ATOMIC_SEQ_CST);
 			continue;
 		}
-		if (__atomic_load_n(&t->idle, __ATOMIC_SEQ_CST) ==
-		    t->workers) {
+		if (__atomic_load_n(&t->idle, __ATOMIC_SEQ_CST) == t->workers) {
 			/* Sticky, so that a worker which counts itself idle
 			 * late does not hide the end from the others. */
 			__atomic_store_n(&t->done, 1, __ATOMIC_SEQ_CST);

@@ -17,18 +17,18 @@
 #include "gc/weak.h"
 
 struct stack {
-	uintptr_t *e;	 /* objects to scan, granule starts */
-	size_t n, size;	 /* in use, room */
+	uintptr_t *e;   /* objects to scan, granule starts */
+	size_t n, size; /* in use, room */
 };
 
 struct verifier {
-	struct weir_heap *h;	/* the heap */
-	uint64_t *seen;		/* bitmap by granule */
-	size_t seen_bytes;	/* its size */
-	struct stack stack;	/* reached, not scanned */
-	uintptr_t holder;	/* where the reference is that is looked at */
-	const char *what;	/* what the holder is */
-	uint64_t objects;	/* reached */
+	struct weir_heap *h;     /* the heap */
+	uint64_t *seen;          /* bitmap by granule */
+	size_t seen_bytes;       /* its size */
+	struct stack stack;      /* reached, not scanned */
+	uintptr_t holder;        /* where the reference is that is looked at */
+	const char *what;        /* what the holder is */
+	uint64_t objects;        /* reached */
 	struct wg_marker *probe; /* collects what callbacks report */
 };
 
@@ -57,25 +57,27 @@ static void push(struct verifier *v, uintptr_t p)
 static __attribute__((noreturn)) void missed(struct verifier *v, size_t g)
 {
 	struct weir_heap *h = v->h;
-	size_t hg = wg_in_heap(h, v->holder) ? wg_resolve(h, v->holder) :
-					       SIZE_MAX;
+	size_t hg =
+		wg_in_heap(h, v->holder) ? wg_resolve(h, v->holder) : SIZE_MAX;
 	uint32_t i = (uint32_t)(g / WG_BLOCK_GRANULES);
 	char from[160] = "";
 
 	if (hg != SIZE_MAX)
 		snprintf(from, sizeof(from),
-			 "; its holder %#lx has colour %u, kind %u, in a block of state %u",
+			 "; its holder %#lx has colour %u, kind %u, in a block "
+			 "of state %u",
 			 (unsigned long)wg_granule_start(h, hg),
 			 h->meta[hg] & WEIR_META_COLOUR,
 			 h->meta[hg] >> WEIR_META_KIND_SHIFT,
 			 h->blocks[hg / WG_BLOCK_GRANULES].state);
-	wr_fatal(
-		"verify: the object at %#lx (%zu bytes, colour %u, kind %u, block %u of state %u, young %u, fresh %u) is reachable from %s at %#lx but was not marked (colour %u)%s",
-		(unsigned long)wg_granule_start(h, g), wg_object_bytes(h, g),
-		h->meta[g] & WEIR_META_COLOUR,
-		h->meta[g] >> WEIR_META_KIND_SHIFT, i, h->blocks[i].state,
-		h->blocks[i].young, h->blocks[i].fresh, v->what,
-		(unsigned long)v->holder, h->colour, from);
+	wr_fatal("verify: the object at %#lx (%zu bytes, colour %u, kind %u, "
+		 "block %u of state %u, young %u, fresh %u) is reachable from "
+		 "%s at %#lx but was not marked (colour %u)%s",
+		 (unsigned long)wg_granule_start(h, g), wg_object_bytes(h, g),
+		 h->meta[g] & WEIR_META_COLOUR,
+		 h->meta[g] >> WEIR_META_KIND_SHIFT, i, h->blocks[i].state,
+		 h->blocks[i].young, h->blocks[i].fresh, v->what,
+		 (unsigned long)v->holder, h->colour, from);
 }
 
 static void reach(struct verifier *v, uintptr_t p)
@@ -98,7 +100,8 @@ static void reach(struct verifier *v, uintptr_t p)
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 __attribute__((no_sanitize("address", "thread")))
 #endif
-static void words(struct verifier *v, uintptr_t at, uintptr_t end)
+static void
+words(struct verifier *v, uintptr_t at, uintptr_t end)
 {
 	at = (at + sizeof(uintptr_t) - 1) & ~(sizeof(uintptr_t) - 1);
 	for (; at + sizeof(uintptr_t) <= end; at += sizeof(uintptr_t)) {
@@ -135,8 +138,7 @@ static void scan(struct verifier *v, uintptr_t p)
 	struct weir_heap *h = v->h;
 	size_t g = wg_granule_of(h, p);
 	size_t bytes = wg_object_bytes(h, g);
-	const struct wg_kind *k =
-		wg_object_kind(h, g, h->meta[g], bytes);
+	const struct wg_kind *k = wg_object_kind(h, g, h->meta[g], bytes);
 	uintptr_t key, value;
 
 	v->what = "an object's field";
@@ -155,8 +157,8 @@ static void scan(struct verifier *v, uintptr_t p)
 		break;
 	case WG_KIND_TRACE:
 		v->holder = p;
-		k->fn((void *)p, bytes,
-		      (struct weir_visitor *)(void *)v->probe, k->arg);
+		k->fn((void *)p, bytes, (struct weir_visitor *)(void *)v->probe,
+		      k->arg);
 		collect(v);
 		break;
 	case WG_KIND_EPHEMERON:
@@ -223,8 +225,8 @@ static size_t backed(const struct weir_heap *h, int space)
 static int commit_seen(struct verifier *v, uintptr_t start, size_t size)
 {
 	size_t from = wg_granule_of(v->h, start) / 8 & ~(size_t)4095;
-	size_t to = (wg_granule_of(v->h, start + size) / 8 + 4095) &
-		    ~(size_t)4095;
+	size_t to =
+		(wg_granule_of(v->h, start + size) / 8 + 4095) & ~(size_t)4095;
 
 	return from < to ? v->h->sys->commit((char *)v->seen + from, to - from,
 					     false)
@@ -233,12 +235,12 @@ static int commit_seen(struct verifier *v, uintptr_t start, size_t size)
 
 void wg_verify(struct weir_heap *h, bool full)
 {
-	struct verifier v = { .h = h };
+	struct verifier v = {.h = h};
 	const size_t probe = (sizeof(*v.probe) + 4095) & ~(size_t)4095;
 
 	(void)full;
-	v.seen_bytes = ((h->extent >> WEIR_GRANULE_SHIFT) / 8 + 4095) &
-		       ~(size_t)4095;
+	v.seen_bytes =
+		((h->extent >> WEIR_GRANULE_SHIFT) / 8 + 4095) & ~(size_t)4095;
 	v.seen = h->sys->reserve(v.seen_bytes, 4096);
 	/* Not malloc: a stopped thread may hold its lock. */
 	v.probe = h->sys->reserve(probe, 4096);

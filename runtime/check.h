@@ -27,15 +27,15 @@ int wr_error(int err, const char *format, ...)
 int wr_invalid(const char *function, const char *format, ...)
 	__attribute__((format(printf, 2, 3), cold));
 
-#define wr_require(cond, ...)                                                  \
-	do {                                                                   \
-		if (__builtin_expect(!(cond), 0))                              \
-			wr_fatal(__VA_ARGS__);                                 \
+#define wr_require(cond, ...)                     \
+	do {                                      \
+		if (__builtin_expect(!(cond), 0)) \
+			wr_fatal(__VA_ARGS__);    \
 	} while (0)
 
 #if WEIR_CHECKING >= 1
-#define wr_assert(cond)                                                        \
-	wr_require(cond, "%s:%d: %s: assertion failed: %s", __FILE__,          \
+#define wr_assert(cond)                                               \
+	wr_require(cond, "%s:%d: %s: assertion failed: %s", __FILE__, \
 		   __LINE__, __func__, #cond)
 #else
 #define wr_assert(cond) ((void)sizeof(!(cond)))

@@ -54,8 +54,8 @@ struct wr_roots {
 };
 
 /* The calling thread is in wr_roots_scan(). */
-static __thread bool scanning
-	__attribute__((tls_model("initial-exec"))); /* read in a stop: no malloc */
+static __thread bool scanning __attribute__((
+	tls_model("initial-exec"))); /* read in a stop: no malloc */
 
 static int deny(const char *what)
 {

@@ -21,10 +21,10 @@ struct wr_sys {
 	/* Give the pages back to the system; the range stays committed and
 	 * reads as zero. */
 	int (*discard)(void *p, size_t size);
-	uint64_t (*now_ns)(void);	    /* CLOCK_MONOTONIC */
-	uint64_t (*thread_cpu_ns)(void);    /* CPU time of the caller */
-	size_t (*memory_limit)(void);	    /* bytes: RAM or cgroup limit */
-	unsigned (*cpus)(void);		    /* allowed to this process */
+	uint64_t (*now_ns)(void);        /* CLOCK_MONOTONIC */
+	uint64_t (*thread_cpu_ns)(void); /* CPU time of the caller */
+	size_t (*memory_limit)(void);    /* bytes: RAM or cgroup limit */
+	unsigned (*cpus)(void);          /* allowed to this process */
 	size_t page_size;
 };
 

@@ -67,16 +67,16 @@ struct wr_thread_private {
 	struct cds_list_head link; /* registry's list, under its lock */
 	struct wr_thread_private *next_dead; /* the stopper's, when DEAD */
 	struct wr_threads *owner;            /* the registry */
-	struct wr_thread *thread; /* the owner's part; valid while linked */
-	uint32_t word;            /* atomic: state | REQ, see above */
-	pid_t tid;                /* where signals go */
-	uintptr_t stack_low;      /* lowest address; 0: grows (main) */
-	struct wr_place held;     /* written before HELD is */
+	struct wr_thread *thread;  /* the owner's part; valid while linked */
+	uint32_t word;             /* atomic: state | REQ, see above */
+	pid_t tid;                 /* where signals go */
+	uintptr_t stack_low;       /* lowest address; 0: grows (main) */
+	struct wr_place held;      /* written before HELD is */
 	struct wr_blocked blocked; /* written before BLOCKED is */
-	unsigned exit_rounds;     /* calls of the exit destructor so far */
-	bool unblocked_signal;    /* attach unblocked the suspend signal */
-	bool to_leave;            /* the stopper's: was HELD when let go */
-	uint64_t left_ns;         /* atomic: clock when it last left HELD */
+	unsigned exit_rounds;      /* calls of the exit destructor so far */
+	bool unblocked_signal;     /* attach unblocked the suspend signal */
+	bool to_leave;             /* the stopper's: was HELD when let go */
+	uint64_t left_ns;          /* atomic: clock when it last left HELD */
 };
 
 struct wr_threads {

@@ -15,7 +15,7 @@ static weir_mutator *self;
 
 static inline void heap_open(const char *options)
 {
-	struct weir_heap_options o = { .size = sizeof(o), .options = options };
+	struct weir_heap_options o = {.size = sizeof(o), .options = options};
 #ifdef __SANITIZE_THREAD__
 	/* ThreadSanitizer delivers a signal at the next call that it knows: a
 	 * thread that only computes would not stop. */
@@ -49,7 +49,7 @@ static __attribute__((noinline, unused)) void scrub(void)
 
 static inline struct weir_stats heap_stats(void)
 {
-	struct weir_stats s = { .size = sizeof(s) };
+	struct weir_stats s = {.size = sizeof(s)};
 
 	cr_assert_eq(weir_heap_stats(heap, &s), 0);
 	return s;

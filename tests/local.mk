@@ -102,6 +102,7 @@ WEIR_SCRIPT_TESTS += \
 	tests/model/check.sh \
 	tests/mutants.sh \
 	tests/sanitizers.sh \
+	tests/style.sh \
 	tests/symbols.sh \
 	tests/torture.sh \
 	tests/usdt.sh \

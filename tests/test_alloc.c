@@ -73,8 +73,8 @@ Test(alloc, alignments)
 
 Test(alloc, absurd_requests_fail_cleanly)
 {
-	static const size_t sizes[] = { SIZE_MAX, SIZE_MAX - 15, SIZE_MAX / 2,
-					(size_t)1 << 46 };
+	static const size_t sizes[] = {SIZE_MAX, SIZE_MAX - 15, SIZE_MAX / 2,
+				       (size_t)1 << 46};
 
 	heap_open("heap-max=64m");
 	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {

@@ -66,7 +66,7 @@ static void *thief(void *arg)
 Test(deque, nothing_is_lost_or_taken_twice)
 {
 	pthread_t t[2];
-	uint64_t got[2] = { 0, 0 }, own = 0;
+	uint64_t got[2] = {0, 0}, own = 0;
 	size_t i = 0;
 
 	segments = calloc(COUNT, sizeof(struct wg_segment *) * 8);
@@ -76,9 +76,9 @@ Test(deque, nothing_is_lost_or_taken_twice)
 		cr_assert_eq(pthread_create(&t[k], NULL, thief, &got[k]), 0);
 	/* Only the header of a segment is used: they may overlap. */
 	while (i < COUNT) {
-		struct wg_segment *s = (struct wg_segment *)(void *)((char *)
-									     segments +
-								     i * 64);
+		struct wg_segment *s =
+			(struct wg_segment *)(void *)((char *)segments +
+						      i * 64);
 
 		s->n = i;
 		if (wg_deque_push(&deque, s))

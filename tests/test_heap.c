@@ -27,14 +27,14 @@ Test(heap, one_at_a_time_and_again)
 Test(heap, bad_options_are_named)
 {
 	static const char *const bad[][2] = {
-		{ "no-such-key=1", "no-such-key" },
-		{ "heap-max=lots", "heap-max" },
-		{ "barrier=wishful", "barrier" },
-		{ "heap-max=64m,heap-soft=65m", "heap-soft" },
-		{ "log=verbose", "verbose" },
-		{ "trace=/nonexistent/dir/file", "/nonexistent/dir/file" },
+		{"no-such-key=1", "no-such-key"},
+		{"heap-max=lots", "heap-max"},
+		{"barrier=wishful", "barrier"},
+		{"heap-max=64m,heap-soft=65m", "heap-soft"},
+		{"log=verbose", "verbose"},
+		{"trace=/nonexistent/dir/file", "/nonexistent/dir/file"},
 	};
-	struct weir_heap_options o = { .size = sizeof(o) };
+	struct weir_heap_options o = {.size = sizeof(o)};
 
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		o.options = bad[i][0];
@@ -65,8 +65,7 @@ Test(heap, limits)
 {
 	heap_open("heap-max=256m");
 	cr_assert_eq(weir_heap_set_limits(heap, 0, (size_t)1 << 40), -EINVAL);
-	cr_assert_eq(weir_heap_set_limits(heap, 200 << 20, 100 << 20),
-		     -EINVAL);
+	cr_assert_eq(weir_heap_set_limits(heap, 200 << 20, 100 << 20), -EINVAL);
 	cr_assert_eq(weir_heap_set_limits(heap, 16 << 20, 32 << 20), 0);
 	cr_assert_null(weir_alloc(self, 33 << 20));
 	cr_assert_eq(weir_heap_set_limits(heap, 0, 64 << 20), 0);
@@ -78,9 +77,9 @@ Test(heap, limits)
  * error that names the limit if it was. */
 Test(heap, rlimit_as)
 {
-	struct rlimit r = { (rlim_t)3 << 30, (rlim_t)3 << 30 };
-	struct weir_heap_options o = { .size = sizeof(o),
-				       .options = "heap-max=16g" };
+	struct rlimit r = {(rlim_t)3 << 30, (rlim_t)3 << 30};
+	struct weir_heap_options o = {.size = sizeof(o),
+				      .options = "heap-max=16g"};
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 	cr_skip("the sanitizer needs addresses of its own");

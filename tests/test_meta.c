@@ -31,8 +31,8 @@ static void fill(void)
 			break;
 		if (next() % 3) {
 			meta[g + len - 1] = WEIR_META_END;
-			meta[g] = (uint8_t)(1 + next() % 3 +
-					    (next() % 32 << 3));
+			meta[g] =
+				(uint8_t)(1 + next() % 3 + (next() % 32 << 3));
 			if (len == 1)
 				meta[g] |= WEIR_META_END;
 		}

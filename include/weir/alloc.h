@@ -47,7 +47,7 @@ struct weir_buffers {
 	struct {
 		char *cursor; /* next free byte */
 		char *limit;  /* end of the zeroed, free memory */
-	} buffer[2];	      /* [0] objects with references, [1] leaves */
+	} buffer[2];          /* [0] objects with references, [1] leaves */
 	uintptr_t meta_bias;  /* granule byte of p is at meta_bias + (p >> 4) */
 	uint32_t newborn;     /* the colour that new objects get */
 	uint32_t reserved;    /* zero */

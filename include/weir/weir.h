@@ -65,8 +65,9 @@ typedef struct weir_visitor weir_visitor;
 
 /* How the collector finds the references in an object.  See weir_kind_*(). */
 typedef uint32_t weir_kind;
-#define WEIR_KIND_CONSERVATIVE ((weir_kind)0) /* any aligned word may be one */
-#define WEIR_KIND_LEAF ((weir_kind)1)	      /* the object holds none */
+#define WEIR_KIND_CONSERVATIVE ((weir_kind)0) /* any aligned word may be one \
+					       */
+#define WEIR_KIND_LEAF ((weir_kind)1)         /* the object holds none */
 
 /* ---- Library ------------------------------------------------------------ */
 
@@ -93,10 +94,10 @@ typedef int weir_oom_fn(weir_heap *heap, size_t bytes, void *arg);
 /* Options of weir_heap_create().  Set `size` to sizeof(the struct); zero the
  * rest for the defaults. */
 struct weir_heap_options {
-	size_t size;	     /* sizeof(struct weir_heap_options) of the caller */
+	size_t size; /* sizeof(struct weir_heap_options) of the caller */
 	const char *options; /* "key=value,..." as in WEIR_OPTIONS, or NULL */
 	weir_oom_fn *oom;    /* out-of-memory callback, or NULL */
-	void *oom_arg;	     /* its argument */
+	void *oom_arg;       /* its argument */
 };
 
 /*
@@ -126,15 +127,15 @@ WEIR_API int weir_heap_create(const struct weir_heap_options *options,
 WEIR_API int weir_heap_destroy(weir_heap *heap);
 
 /* Change the limits of a running heap.  0 leaves a limit as it is.  `hard` is
- * never exceeded, by the blocks in use and free ones that the system still backs
- * together; above `soft` the collector works as hard as it can.
- * -EINVAL: hard above the range reserved at creation, or soft above hard;
- * then both stay as they are. */
+ * never exceeded, by the blocks in use and free ones that the system still
+ * backs together; above `soft` the collector works as hard as it can. -EINVAL:
+ * hard above the range reserved at creation, or soft above hard; then both stay
+ * as they are. */
 WEIR_API int weir_heap_set_limits(weir_heap *heap, size_t soft, size_t hard);
 
-#define WEIR_COLLECT_FULL 0u	/* mark everything anew */
-#define WEIR_COLLECT_MINOR 1u	/* only what was allocated since the last */
-#define WEIR_COLLECT_NOWAIT 2u	/* start the cycle and return */
+#define WEIR_COLLECT_FULL 0u    /* mark everything anew */
+#define WEIR_COLLECT_MINOR 1u   /* only what was allocated since the last */
+#define WEIR_COLLECT_NOWAIT 2u  /* start the cycle and return */
 #define WEIR_COLLECT_STOPPED 4u /* one stop-the-world cycle, no concurrency */
 
 /*
@@ -240,7 +241,8 @@ WEIR_API void weir_visit_range(weir_visitor *visitor, const void *start,
 typedef void weir_trace_fn(void *object, size_t size, weir_visitor *visitor,
 			   void *arg);
 
-#define WEIR_TRACE_CONCURRENT 1u /* fn may run while mutators write `object` */
+#define WEIR_TRACE_CONCURRENT 1u /* fn may run while mutators write `object` \
+				  */
 
 /*
  * An object is a run of records of `words` words each; bit i of `bitmap` (64
@@ -297,8 +299,9 @@ typedef void weir_finalizer_fn(void *object, void *arg);
  * alive again for the call and dies at a later cycle unless it is stored or
  * given a finalizer anew.  One finalizer an object: a second call replaces
  * the first, fn == NULL removes it.  `arg` is not a root.  -EINVAL: not the
- * start of an object, unknown flags; -ENOMEM.  Any thread.  Finalizers run in weir_finalizers_run(), or on the
- * library's own attached thread with `finalizer-thread=on`.
+ * start of an object, unknown flags; -ENOMEM.  Any thread.  Finalizers run in
+ * weir_finalizers_run(), or on the library's own attached thread with
+ * `finalizer-thread=on`.
  */
 WEIR_API int weir_finalizer_set(weir_heap *heap, void *object,
 				weir_finalizer_fn *fn, void *arg,
@@ -348,35 +351,35 @@ WEIR_API void *weir_ephemeron_value(const weir_ephemeron *ephemeron);
 /* Durations by power of two: bucket i counts those in [2^i, 2^(i+1)) ns,
  * bucket 0 those below 2 ns too. */
 struct weir_histogram {
-	uint64_t count;			       /* durations recorded */
-	uint64_t total_ns;		       /* their sum */
-	uint64_t max_ns;		       /* the longest */
+	uint64_t count;                          /* durations recorded */
+	uint64_t total_ns;                       /* their sum */
+	uint64_t max_ns;                         /* the longest */
 	uint64_t bucket[WEIR_HISTOGRAM_BUCKETS]; /* see above */
 };
 
 struct weir_stats {
-	size_t size;		 /* sizeof(struct weir_stats) of the caller */
-	uint64_t cycles_full;	 /* cycles that turned the mark epoch */
-	uint64_t cycles_minor;	 /* cycles that kept the marks */
-	uint64_t cycles_stopped; /* of both, run in one stop */
-	uint64_t heap_used;	 /* bytes in blocks that hold objects */
-	uint64_t heap_live;	 /* bytes marked by the last cycle */
-	uint64_t heap_committed; /* bytes the system backs or may back */
-	uint64_t heap_peak;	 /* highest heap_used so far */
-	uint64_t allocated;	 /* bytes handed out since creation */
-	uint64_t dirty_pages;	 /* pages fetched from the barrier, summed */
-	uint64_t remark_dirty;	 /* of them, scanned in pauses */
+	size_t size;               /* sizeof(struct weir_stats) of the caller */
+	uint64_t cycles_full;      /* cycles that turned the mark epoch */
+	uint64_t cycles_minor;     /* cycles that kept the marks */
+	uint64_t cycles_stopped;   /* of both, run in one stop */
+	uint64_t heap_used;        /* bytes in blocks that hold objects */
+	uint64_t heap_live;        /* bytes marked by the last cycle */
+	uint64_t heap_committed;   /* bytes the system backs or may back */
+	uint64_t heap_peak;        /* highest heap_used so far */
+	uint64_t allocated;        /* bytes handed out since creation */
+	uint64_t dirty_pages;      /* pages fetched from the barrier, summed */
+	uint64_t remark_dirty;     /* of them, scanned in pauses */
 	uint64_t collector_cpu_ns; /* CPU time of the collector's threads */
-	uint64_t overflows;	 /* mark-stack overflows recovered */
+	uint64_t overflows;        /* mark-stack overflows recovered */
 	/* All threads stopped: from the first request to the moment when the
 	 * last of those that were held was running again or, if one is not
 	 * yet seen to when the collector looks, when all could run. */
 	struct weir_histogram pause;
-	struct weir_histogram stop;   /* of it: until the last thread stopped */
+	struct weir_histogram stop; /* of it: until the last thread stopped */
 	struct weir_histogram handshake; /* one thread held for its stack,
 					  * measured likewise */
-	struct weir_histogram assist; /* a mutator held to help or wait */
-	char barrier[16];	 /* the back end in use */
+	struct weir_histogram assist;    /* a mutator held to help or wait */
+	char barrier[16];                /* the back end in use */
 };
 
 /* Fill *stats (its `size` set by the caller; smaller structs are filled as
