@@ -85,17 +85,13 @@ struct config {
 };
 
 /* Counters, summed over threads at the end. */
-#define COUNTERS(X)                                                          \
-	X(steps)                                                             \
-	X(nodes)                                                             \
-	X(checks)                                                            \
-	X(moves)                                                             \
-	X(audits)                                                            \
-	X(shared)                                                            \
-	X(reads)                                                             \
-	X(blocks) X(collects) X(no_memory) X(weak_kept) X(weak_cleared)      \
-		X(storms) X(finalized) X(eph_kept) X(eph_cleared) X(threads) \
-			X(forks) X(signals)
+/* clang-format off: it never comes to rest here. */
+#define COUNTERS(X) \
+	X(steps) X(nodes) X(checks) X(moves) X(audits) X(shared) \
+	X(reads) X(blocks) X(collects) X(no_memory) X(weak_kept) \
+	X(weak_cleared) X(storms) X(finalized) X(eph_kept) \
+	X(eph_cleared) X(threads) X(forks) X(signals)
+/* clang-format on */
 
 struct counters {
 #define X(name) uint64_t name;
