@@ -65,9 +65,9 @@ typedef struct weir_visitor weir_visitor;
 
 /* How the collector finds the references in an object.  See weir_kind_*(). */
 typedef uint32_t weir_kind;
-#define WEIR_KIND_CONSERVATIVE ((weir_kind)0) /* any aligned word may be one \
-					       */
-#define WEIR_KIND_LEAF ((weir_kind)1)         /* the object holds none */
+/* Any aligned word may be a reference; the object holds none. */
+#define WEIR_KIND_CONSERVATIVE ((weir_kind)0)
+#define WEIR_KIND_LEAF ((weir_kind)1)
 
 /* ---- Library ------------------------------------------------------------ */
 
@@ -241,8 +241,9 @@ WEIR_API void weir_visit_range(weir_visitor *visitor, const void *start,
 typedef void weir_trace_fn(void *object, size_t size, weir_visitor *visitor,
 			   void *arg);
 
-#define WEIR_TRACE_CONCURRENT 1u /* fn may run while mutators write `object` \
-				  */
+#define WEIR_TRACE_CONCURRENT                          \
+	1u /* fn may run while mutators write `object` \
+	    */
 
 /*
  * An object is a run of records of `words` words each; bit i of `bitmap` (64

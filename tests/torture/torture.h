@@ -85,7 +85,8 @@ struct config {
 };
 
 /* Counters, summed over threads at the end. */
-/* clang-format off: it never comes to rest here. */
+/* Formatting never comes to rest here. */
+/* clang-format off */
 #define COUNTERS(X) \
 	X(steps) X(nodes) X(checks) X(moves) X(audits) X(shared) \
 	X(reads) X(blocks) X(collects) X(no_memory) X(weak_kept) \
