@@ -441,6 +441,9 @@ void wr_trace_fork_parent(struct wr_trace *t)
 
 void wr_trace_fork_child(struct wr_trace *t)
 {
+	/* Taken in prepare: this thread must not be left with a lock that is
+	 * no more. */
+	wr_mutex_unlock(&t->lock);
 	__fpurge(t->file);
 	free_trace(t);
 }

@@ -15,6 +15,7 @@
 #include <weir/weir.h>
 
 #include "runtime/events.h"
+#include "runtime/lock.h"
 #include "tests/json.h"
 
 static char name[64]; /* a file of this test's own */
@@ -302,6 +303,12 @@ Test(events, fork_leaves_the_trace_to_the_parent)
 	cr_assert_geq(pid, 0);
 	wr_events_fork_done(e, pid == 0);
 	if (pid == 0) {
+		struct wr_mutex low;
+
+		/* With --enable-checking: the child holds no lock of e. */
+		wr_mutex_init(&low, WR_RANK_heap);
+		wr_mutex_lock(&low);
+		wr_mutex_unlock(&low);
 		wr_event_end(e, WR_PHASE_mark, 1, 2, 1, "child");
 		wr_event_counter(e, "child", 1, 1);
 		wr_events_fork_prepare(e);
