@@ -415,6 +415,8 @@ void wg_trim_after_cycle(struct weir_heap *h); /* after a full one's sweep */
 void wg_trim_idle(struct weir_heap *h);        /* until a request comes */
 /* Bytes that there is no reason to keep. */
 size_t wg_trim_excess(struct weir_heap *h);
+/* Bytes of free blocks that the system backs. */
+size_t wg_stale(struct weir_heap *h);
 /* WG_NO_STALE is in the way of `bytes` more; false: nothing was given back. */
 bool wg_trim_room(struct weir_heap *h, struct weir_mutator *m, unsigned space,
 		  size_t bytes);

@@ -6,7 +6,14 @@
  * the program may allocate H = g L + heap-min bytes from the end of one full
  * cycle to the end of the next.  A cycle starts when what is left of H is what
  * the program allocated during the last cycle and a quarter more.  Minor
- * cycles start every N = max(heap-min, L / 4) bytes, at most H.
+ * cycles start every N = max(heap-min, L / 4) bytes, at most H.  A cycle is
+ * full when what minor ones let live on top of L is more than g L, or a quarter
+ * of heap-min.
+ *
+ * Memory that the system backs and that is not alive, S bytes, costs nothing
+ * to allocate in: the wait for the next cycle is at least S / 3, so that what
+ * was resident once saves cycles until it is given back (gc/trim.c).  No more
+ * than a third, since the program goes on while the cycle runs.
  *
  * A mutator that has allocated H since the cycle was due, or since it started,
  * waits for it: a little each time it needs memory, and above the soft limit
@@ -43,14 +50,36 @@ static uint64_t headroom(const struct weir_heap *h, uint64_t live)
 	return room > WG_BLOCK ? room : WG_BLOCK;
 }
 
+/* S / 3, below the limits. */
+static uint64_t spare_third(struct weir_heap *h)
+{
+	uint64_t used = __atomic_load_n(&h->used, __ATOMIC_RELAXED);
+	uint64_t soft = wg_soft(h), hard = wg_hard(h);
+	uint64_t spare = wg_stale(h) + left(h->live, used);
+	uint64_t most = left(used, soft ? soft : hard);
+
+	return (spare < most ? spare : most) / 3;
+}
+
 void wg_pace_cycle_begin(struct weir_heap *h)
 {
 	uint64_t now = __atomic_load_n(&h->allocated, __ATOMIC_RELAXED);
+	uint64_t room = headroom(h, h->live_full);
 
 	h->cycle_start_allocated = now;
 	__atomic_store_n(&h->trigger, UINT64_MAX, __ATOMIC_RELAXED);
-	__atomic_store_n(&h->assist_at, now + headroom(h, h->live_full),
-			 __ATOMIC_RELAXED);
+	__atomic_store_n(&h->assist_at, now + room, __ATOMIC_RELAXED);
+}
+
+/* What may become old between two full cycles. */
+static uint64_t old_room(const struct weir_heap *h)
+{
+	uint64_t room = (uint64_t)((double)h->live_full * h->opt.growth);
+	uint64_t most = headroom(h, h->live_full);
+
+	if (room < h->opt.heap_min / 4)
+		room = h->opt.heap_min / 4;
+	return room < most ? room : most;
 }
 
 bool wg_pace_wants_full(struct weir_heap *h)
@@ -59,7 +88,7 @@ bool wg_pace_wants_full(struct weir_heap *h)
 		return true;
 	/* Garbage among the marked: what minor cycles let live on top of the
 	 * last full one's survivors. */
-	return h->live > h->live_full + headroom(h, h->live_full);
+	return h->live > h->live_full + old_room(h);
 }
 
 /*
@@ -80,7 +109,7 @@ void wg_pace_cycle_end(struct weir_heap *h)
 {
 	uint64_t now = __atomic_load_n(&h->allocated, __ATOMIC_RELAXED);
 	uint64_t during = now - h->cycle_start_allocated;
-	uint64_t room = headroom(h, h->live_full);
+	uint64_t room = headroom(h, h->live_full), spare = spare_third(h);
 	uint64_t ahead = during + during / 4;
 	uint64_t wait = room > ahead ? room - ahead : 0;
 
@@ -94,6 +123,8 @@ void wg_pace_cycle_end(struct weir_heap *h)
 	}
 	if (wait < room / 4)
 		wait = room / 4;
+	if (wait < spare)
+		wait = spare;
 	h->last_allocated = now;
 	/* The collector's thread may be late. */
 	__atomic_store_n(&h->assist_at, now + wait + room, __ATOMIC_RELAXED);

@@ -129,6 +129,13 @@ static size_t stale_bytes(struct weir_heap *h, size_t part[2])
 	return part[0] + part[1];
 }
 
+size_t wg_stale(struct weir_heap *h)
+{
+	size_t part[2];
+
+	return stale_bytes(h, part);
+}
+
 size_t wg_trim_excess(struct weir_heap *h)
 {
 	size_t part[2], stale = stale_bytes(h, part);

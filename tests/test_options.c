@@ -49,10 +49,10 @@ static void refuse(const char *text, const char *word1, const char *word2)
 Test(options, defaults)
 {
 	cr_assert_eq(o.heap_max, 0);
-	cr_assert_eq(o.heap_min, 4ull << 20);
+	cr_assert_eq(o.heap_min, 3ull << 20);
 	cr_assert_eq(o.barrier, WR_BARRIER_AUTO);
 	cr_assert_eq(o.stop, WR_STOP_SIGNALS);
-	cr_assert_eq(o.growth, 0.3);
+	cr_assert_eq(o.growth, 0.25);
 	cr_assert(o.generational);
 	cr_assert_not(o.verify);
 	cr_assert_str_eq(o.log, "");
@@ -61,7 +61,7 @@ Test(options, defaults)
 Test(options, empty_string_changes_nothing)
 {
 	parse("");
-	cr_assert_eq(o.heap_min, 4ull << 20);
+	cr_assert_eq(o.heap_min, 3ull << 20);
 }
 
 Test(options, several_at_once)
@@ -256,7 +256,7 @@ Test(options, list)
 #include "runtime/options.def"
 #undef X
 	cr_assert_eq(lines, options);
-	cr_assert(strstr(text, "4m"));
+	cr_assert(strstr(text, "3m"));
 	cr_assert(strstr(text, "auto"));
 	cr_assert(strstr(text, "signals"));
 	free(text);

@@ -92,11 +92,22 @@ Test(pace, minor_cycles_come_by_nursery)
 {
 	reset();
 	cr_assert_eq(gap(0), 25 * MIB);
-	h.live_full = h.live = 8 * MIB;
+	h.live_full = h.live = h.used = 8 * MIB;
 	cr_assert_eq(gap(0), 4 * MIB);
 	/* Not without a barrier. */
 	h.tracking = false;
 	cr_assert_eq(gap(0), 8 * MIB);
+}
+
+/* What is resident anyway saves cycles, a third of it at a time. */
+Test(pace, spare_memory_is_used)
+{
+	reset();
+	h.used = 160 * MIB;
+	h.space[0].stale = 30 * MIB;
+	cr_assert_eq(gap(0), 30 * MIB);
+	h.soft = 190 * MIB;
+	cr_assert_lt(gap(0), 30 * MIB);
 }
 
 Test(pace, mutators_wait_for_a_late_collector)
@@ -110,9 +121,9 @@ Test(pace, minor_or_full)
 {
 	reset();
 	cr_assert(!wg_pace_wants_full(&h));
-	h.live = 154 * MIB;
+	h.live = 150 * MIB;
 	cr_assert(!wg_pace_wants_full(&h));
-	h.live = 154 * MIB + 1;
+	h.live = 150 * MIB + 1;
 	cr_assert(wg_pace_wants_full(&h));
 	/* Sooner above the soft limit. */
 	reset();
