@@ -139,10 +139,10 @@ static void own(struct weir_mutator *m, struct wg_bump *bump, uint32_t i,
 	bump->next = bump->bare = (size_t)i * WG_BLOCK_GRANULES;
 }
 
-/* Own block i if it has holes, sweeping it if need be; *work grows by what
- * that cost. */
+/* Own block i if it has holes, one of them of `need` granules, sweeping it if
+ * need be; *work grows by what that cost. */
 static bool recycle_one(struct weir_mutator *m, struct wg_bump *bump,
-			uint32_t i, unsigned *work)
+			uint32_t i, size_t need, unsigned *work)
 {
 	struct weir_heap *h = m->heap;
 	struct wg_block *b = &h->blocks[i];
@@ -158,6 +158,7 @@ static bool recycle_one(struct weir_mutator *m, struct wg_bump *bump,
 	/* A recyclable block that is claimed here was swept, or this sweep
 	 * leaves it alone. */
 	if (wg_block_state(b) != WG_RECYCLABLE ||
+	    __atomic_load_n(&b->hole, __ATOMIC_RELAXED) < need ||
 	    !wg_block_claim(b, WG_RECYCLABLE, WG_ACTIVE))
 		return false;
 	b->zeroed = 0;
@@ -177,7 +178,7 @@ static bool recycle_left(struct weir_mutator *m, struct wg_space *s,
 		if (i) {
 			i = __atomic_exchange_n(&s->left[k], 0,
 						__ATOMIC_RELAXED);
-			if (i && recycle_one(m, bump, i, &work))
+			if (i && recycle_one(m, bump, i, 0, &work))
 				return true;
 		}
 	}
@@ -203,7 +204,7 @@ static bool recycle(struct weir_mutator *m, unsigned space,
 		i = __atomic_fetch_add(&s->cursor, 1, __ATOMIC_RELAXED);
 		if (i >= wg_high(s))
 			return false;
-		if (recycle_one(m, bump, i, &work))
+		if (recycle_one(m, bump, i, 0, &work))
 			return true;
 	}
 	return false;
@@ -293,27 +294,18 @@ static bool recycle_wide(struct weir_mutator *m, unsigned space,
 {
 	struct weir_heap *h = m->heap;
 	struct wg_space *s = &h->space[space];
+	unsigned work = 0;
 
 	for (int tries = 0; tries < 64; tries++) {
 		uint32_t i = __atomic_fetch_add(&s->wide, 1, __ATOMIC_RELAXED);
-		struct wg_block *b = &h->blocks[i];
 
 		if (i >= wg_high(s)) {
 			__atomic_store_n(&s->wide, wg_high(s),
 					 __ATOMIC_RELAXED);
 			return false;
 		}
-		if (wg_sweep_claim(h, i))
-			wg_sweep_block(h, i);
-		if (wg_block_state(b) != WG_RECYCLABLE ||
-		    __atomic_load_n(&b->hole, __ATOMIC_RELAXED) < need ||
-		    wg_block_unswept(h, b))
-			continue;
-		if (wg_block_claim(b, WG_RECYCLABLE, WG_ACTIVE)) {
-			b->zeroed = 0;
-			own(m, bump, i, false);
+		if (recycle_one(m, bump, i, need, &work))
 			return true;
-		}
 	}
 	return false;
 }

@@ -132,7 +132,7 @@ static bool grow(struct weir_heap *h, struct wg_space *s, uint32_t until,
 		wg_map_set(s, i);
 	}
 	__atomic_store_n(&h->committed, h->committed + bytes, __ATOMIC_RELAXED);
-	/* Changes under the lock; wg_blocks_trim() reads it without. */
+	/* Changes under the lock; relaxed for who reads it without. */
 	__atomic_store_n(&s->committed, to, __ATOMIC_RELAXED);
 	__atomic_store_n(&h->backed[s == &h->space[1]],
 			 (uintptr_t)(to - s->first) << WG_BLOCK_SHIFT,

@@ -203,12 +203,22 @@ void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns)
 		wr_thread_block_leave(&m->thread);
 }
 
+/* A thread must not be held with the control lock, for one that is CRITICAL may
+ * wait for it: hence in a blocking region. */
+void wg_cycle_ask(struct weir_heap *h, struct weir_mutator *m, unsigned req)
+{
+	bool blocked = m && wr_thread_block_enter(&m->thread);
+
+	wg_cycle_request(h, req);
+	if (blocked)
+		wr_thread_block_leave(&m->thread);
+}
+
 int weir_collect(weir_heap *h, unsigned flags)
 {
 	struct weir_mutator *m = wg_mutator_self();
 	unsigned req = flags & WEIR_COLLECT_MINOR ? WG_REQ_MINOR : WG_REQ_FULL;
 	int err = wg_heap_enter(h);
-	bool blocked;
 
 	if (err)
 		return err;
@@ -221,11 +231,6 @@ int weir_collect(weir_heap *h, unsigned flags)
 		wg_cycle_wait(h, m, req);
 		return 0;
 	}
-	/* A thread must not be held with the control lock: one that is
-	 * CRITICAL may wait for it. */
-	blocked = m && wr_thread_block_enter(&m->thread);
-	wg_cycle_request(h, req);
-	if (blocked)
-		wr_thread_block_leave(&m->thread);
+	wg_cycle_ask(h, m, req);
 	return 0;
 }

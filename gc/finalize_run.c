@@ -174,7 +174,6 @@ void wg_weak_thread_stop(struct weir_heap *h)
 void wg_weak_thread_allow(struct weir_heap *h)
 {
 	struct weir_mutator *m = wg_mutator_self();
-	bool blocked;
 
 	wg_weak_lock(h, m);
 	__atomic_store_n(&h->weak->quit, false, __ATOMIC_RELAXED);
@@ -184,10 +183,7 @@ void wg_weak_thread_allow(struct weir_heap *h)
 		return;
 	/* The next cycle starts the thread: malloc's lock, which that takes,
 	 * may be a held thread's, and the stop would wait for this one. */
-	blocked = m && wr_thread_block_enter(&m->thread);
-	wg_cycle_request(h, WG_REQ_MINOR);
-	if (blocked)
-		wr_thread_block_leave(&m->thread);
+	wg_cycle_ask(h, m, WG_REQ_MINOR);
 }
 
 void wg_finalizers_fork_child(struct weir_heap *h)

@@ -488,6 +488,9 @@ void wg_collector_stop(struct weir_heap *h);
 bool wg_on_collector_thread(void); /* of the library's marker threads */
 /* Ask for a cycle; does not wait.  Lock-free unless it must wake. */
 void wg_cycle_request(struct weir_heap *h, unsigned requests);
+/* The same from a thread that may be attached, not CRITICAL. */
+void wg_cycle_ask(struct weir_heap *h, struct weir_mutator *m,
+		  unsigned requests);
 /* Run or wait for a whole cycle; the caller may be attached. */
 void wg_cycle_wait(struct weir_heap *h, struct weir_mutator *m,
 		   unsigned requests);

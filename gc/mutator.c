@@ -239,19 +239,25 @@ void weir_safepoint_slow(weir_mutator *m)
 		wr_thread_poll(&m->thread);
 }
 
+/* Whether m may call fn around a blocking region's border. */
+static bool call_ok(const struct weir_mutator *m, void *(*fn)(void *),
+		    const char *function)
+{
+	if (m && m == self && fn)
+		return true;
+	wr_invalid(function, m && m == self
+				     ? "the function is NULL"
+				     : "not the mutator of the calling thread");
+	return false;
+}
+
 void *weir_blocking_call(weir_mutator *m, void *(*fn)(void *), void *arg)
 {
 	bool entered;
 	void *result;
 
-	if (!m || m != self) {
-		wr_invalid(__func__, "not the mutator of the calling thread");
+	if (!call_ok(m, fn, __func__))
 		return NULL;
-	}
-	if (!fn) {
-		wr_invalid(__func__, "the function is NULL");
-		return NULL;
-	}
 	entered = wr_thread_block_enter(&m->thread);
 	wg_running = NULL;
 	m->callbacks++;
@@ -269,14 +275,8 @@ void *weir_unblocked_call(weir_mutator *m, void *(*fn)(void *), void *arg)
 	struct wr_blocked saved;
 	void *result;
 
-	if (!m || m != self) {
-		wr_invalid(__func__, "not the mutator of the calling thread");
+	if (!call_ok(m, fn, __func__))
 		return NULL;
-	}
-	if (!fn) {
-		wr_invalid(__func__, "the function is NULL");
-		return NULL;
-	}
 	if (wg_running) {
 		wr_invalid(__func__, "called outside of a blocking region");
 		return NULL;

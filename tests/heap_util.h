@@ -38,6 +38,20 @@ static inline void heap_close(void)
 	cr_assert_eq(weir_heap_destroy(heap), 0, "%s", weir_error_text());
 }
 
+/* A thread that allocates until the bool it is given is true. */
+static inline void *allocate_until(void *stop)
+{
+	weir_mutator *m;
+
+	cr_assert_eq(weir_thread_attach(heap, &m), 0);
+	/* Relaxed: nothing else is published by it. */
+	while (!__atomic_load_n((bool *)stop, __ATOMIC_RELAXED))
+		for (int i = 0; i < 100; i++)
+			cr_assert_not_null(weir_alloc_inline(m, 48, 0));
+	cr_assert_eq(weir_thread_detach(m), 0);
+	return NULL;
+}
+
 /* Overwrite the part of the stack that calls before this one used. */
 static __attribute__((noinline, unused)) void scrub(void)
 {

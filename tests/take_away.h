@@ -13,6 +13,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <weir/weir.h>
+
+#include "runtime/barrier.h"
 #include "tests/seccomp.h"
 
 #define NOBODY 65534
@@ -22,6 +25,16 @@ static inline void need_root(void)
 {
 	if (geteuid() != 0)
 		cr_skip("needs root");
+}
+
+/* What is to be taken away must be there before. */
+static inline void need_async(void)
+{
+	struct wr_barrier *b;
+
+	if (wr_barrier_create(WR_BARRIER_ASYNC, &b))
+		cr_skip("async: %s", weir_error_text());
+	wr_barrier_destroy(b);
 }
 
 static inline void drop_privileges(void)

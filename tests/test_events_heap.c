@@ -37,20 +37,6 @@ TestSuite(events_heap, .init = setup, .fini = teardown);
 
 static bool stop;
 
-static void *allocate(void *arg)
-{
-	weir_mutator *m;
-
-	(void)arg;
-	cr_assert_eq(weir_thread_attach(heap, &m), 0);
-	/* Relaxed: nothing else is published by it. */
-	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED))
-		for (int i = 0; i < 100; i++)
-			cr_assert_not_null(weir_alloc_inline(m, 48, 0));
-	cr_assert_eq(weir_thread_detach(m), 0);
-	return NULL;
-}
-
 /* Every phase there is, in cycles of every kind, with three threads.  Returns
  * the statistics with the heap closed. */
 static struct weir_stats busy_heap(const char *more)
@@ -66,7 +52,8 @@ static struct weir_stats busy_heap(const char *more)
 	heap_open(options);
 	cr_assert_eq(weir_root_add(heap, kept, sizeof(kept)), 0);
 	for (int k = 0; k < 2; k++)
-		cr_assert_eq(pthread_create(&t[k], NULL, allocate, NULL), 0);
+		cr_assert_eq(pthread_create(&t[k], NULL, allocate_until, &stop),
+			     0);
 	do {
 		for (int k = 0; k < 1000; k++, i++) {
 			kept[i % 1024] = weir_alloc(self, 8192);

@@ -118,16 +118,6 @@ static void run(enum wr_barrier_kind kind)
 	heap_close();
 }
 
-/* What the tests below take away must be there before. */
-static void need_async(void)
-{
-	struct wr_barrier *b;
-
-	if (wr_barrier_create(WR_BARRIER_ASYNC, &b))
-		cr_skip("async: %s", weir_error_text());
-	wr_barrier_destroy(b);
-}
-
 static bool device_opens(void)
 {
 	return access("/dev/userfaultfd", R_OK | W_OK) == 0;

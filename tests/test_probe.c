@@ -88,16 +88,6 @@ static void expect_refused(enum wr_barrier_kind kind, const char *text)
 	cr_assert(strstr(weir_error_text(), text), "\"%s\"", weir_error_text());
 }
 
-/* Tests that take something away need it to be there before. */
-static void need_async(void)
-{
-	struct wr_barrier *b;
-
-	if (wr_barrier_create(WR_BARRIER_ASYNC, &b))
-		cr_skip("async: %s", weir_error_text());
-	wr_barrier_destroy(b);
-}
-
 /* ---- As it is ----------------------------------------------------------- */
 
 static unsigned entries(const char *directory)

@@ -301,15 +301,6 @@ static void everything(enum wr_barrier_kind kind)
 	heap_close();
 }
 
-static void need_async(void)
-{
-	struct wr_barrier *b;
-
-	if (wr_barrier_create(WR_BARRIER_ASYNC, &b))
-		cr_skip("async: %s", weir_error_text());
-	wr_barrier_destroy(b);
-}
-
 Test(read, auto_as_started)
 {
 	need_async();

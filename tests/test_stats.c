@@ -33,20 +33,6 @@ static void check_histogram(const struct weir_histogram *h, const char *name)
 
 static bool stop;
 
-static void *allocate(void *arg)
-{
-	weir_mutator *m;
-
-	(void)arg;
-	cr_assert_eq(weir_thread_attach(heap, &m), 0);
-	/* Relaxed: nothing else is published by it. */
-	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED))
-		for (int i = 0; i < 100; i++)
-			cr_assert_not_null(weir_alloc_inline(m, 48, 0));
-	cr_assert_eq(weir_thread_detach(m), 0);
-	return NULL;
-}
-
 Test(stats, histograms_agree)
 {
 	pthread_t t[2];
@@ -55,7 +41,8 @@ Test(stats, histograms_agree)
 
 	heap_open("heap-min=1m");
 	for (int i = 0; i < 2; i++)
-		cr_assert_eq(pthread_create(&t[i], NULL, allocate, NULL), 0);
+		cr_assert_eq(pthread_create(&t[i], NULL, allocate_until, &stop),
+			     0);
 	/* A thread that runs when a cycle comes has its handshake: sooner or
 	 * later one does. */
 	for (int i = 0; i < 20 || heap_stats().handshake.count < 3; i++)
