@@ -604,8 +604,8 @@ Test(roots, a_forked_child_does_not_wait_for_scans)
 Test(roots, a_forked_child_goes_on)
 {
 	uintptr_t secret = (uintptr_t)getpid() * 0x10001 + 0x3456780000000;
-	uintptr_t *words = calloc(8, sizeof(*words));
-	struct wr_roots *r = make(true);
+	uintptr_t *words;
+	struct wr_roots *r;
 	pthread_t scanner;
 	int status;
 	void *n;
@@ -614,6 +614,8 @@ Test(roots, a_forked_child_goes_on)
 	/* Its allocator's locks are in the child as other threads had them. */
 	cr_skip("fork with threads: not under the address sanitizer");
 #endif
+	words = calloc(8, sizeof(*words));
+	r = make(true);
 	words[3] = ~secret;
 	in_data = secret;
 	cr_assert_eq(wr_roots_add(r, (uintptr_t)words, (uintptr_t)(words + 8)),
