@@ -500,8 +500,8 @@ static bool make_room(struct weir_mutator *m, size_t size, int attempt)
 	return true;
 }
 
-/* Run ahead of the collector no further: wait for it a little, and above the
- * soft limit until it is done. */
+/* Run ahead of the collector no further: wait for it, the longer the further
+ * (gc/pace.c), and above the soft limit until it is done. */
 static void assist(struct weir_mutator *m, size_t size)
 {
 	struct weir_heap *h = m->heap;
@@ -510,7 +510,7 @@ static void assist(struct weir_mutator *m, size_t size)
 	bool above =
 		soft && __atomic_load_n(&h->used, __ATOMIC_RELAXED) >= soft;
 
-	wg_cycle_stall(h, m, above ? 500000000 : 1000000);
+	wg_cycle_stall(h, m, above ? 500000000 : wg_pace_stall_ns(h));
 	assist_end(h, begin, size);
 }
 

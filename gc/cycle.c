@@ -35,15 +35,6 @@
 #include "gc/verify.h"
 #include "gc/weak.h"
 
-/* Work in units of about one object: a pass that finds less is the last. */
-#define PAGE_WORK 32
-#define LITTLE_WORK (64 * PAGE_WORK)
-/* More than this many pages left, and no way to get below: slices. */
-#define SLICE_PAGES 512
-#define SLICE_NS 700000 /* about the length of a stop that cleans */
-#define TURN_NS 20000   /* what the program gets between two */
-#define MAX_ROUNDS 12
-#define MAX_PRECLEAN 64
 /* If arming and marking took no longer than this, what was written meanwhile
  * is little enough for the pause. */
 #define SHORT_MARK_NS 700000
@@ -81,7 +72,7 @@ static uint64_t span_end(struct weir_heap *h, struct span s, uint64_t value,
 	return now - s.begin;
 }
 
-static uint64_t objects_marked(const struct weir_heap *h)
+uint64_t wg_objects_marked(const struct weir_heap *h)
 {
 	uint64_t n = 0;
 
@@ -99,30 +90,31 @@ static uint64_t bytes_marked(const struct weir_heap *h)
 	return n;
 }
 
-static void set_in_pause(struct weir_heap *h, bool in_pause)
+void wg_set_in_pause(struct weir_heap *h, bool in_pause)
 {
 	for (unsigned i = 0; i < h->team->size; i++)
 		h->marker[i]->in_pause = in_pause;
 }
 
-/* Stop the world; the stage that this is a part of. */
-static enum wr_phase pause_begin(struct weir_heap *h,
-				 struct wr_stop_times *times)
+enum wr_phase wg_pause_begin(struct weir_heap *h, struct wr_stop_times *times)
 {
-	struct span s = span_begin(h, WR_PHASE_pause);
+	struct span s = {WR_PHASE_pause, h->stage, h->sys->now_ns()};
 
+	wr_event_begin(h->events, WR_PHASE_pause, s.begin);
+	wg_delay(h);
 	wr_event_begin(h->events, WR_PHASE_stop, s.begin);
 	wr_threads_stop_world(h->threads, times);
+	/* Now, since fork waits for a stop but not for the thought of one. */
+	stage_set(h, WR_PHASE_pause);
 	wg_delay_rarely(h);
 	wr_event_end(h->events, WR_PHASE_stop, times->requested_ns,
 		     times->stopped_ns, 0, NULL);
 	return s.outer;
 }
 
-/* Let the threads go; the length of the pause. */
-static uint64_t pause_end(struct weir_heap *h, struct wg_report *r,
-			  enum wr_phase outer,
-			  const struct wr_stop_times *times, uint64_t pages)
+uint64_t wg_pause_end(struct weir_heap *h, struct wg_report *r,
+		      enum wr_phase outer, const struct wr_stop_times *times,
+		      uint64_t pages)
 {
 	uint64_t over, ns;
 
@@ -139,96 +131,6 @@ static uint64_t pause_end(struct weir_heap *h, struct wg_report *r,
 			 times->stopped_ns - times->requested_ns);
 	wg_stops_add(&r->pauses, ns);
 	return ns;
-}
-
-/* One short stop: clean blocks of [*at, high) until the time is up; *step is
- * what the last one managed in that time.  Returns pages. */
-static uint64_t slice(struct weir_heap *h, struct wg_report *r, uint32_t *at,
-		      uint32_t high, uint32_t *step)
-{
-	struct wr_stop_times times;
-	uint64_t pages = 0, begin, now;
-	enum wr_phase outer = pause_begin(h, &times);
-
-	set_in_pause(h, true);
-	begin = now = h->sys->now_ns();
-	while (*at < high && now - begin < SLICE_NS) {
-		uint32_t to = *at + *step < high ? *at + *step : high;
-		uint64_t spent;
-
-		pages += wg_dirty_slice(h, *at, to);
-		*at = to;
-		spent = h->sys->now_ns() - now;
-		now += spent;
-		if (spent > SLICE_NS / 3 && *step > 1)
-			*step = (*step + 1) / 2;
-		else if (spent < SLICE_NS / 8 && *step < high)
-			*step *= 2;
-	}
-	set_in_pause(h, false);
-	wg_stops_add(&r->slices, pause_end(h, r, outer, &times, pages));
-	return pages;
-}
-
-/*
- * The program writes to pages faster than they can be cleaned beside it, so
- * that a pause would be long.  Take turns: a short stop that cleans a part of
- * the heap, a shorter time for the program, until a round over the heap finds
- * little.  While stopped more pages get clean than are written between.
- */
-static void preclean_in_slices(struct weir_heap *h, struct wg_report *r)
-{
-	const struct timespec turn = {0, TURN_NS};
-	uint64_t before = UINT64_MAX, dirty = r->dirty;
-	uint32_t step = 8;
-
-	for (int round = 0; round < MAX_ROUNDS; round++) {
-		uint32_t at = h->space[0].first + 1;
-		/* What the program adds meanwhile is for the next round: it
-		 * could add as fast as it is cleaned. */
-		uint32_t high = wg_high(&h->space[0]);
-		uint64_t pages = 0;
-
-		while (at < high) {
-			pages += slice(h, r, &at, high, &step);
-			nanosleep(&turn, NULL);
-		}
-		r->dirty += pages;
-		if (pages < SLICE_PAGES || pages >= before - before / 8)
-			break;
-		before = pages;
-	}
-	wg_report_slices(h, r, &r->slices, r->dirty - dirty);
-}
-
-/*
- * Do the pause's work ahead of it, until little is left of it or it does not
- * shrink: pages written and objects that were reachable from stacks and roots
- * only.  What a pass finds is what the program did during the pass before.
- */
-static void preclean(struct weir_heap *h, struct wg_report *r)
-{
-	uint64_t before = UINT64_MAX;
-
-	for (;;) {
-		uint64_t marked = objects_marked(h), pages, work;
-
-		wg_roots_concurrent(h, h->marker[0]);
-		pages = wg_dirty_pass(h, h->markers, WR_FETCH_REARM, false);
-		marked = objects_marked(h) - marked;
-		work = pages * PAGE_WORK + marked;
-		r->dirty += pages;
-		r->passes++;
-		wg_delay(h);
-		if (work >= before - before / 16 && pages > SLICE_PAGES) {
-			preclean_in_slices(h, r);
-			return;
-		}
-		if (work < LITTLE_WORK || work >= before - before / 16 ||
-		    r->passes == MAX_PRECLEAN)
-			return;
-		before = work;
-	}
 }
 
 static void concurrent_part(struct weir_heap *h, struct wg_report *r)
@@ -265,7 +167,7 @@ static void concurrent_part(struct weir_heap *h, struct wg_report *r)
 
 	s = span_begin(h, WR_PHASE_preclean);
 	if (s.begin - armed > SHORT_MARK_NS)
-		preclean(h, r);
+		wg_preclean(h, r);
 	wg_weak_preclean(h);
 	r->preclean_ns = span_end(h, s, r->dirty, "pages");
 }
@@ -326,7 +228,7 @@ static void remark(struct weir_heap *h, struct wg_report *r)
 	bool whole = r->full && r->stopped && !r->resumed;
 	unsigned workers = h->pause_markers;
 
-	set_in_pause(h, true);
+	wg_set_in_pause(h, true);
 	wg_roots_paused(h, m);
 	if (whole)
 		wg_team_mark(h, workers);
@@ -345,7 +247,7 @@ static void pause(struct weir_heap *h, struct wg_report *r)
 	struct span s;
 
 	wr_roots_pause_begin(h->roots);
-	outer = pause_begin(h, &times);
+	outer = wg_pause_begin(h, &times);
 	s = span_begin(h, WR_PHASE_remark);
 	remark(h, r);
 	r->remark_ns = span_end(h, s, r->remark_pages, "pages");
@@ -358,14 +260,14 @@ static void pause(struct weir_heap *h, struct wg_report *r)
 		wg_verify(h, r->full);
 		r->verify_ns = span_end(h, s, 0, NULL);
 	}
-	set_in_pause(h, false);
+	wg_set_in_pause(h, false);
 	h->open_full = false;
 	h->sweep_minor = !r->full;
 	wg_sweep_begin(h);
 	__atomic_store_n(&h->newborn, WG_YOUNG, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&h->phase, WG_SWEEPING_PHASE, __ATOMIC_RELEASE);
 	r->stop_ns = times.stopped_ns - times.requested_ns;
-	r->pause_ns = pause_end(h, r, outer, &times, r->remark_pages);
+	r->pause_ns = wg_pause_end(h, r, outer, &times, r->remark_pages);
 	wr_roots_pause_end(h->roots);
 	wg_report_pause(h, r);
 }

@@ -4,11 +4,27 @@
 #define WEIR_GC_CYCLE_H
 
 #include "gc/mark.h"
+#include "gc/report.h"
 
 /* One cycle, on the collector thread. */
 void wg_cycle_run(struct weir_heap *h, bool full, bool stopped,
 		  uint64_t number);
 /* Sweep what the last pause left, with the team. */
 void wg_sweep_run(struct weir_heap *h);
+
+/* For the parts of a cycle, on the collector thread. */
+
+/* Stop the world; returns the stage that the stop is a part of. */
+enum wr_phase wg_pause_begin(struct weir_heap *h, struct wr_stop_times *times);
+/* Let the threads go; returns the length of the pause. */
+uint64_t wg_pause_end(struct weir_heap *h, struct wg_report *r,
+		      enum wr_phase outer, const struct wr_stop_times *times,
+		      uint64_t pages);
+/* Tell the markers that there are, or are not, mutators beside them. */
+void wg_set_in_pause(struct weir_heap *h, bool in_pause);
+/* Objects marked since the cycle began. */
+uint64_t wg_objects_marked(const struct weir_heap *h);
+/* After marking: clean the dirty pages until few are left. */
+void wg_preclean(struct weir_heap *h, struct wg_report *r);
 
 #endif

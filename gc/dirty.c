@@ -26,16 +26,21 @@
 struct pass {
 	uint32_t next;  /* atomic: block to go on from */
 	uint32_t end;   /* block to stop at */
-	uint32_t chunk; /* blocks a worker takes at a time */
+	uint32_t chunk; /* atomic: blocks a worker takes at a time */
 	unsigned flags; /* of wr_barrier_fetch */
 	bool all;       /* take every page for dirty */
 	uint64_t pages; /* atomic: found */
+	struct wg_runs
+		*later;    /* where runs go that are scanned later, or NULL */
+	uint64_t begin;    /* slice_job: when it began */
+	uint64_t deadline; /* slice_job: when to take no more */
 };
 
 struct scan {
-	struct weir_heap *h; /* the heap */
-	struct wg_marker *m; /* who scans */
-	uint64_t pages;      /* seen */
+	struct weir_heap *h;   /* the heap */
+	struct wg_marker *m;   /* who scans */
+	struct wg_runs *later; /* of the pass */
+	uint64_t pages;        /* seen */
 };
 
 static void dirty_runs(void *arg, const struct wr_run *runs, size_t count)
@@ -50,7 +55,10 @@ static void dirty_runs(void *arg, const struct wr_run *runs, size_t count)
 			(runs[i].end - runs[i].start) / s->h->sys->page_size;
 		if (wg_mutant(WG_MUTANT_SKIP_DIRTY) && s->m->in_pause && i % 2)
 			continue;
-		wg_scan_marked(s->m, runs[i].start, runs[i].end);
+		if (s->later && s->later->count < WG_LATER_RUNS)
+			s->later->run[s->later->count++] = runs[i];
+		else
+			wg_scan_marked(s->m, runs[i].start, runs[i].end);
 	}
 }
 
@@ -64,7 +72,7 @@ static void note_armed(struct weir_heap *h, uint32_t from, uint32_t to)
 static void fetch(struct weir_heap *h, struct wg_marker *m, struct pass *p,
 		  uint32_t from, uint32_t to)
 {
-	struct scan s = {.h = h, .m = m};
+	struct scan s = {.h = h, .m = m, .later = p->later};
 	struct wr_run all = {wg_block_start(h, from), wg_block_start(h, to)};
 	void *start = (void *)all.start;
 	size_t size = all.end - all.start;
@@ -127,27 +135,64 @@ static bool next_run(const struct weir_heap *h, uint32_t *at, uint32_t to,
 	return true;
 }
 
+static void fetch_chunk(struct weir_heap *h, struct wg_marker *m,
+			struct pass *p, uint32_t at, uint32_t to)
+{
+	uint32_t from, end;
+
+	if (!(p->flags & WR_FETCH_REARM) && !p->all)
+		fetch(h, m, p, at, to);
+	else
+		while (next_run(h, &at, to, &from, &end))
+			fetch(h, m, p, from, end);
+}
+
+/* Take the next chunk; its end, or 0 when there is none. */
+static uint32_t next_chunk(struct pass *p, uint32_t *at)
+{
+	uint32_t chunk = __atomic_load_n(&p->chunk, __ATOMIC_RELAXED);
+
+	*at = __atomic_fetch_add(&p->next, chunk, __ATOMIC_RELAXED);
+	if (*at >= p->end)
+		return 0;
+	return p->end - *at < chunk ? p->end : *at + chunk;
+}
+
 static void pass_job(struct weir_heap *h, struct wg_marker *m, void *arg)
 {
 	struct pass *p = arg;
+	uint32_t at, to;
 
-	for (;;) {
-		uint32_t at = __atomic_fetch_add(&p->next, p->chunk,
-						 __ATOMIC_RELAXED);
-		uint32_t to = at + p->chunk, from, end;
-
-		if (at >= p->end)
-			break;
-		if (to > p->end)
-			to = p->end;
-		if (!(p->flags & WR_FETCH_REARM) && !p->all)
-			fetch(h, m, p, at, to);
-		else
-			while (next_run(h, &at, to, &from, &end))
-				fetch(h, m, p, from, end);
-	}
+	while ((to = next_chunk(p, &at)))
+		fetch_chunk(h, m, p, at, to);
 	if (m->in_pause)
 		wg_mark_loop(m);
+}
+
+/* Chunks such that a worker looks at the clock often enough, but not after each
+ * few pages of a clean heap. */
+static void slice_job(struct weir_heap *h, struct wg_marker *m, void *arg)
+{
+	struct pass *p = arg;
+	uint64_t length = p->deadline - p->begin;
+	uint64_t now = h->sys->now_ns(), spent;
+	uint32_t at, to;
+
+	while (now < p->deadline && (to = next_chunk(p, &at))) {
+		fetch_chunk(h, m, p, at, to);
+		/* Most of the work is what scanning pushed. */
+		wg_mark_own(m);
+		spent = h->sys->now_ns() - now;
+		now += spent;
+		/* Relaxed: any of the workers' choices will do. */
+		if (spent > length / 8 && to - at > 1)
+			__atomic_store_n(&p->chunk, (to - at + 1) / 2,
+					 __ATOMIC_RELAXED);
+		else if (spent < length / 32 && to - at < CHUNK_BLOCKS)
+			__atomic_store_n(&p->chunk, (to - at) * 2,
+					 __ATOMIC_RELAXED);
+	}
+	wg_mark_loop(m);
 }
 
 uint64_t wg_dirty_pass(struct weir_heap *h, unsigned workers, unsigned flags,
@@ -172,17 +217,71 @@ uint64_t wg_dirty_pass(struct weir_heap *h, unsigned workers, unsigned flags,
 	return p.pages;
 }
 
-uint64_t wg_dirty_slice(struct weir_heap *h, uint32_t from, uint32_t to)
+uint64_t wg_dirty_slice(struct weir_heap *h, uint32_t *at, uint32_t high,
+			uint32_t *step, uint64_t ns, struct wg_runs *later)
 {
-	unsigned w = h->pause_markers;
-	struct pass p = {.next = from,
-			 .end = to,
-			 .chunk = (to - from) / (4 * w) + 1,
-			 .flags = WR_FETCH_REARM};
+	uint64_t now = h->sys->now_ns();
+	struct pass p = {.next = *at,
+			 .end = high,
+			 .chunk = *step,
+			 .flags = WR_FETCH_REARM,
+			 .later = later,
+			 .begin = now,
+			 .deadline = now + ns};
 
-	wg_team_run(h, w, pass_job, &p);
+	/* One processor is left for whatever else has to run, which would
+	 * hold up a marker and with it the stop. */
+	wg_team_run(h, later || h->pause_markers < 3 ? 1 : h->pause_markers - 1,
+		    slice_job, &p);
+	*at = p.next < high ? p.next : high;
+	*step = p.chunk;
 	wg_count(&h->stats.dirty_pages, p.pages);
 	return p.pages;
+}
+
+void wg_dirty_scan(struct weir_heap *h, struct wg_runs *runs)
+{
+	struct wg_marker *m = h->marker[0];
+
+	m->traced = 0;
+	for (uint32_t i = 0; i < runs->count; i++)
+		if (!wg_mutant(WG_MUTANT_LOSE_LATER) || i % 2)
+			wg_scan_marked(m, runs->run[i].start, runs->run[i].end);
+	runs->count = 0;
+	wg_team_mark(h, h->markers);
+}
+
+uint64_t wg_dirty_some(struct weir_heap *h, uint32_t from, uint32_t to)
+{
+	struct pass p = {.next = from,
+			 .end = to,
+			 .chunk = to - from,
+			 .flags = WR_FETCH_REARM};
+
+	wg_team_run(h, 1, pass_job, &p);
+	wg_team_mark(h, 1);
+	wg_count(&h->stats.dirty_pages, p.pages);
+	return p.pages;
+}
+
+static void count_runs(void *arg, const struct wr_run *runs, size_t count)
+{
+	uint64_t *bytes = arg;
+
+	for (size_t i = 0; i < count; i++)
+		*bytes += runs[i].end - runs[i].start;
+}
+
+uint64_t wg_dirty_count(struct weir_heap *h, uint32_t from, uint32_t to)
+{
+	uint64_t bytes = 0;
+	uint32_t at = from, end;
+
+	while (next_run(h, &at, to, &from, &end))
+		wr_barrier_fetch(h->barrier, (void *)wg_block_start(h, from),
+				 (size_t)(end - from) << WG_BLOCK_SHIFT, 0,
+				 count_runs, &bytes);
+	return bytes / h->sys->page_size;
 }
 
 void wg_dirty_arm(struct weir_heap *h)

@@ -13,9 +13,28 @@ void wg_dirty_arm(struct weir_heap *h);
 uint64_t wg_dirty_pass(struct weir_heap *h, unsigned workers, unsigned flags,
 		       bool all);
 
-/* Fetch, re-arm, scan and mark for blocks [from, to), with the world stopped
- * and the markers told so. */
-uint64_t wg_dirty_slice(struct weir_heap *h, uint32_t from, uint32_t to);
+/* The same for blocks [from, to) alone, re-arming, with one marker. */
+uint64_t wg_dirty_some(struct weir_heap *h, uint32_t from, uint32_t to);
+/* How many pages of [from, to) are dirty; they stay so. */
+uint64_t wg_dirty_count(struct weir_heap *h, uint32_t from, uint32_t to);
+
+/* Dirty pages that were armed again and are still to be scanned. */
+#define WG_LATER_RUNS 16384
+struct wg_runs {
+	uint32_t count; /* in use */
+	struct wr_run run[WG_LATER_RUNS];
+};
+
+/*
+ * Fetch, re-arm, scan and mark for blocks from *at to `high`, for about `ns`,
+ * with the world stopped and the markers told so.  Moves *at on; *step, blocks
+ * taken at a time, adapts itself.  With `later`, pages are noted there instead
+ * of scanned as long as there is room.  Returns the number of pages.
+ */
+uint64_t wg_dirty_slice(struct weir_heap *h, uint32_t *at, uint32_t high,
+			uint32_t *step, uint64_t ns, struct wg_runs *later);
+/* Scan them, and mark from there; empties `runs`. */
+void wg_dirty_scan(struct weir_heap *h, struct wg_runs *runs);
 /* Take the protection off blocks that the sweep found empty. */
 void wg_dirty_forget_free(struct weir_heap *h);
 

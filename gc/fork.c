@@ -32,6 +32,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gc/dirty.h"
 #include "gc/weak.h"
 
 static struct wr_mutex *create_lock;
@@ -162,6 +163,8 @@ static void reset_heap(struct weir_heap *h)
 	h->newborn = WG_YOUNG;
 	h->resume = h->open_full;
 	h->all_dirty = true;
+	if (h->later)
+		h->later->count = 0; /* their pages are dirty again */
 	h->overflow = h->overflow_deferred = false;
 	/* Or had begun in the parent of a parent that never collected. */
 	h->resweep |= h->phase == WG_SWEEPING_PHASE;

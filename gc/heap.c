@@ -217,6 +217,7 @@ static void destroy_parts(struct weir_heap *h)
 	for (unsigned i = 0; i < WG_MAX_MARKERS; i++)
 		wg_marker_destroy(h->marker[i]);
 	wg_pool_destroy(h->pool);
+	free(h->later);
 	wg_kinds_fini(h);
 	if (h->roots)
 		wr_roots_destroy(h->roots);
@@ -249,6 +250,7 @@ static int create(const struct weir_heap_options *opts, weir_heap **out)
 	h->sys = wr_sys_linux();
 	h->colour = WG_BLACK_A;
 	h->lazy_arm = true;
+	h->slice_page_ns = 2000; /* until it is measured */
 	h->newborn = WG_YOUNG;
 	h->stage = WR_PHASES;
 	wr_mutex_init(&h->lock, WR_RANK_heap);

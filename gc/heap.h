@@ -206,12 +206,13 @@ struct weir_heap {
 	uint64_t cycle_start_allocated; /* `allocated` when it began */
 	uint64_t last_allocated; /* `allocated` when the last one ended */
 	uint64_t trigger;        /* atomic: `allocated` that starts a cycle */
-	uint64_t assist_at;  /* atomic: `allocated` that makes mutators wait */
-	unsigned newborn;    /* colour for mutators that attach */
-	unsigned phase;      /* atomic enum wg_phase */
-	enum wr_phase stage; /* atomic: span under way; WR_PHASES: none */
-	uint32_t sweep_seq;  /* number of the last finished mark */
-	bool sweep_minor;    /* the sweep under way follows a minor cycle */
+	uint64_t assist_at;   /* atomic: `allocated` that makes mutators wait */
+	uint64_t assist_room; /* atomic: bytes past it for the longest wait */
+	unsigned newborn;     /* colour for mutators that attach */
+	unsigned phase;       /* atomic enum wg_phase */
+	enum wr_phase stage;  /* atomic: span under way; WR_PHASES: none */
+	uint32_t sweep_seq;   /* number of the last finished mark */
+	bool sweep_minor;     /* the sweep under way follows a minor cycle */
 
 	/* Kinds: read by markers while they grow, hence never moved. */
 	struct wg_kind *kinds;
@@ -239,11 +240,14 @@ struct weir_heap {
 	struct wg_team *team;        /* marker threads */
 	struct wg_weak_tables *weak; /* weak references, finalizers */
 
-	uint64_t trimmed_ns; /* when free memory was last given back */
-	double survival;     /* part of new objects that minor cycles keep */
-	bool lazy_arm;       /* arm blocks only once they have black objects */
-	uint64_t live;       /* bytes live after the last cycle */
-	uint64_t live_full;  /* the same after the last full one */
+	struct wg_runs *later;  /* of preclean, NULL until needed */
+	uint64_t slices_end_ns; /* when the last preclean slices ended */
+	uint64_t slice_page_ns; /* what they took for a page that was dirty */
+	uint64_t trimmed_ns;    /* when free memory was last given back */
+	double survival;        /* part of new objects that minor cycles keep */
+	bool lazy_arm;      /* arm blocks only once they have black objects */
+	uint64_t live;      /* bytes live after the last cycle */
+	uint64_t live_full; /* the same after the last full one */
 	struct weir_stats stats; /* counters; histograms are atomic */
 	uint64_t cpu_ns;         /* atomic: collector CPU time */
 	bool open_full;          /* a full cycle turned the colour and marks */
@@ -500,6 +504,10 @@ void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns);
 
 /* pace.c */
 void wg_pace_cycle_begin(struct weir_heap *h);
+/* How long a mutator that must wait does so before it looks again. */
+uint64_t wg_pace_stall_ns(const struct weir_heap *h);
+/* Whether the program can go on for long before it runs ahead of the cycle. */
+bool wg_pace_can_wait(struct weir_heap *h);
 void wg_pace_survival(struct weir_heap *h, uint64_t marked, bool full);
 void wg_pace_cycle_end(struct weir_heap *h);
 bool wg_pace_wants_full(struct weir_heap *h);

@@ -24,6 +24,7 @@ WEIR_SOURCES += gc/mutant.c
 WEIR_SOURCES += gc/mutant.h
 WEIR_SOURCES += gc/mutator.c
 WEIR_SOURCES += gc/pace.c
+WEIR_SOURCES += gc/preclean.c
 WEIR_SOURCES += gc/report.c
 WEIR_SOURCES += gc/report.h
 WEIR_SOURCES += gc/rootscan.c

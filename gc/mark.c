@@ -417,8 +417,7 @@ static bool drain_rings(struct wg_marker *m)
 	return any;
 }
 
-/* Work off the marker's own stack. */
-static void drain(struct wg_marker *m)
+void wg_mark_own(struct wg_marker *m)
 {
 	struct weir_heap *h = m->heap;
 
@@ -454,6 +453,6 @@ static void drain(struct wg_marker *m)
 void wg_mark_loop(struct wg_marker *m)
 {
 	do {
-		drain(m);
+		wg_mark_own(m);
 	} while (wg_team_idle(m));
 }

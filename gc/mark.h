@@ -116,6 +116,8 @@ static inline void wg_push_word(struct wg_marker *m, uintptr_t w)
 /* mark.c: empty the marker's stack and what it can steal.  Returns when every
  * marker of the running job is out of work. */
 void wg_mark_loop(struct wg_marker *m);
+/* Empty the marker's own stack only. */
+void wg_mark_own(struct wg_marker *m);
 /* Granule at which the object starts that p points into, or SIZE_MAX. */
 size_t wg_resolve(const struct weir_heap *h, uintptr_t p);
 /* Note that the marked object at granule g still has to be scanned: */

@@ -19,6 +19,7 @@ void wg_mutant_init(void)
 		[WG_MUTANT_FORGET_STACK] = "forget-stack",
 		[WG_MUTANT_NO_REARM] = "no-rearm",
 		[WG_MUTANT_BORN_WHITE] = "born-white",
+		[WG_MUTANT_LOSE_LATER] = "lose-later",
 		[WG_MUTANT_LOSE_PENDED] = "lose-pended",
 	};
 	const char *want = getenv("WEIR_MUTANT");
@@ -90,4 +91,9 @@ void wg_delay_rarely(struct weir_heap *h)
 		return;
 	if (next(h) >> 58 == 0)
 		wait_a_while(h, next(h));
+}
+
+bool wg_delay_choice(struct weir_heap *h, unsigned n)
+{
+	return wr_unlikely(h->opt.delay) && (next(h) >> 32) % n == 0;
 }

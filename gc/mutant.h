@@ -16,6 +16,8 @@ enum wg_mutant {
 	WG_MUTANT_FORGET_STACK, /* forget-stack: one thread's, in the pause */
 	WG_MUTANT_NO_REARM,     /* no-rearm: preclean does not protect anew */
 	WG_MUTANT_BORN_WHITE,   /* born-white: allocation while marking */
+	WG_MUTANT_LOSE_LATER,   /* lose-later: some pages armed in a stop and
+				 * not scanned there */
 	WG_MUTANT_LOSE_PENDED,  /* lose-pended: what weak references are given
 				 * between two batches of the filter */
 };
@@ -47,6 +49,10 @@ struct weir_heap;
  */
 void wg_delay(struct weir_heap *h);
 void wg_delay_rarely(struct weir_heap *h);
+
+/* Whether to do what the program's ways would seldom lead to: one in n times
+ * with the option `delay`, else never. */
+bool wg_delay_choice(struct weir_heap *h, unsigned n);
 
 /* Who the calling thread is, for its delays to follow from the seed. */
 enum { WG_DELAY_COLLECTOR, WG_DELAY_MUTATOR = 1024 };

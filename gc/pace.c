@@ -16,7 +16,8 @@
  * than a third, since the program goes on while the cycle runs.
  *
  * A mutator that has allocated H since the cycle was due, or since it started,
- * waits for it: a little each time it needs memory, and above the soft limit
+ * waits for it a little each time it needs memory: the longer the further it is
+ * ahead, up to STALL_NS when that is another H.  Above the soft limit it waits
  * until the cycle has ended.
  *
  * Close to a limit H is half of what is left.  The soft one does not make it
@@ -26,6 +27,8 @@
  *   cycle_begin, cycle_end, wants_full   the collector
  */
 #include "gc/heap.h"
+
+#define STALL_NS 1000000
 
 static uint64_t left(uint64_t used, uint64_t limit)
 {
@@ -68,7 +71,31 @@ void wg_pace_cycle_begin(struct weir_heap *h)
 
 	h->cycle_start_allocated = now;
 	__atomic_store_n(&h->trigger, UINT64_MAX, __ATOMIC_RELAXED);
+	__atomic_store_n(&h->assist_room, room, __ATOMIC_RELAXED);
 	__atomic_store_n(&h->assist_at, now + room, __ATOMIC_RELAXED);
+}
+
+uint64_t wg_pace_stall_ns(const struct weir_heap *h)
+{
+	uint64_t now = __atomic_load_n(&h->allocated, __ATOMIC_RELAXED);
+	uint64_t at = __atomic_load_n(&h->assist_at, __ATOMIC_RELAXED);
+	uint64_t ahead = now > at ? now - at : 0;
+	uint64_t room = __atomic_load_n(&h->assist_room, __ATOMIC_RELAXED);
+
+	if (ahead >= room)
+		return STALL_NS;
+	return STALL_NS / 16 + ahead * (STALL_NS - STALL_NS / 16) / room;
+}
+
+bool wg_pace_can_wait(struct weir_heap *h)
+{
+	uint64_t now = __atomic_load_n(&h->allocated, __ATOMIC_RELAXED);
+	uint64_t end = __atomic_load_n(&h->assist_at, __ATOMIC_RELAXED);
+	uint64_t begin = h->cycle_start_allocated;
+
+	/* Requests: a stopped cycle, a full one, the heap's end. */
+	return now - begin < (end - begin) / 2 &&
+	       !__atomic_load_n(&h->requests, __ATOMIC_RELAXED);
 }
 
 /* What may become old between two full cycles. */
@@ -126,6 +153,7 @@ void wg_pace_cycle_end(struct weir_heap *h)
 	if (wait < spare)
 		wait = spare;
 	h->last_allocated = now;
+	__atomic_store_n(&h->assist_room, room, __ATOMIC_RELAXED);
 	/* The collector's thread may be late. */
 	__atomic_store_n(&h->assist_at, now + wait + room, __ATOMIC_RELAXED);
 	__atomic_store_n(&h->trigger, now + wait, __ATOMIC_RELAXED);

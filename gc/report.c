@@ -30,9 +30,9 @@ void wg_report_slices(struct weir_heap *h, const struct wg_report *r,
 		return;
 	wr_event_log(h->events,
 		     "gc %llu slices: %u pauses, longest %.3f ms, in all %.3f "
-		     "ms | %llu pages",
+		     "ms, put off for %.0f ms | %llu pages",
 		     number(r->number), batch->count, ms(batch->max_ns),
-		     ms(batch->total_ns), number(pages));
+		     ms(batch->total_ns), ms(r->put_off_ns), number(pages));
 }
 
 void wg_report_pause(struct weir_heap *h, const struct wg_report *r)

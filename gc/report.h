@@ -28,6 +28,7 @@ struct wg_report {
 	uint64_t dirty;         /* pages fetched before the pause */
 	uint64_t remark_pages;  /* in the pause */
 	uint64_t remark_marked; /* bytes marked in it */
+	uint64_t put_off_ns;    /* time that they were put off for */
 	struct wg_stops slices; /* of preclean */
 	struct wg_stops pauses; /* all stops of the world */
 	uint64_t arm_ns, mark_ns, preclean_ns, sweep_ns;

@@ -93,7 +93,7 @@ for black in on off; do
 	tap_run "born-black=$black, no bug, own checks: passes" \
 		lives "$black" off
 	tap_run "born-black=$black, no bug, verify: passes" lives "$black" on
-	for mutant in skip-dirty forget-stack no-rearm born-white; do
+	for mutant in skip-dirty forget-stack no-rearm lose-later born-white; do
 		[ "$black $mutant" != "off born-white" ] || continue
 		what="born-black=$black, $mutant: found by"
 		tap_run "$what the objects' own checks" \

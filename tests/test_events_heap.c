@@ -245,7 +245,7 @@ static void count_lines(const char *const *pattern, unsigned *count, size_t n)
 	" verify " MS " \\| " N " pages, marked " MS " MiB"
 #define SLICES_LINE                                                    \
 	"gc " N " slices: " N " pauses, longest " MS " ms, in all " MS \
-	" ms \\| " N " pages"
+	" ms, put off for " N " ms \\| " N " pages"
 #define CALLS_LINE                                                 \
 	"barrier gc " N " [a-z]+: arm " N " fetch " N " forget " N \
 	", system calls " N " \\| dirty " N " pages, faults (not seen|" N ")"

@@ -117,6 +117,42 @@ Test(pace, mutators_wait_for_a_late_collector)
 	cr_assert_eq(h.assist_at - h.trigger, 54 * MIB);
 }
 
+/* A little just past the limit, all of a millisecond a whole H past it. */
+Test(pace, mutators_wait_longer_the_further_they_are)
+{
+	uint64_t near;
+
+	reset();
+	headroom();
+	h.allocated = h.assist_at;
+	near = wg_pace_stall_ns(&h);
+	cr_assert_gt(near, 0);
+	cr_assert_lt(near, 100000);
+	h.allocated += 27 * MIB;
+	cr_assert_gt(wg_pace_stall_ns(&h), 400000);
+	cr_assert_lt(wg_pace_stall_ns(&h), 600000);
+	h.allocated += 270 * MIB;
+	cr_assert_eq(wg_pace_stall_ns(&h), 1000000);
+	/* The cycle has found room: nobody waits. */
+	h.assist_at = UINT64_MAX;
+	cr_assert_eq(wg_pace_stall_ns(&h), near);
+}
+
+/* Stops may be put off while the program is far from its limit. */
+Test(pace, slices_wait_for_half_of_the_room)
+{
+	reset();
+	headroom();
+	cr_assert(wg_pace_can_wait(&h));
+	h.allocated += 26 * MIB;
+	cr_assert(wg_pace_can_wait(&h));
+	h.allocated += 2 * MIB;
+	cr_assert(!wg_pace_can_wait(&h));
+	h.allocated -= 2 * MIB;
+	h.requests = WG_REQ_FULL;
+	cr_assert(!wg_pace_can_wait(&h));
+}
+
 Test(pace, minor_or_full)
 {
 	reset();
