@@ -220,7 +220,7 @@ static bool graph(const char *shape, const struct peer **calmest)
 
 static bool storm(void)
 {
-	const char *args[] = {"write-storm", "--ms", "2000", NULL};
+	const char *args[] = {"write-storm", "--ms", "8000", NULL};
 	struct series s = {.args = args, .rounds = rounds, .peers = 3};
 	int calm;
 

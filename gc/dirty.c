@@ -9,10 +9,11 @@
  * young, and arming their pages, and disarming them for the next objects, would
  * be for nothing.  Without it every block in use is armed ahead of marking.
  *
- * While a pass that re-arms looks at pages nobody marks, in any thread: or else
- * a marker could have read a field, before the re-arm, of an object whose mark
- * is not visible yet to the pass, which then would not scan it.  Hence two
- * jobs, one after the other.  In a pause there is no mutator and one job does.
+ * While a pass that re-arms looks at pages nobody scans the objects that it
+ * marks, in any thread: or else a marker could have read a field, before the
+ * re-arm, of an object whose mark is not visible yet to another one that does
+ * the page, which then would not scan it.  So the pass only stacks them, and a
+ * second job scans.  In a pause there is no mutator and one job does.
  *
  *   all of it: the collector thread and, inside, its team
  */

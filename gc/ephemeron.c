@@ -120,8 +120,9 @@ void wg_ephemeron_key(struct wg_marker *m, uintptr_t base)
 	while (i) {
 		struct wg_ephemeron *e = entry(t, i);
 
-		if (e->base == base)
-			wg_push_word(m, e->value);
+		/* Later: to push may mark another key, and so on. */
+		if (e->base == base && wg_in_heap(m->heap, e->value))
+			wg_push_later(m, e->value);
 		i = e->next;
 	}
 }

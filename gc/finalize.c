@@ -218,19 +218,15 @@ static void push_children(struct weir_heap *h, uintptr_t object)
 {
 	struct wg_marker *m = h->marker[0];
 	size_t g = wg_granule_of(h, object);
-	uint64_t objects = m->objects, bytes = m->bytes;
 
 	/* A large object leaves a slice to be scanned, of which there is room
 	 * for so many. */
-	if (m->slices > WG_SLICES / 2) {
+	if (m->slices > WG_SLICES / 2)
 		wg_team_mark(h, 1);
-		objects = m->objects;
-		bytes = m->bytes;
-	}
 	wg_scan_object(m, g, wg_meta_load(&h->meta[g]));
 	/* It was not marked. */
-	m->objects = objects;
-	m->bytes = bytes;
+	m->objects--;
+	m->bytes -= wg_object_bytes(h, g);
 }
 
 void wg_finalizers_pause(struct weir_heap *h)
@@ -238,7 +234,7 @@ void wg_finalizers_pause(struct weir_heap *h)
 	struct wg_finalizers *f = &h->weak->fin;
 	struct wg_watches *t = &f->table;
 	uint32_t *pending = wg_indexes(&t->pending);
-	uint32_t ordered = 0;
+	uint32_t ordered = 0, unreached = 0;
 
 	if (!t->pending_n)
 		return;
@@ -255,14 +251,12 @@ void wg_finalizers_pause(struct weir_heap *h)
 	}
 	t->pending_n = 0;
 	wg_ephemerons_resolve(h);
-	for (uint32_t k = 0; k < ordered; k++) {
-		struct wg_watch *e = wg_watch_at(t, pending[k]);
-
-		/* All are told apart before one is marked: wg_push() only
-		 * stacks it. */
-		if (!wg_black_at(h, e->object))
-			enqueue(h, pending[k]);
-	}
+	/* All are told apart before one is marked. */
+	for (uint32_t k = 0; k < ordered; k++)
+		if (!wg_black_at(h, wg_watch_at(t, pending[k])->object))
+			pending[unreached++] = pending[k];
+	for (uint32_t k = 0; k < unreached; k++)
+		enqueue(h, pending[k]);
 	if (ordered)
 		wg_ephemerons_resolve(h);
 	__atomic_store_n(&f->queued, f->tail - f->head, __ATOMIC_RELEASE);

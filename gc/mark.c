@@ -200,39 +200,36 @@ static inline void blacken(struct weir_heap *h, size_t g, uint8_t byte)
 			 __ATOMIC_RELEASE);
 }
 
-/* No segment is left: mark the target here and have its block scanned. */
-static void push_overflow(struct wg_marker *m, uintptr_t p)
-{
-	struct weir_heap *h = m->heap;
-	size_t g = wg_resolve(h, p);
-	uint8_t byte;
-
-	if (g == SIZE_MAX)
-		return;
-	byte = wg_meta_load(&h->meta[g]);
-	if ((byte & WEIR_META_COLOUR) == h->colour)
-		return;
-	blacken(h, g, byte);
-	wg_mark_overflow(m, g);
-}
-
-void wg_push_slow(struct wg_marker *m, uintptr_t p)
+/* A segment with room, or NULL. */
+static struct wg_segment *new_segment(struct wg_marker *m)
 {
 	struct wg_segment *s = m->spare;
 
 	m->spare = NULL;
 	if (!s)
 		s = wg_segment_get(m->heap->pool);
-	if (!s) {
-		push_overflow(m, p);
-		return;
-	}
+	if (!s)
+		return NULL;
 	if (m->cur) {
 		m->cur->next = m->full;
 		m->full = m->cur;
 	}
 	m->cur = s;
-	s->e[s->n++] = p;
+	return s;
+}
+
+/* Stack an entry; false: there is no segment. */
+static inline bool stack(struct wg_marker *m, uintptr_t entry)
+{
+	struct wg_segment *s = m->cur;
+
+	if (wr_unlikely(!s || s->n == WG_SEGMENT_ENTRIES)) {
+		s = new_segment(m);
+		if (!s)
+			return false;
+	}
+	s->e[s->n++] = entry;
+	return true;
 }
 
 bool wg_list_add(struct wg_marker *m, struct wg_segment **list, uintptr_t p)
@@ -296,41 +293,56 @@ size_t wg_resolve(const struct weir_heap *h, uintptr_t p)
 
 /* A marked object's words are on their way to the cache: scan the one whose
  * turn it is. */
-static inline void scan_later(struct wg_marker *m, size_t g)
+static inline void scan_later(struct wg_marker *m, uintptr_t p)
 {
-	uintptr_t p = wg_granule_start(m->heap, g);
-	size_t old = m->scan_ring[m->scan_at];
+	uintptr_t old = m->scan_ring[m->scan_at];
 
 	__builtin_prefetch((const void *)p, 0);
 	__builtin_prefetch((const void *)(p + 48), 0);
-	m->scan_ring[m->scan_at] = g;
+	m->scan_ring[m->scan_at] = p;
 	m->scan_at = (m->scan_at + 1) % WG_SCAN_RING;
-	if (old)
-		wg_scan_object(m, old, wg_meta_load(&m->heap->meta[old]));
+	if (old) {
+		size_t g = wg_granule_of(m->heap, old);
+
+		wg_scan_object(m, g, wg_meta_load(&m->heap->meta[g]));
+	}
 }
 
-/* Mark what a candidate points into, if anything, and have it scanned. */
-static void process(struct wg_marker *m, uintptr_t p)
+void wg_mark_candidate(struct wg_marker *m, uintptr_t p, uint8_t byte)
 {
 	struct weir_heap *h = m->heap;
 	size_t g = wg_granule_of(h, p);
-	uint8_t byte = wg_meta_load(&h->meta[g]);
 
 	if (wr_unlikely(!(byte & WEIR_META_COLOUR))) {
 		g = resolve_interior(h, p);
 		if (g == SIZE_MAX)
 			return;
 		byte = wg_meta_load(&h->meta[g]);
+		if ((byte & WEIR_META_COLOUR) == h->colour)
+			return;
 	}
-	if ((byte & WEIR_META_COLOUR) == h->colour)
-		return;
 	blacken(h, g, byte);
 	if (wr_unlikely(__atomic_load_n(&h->ephemerons_wait, __ATOMIC_RELAXED)))
 		wg_ephemeron_key(m, wg_granule_start(h, g));
 	if (byte >> WEIR_META_KIND_SHIFT == WEIR_KIND_LEAF)
 		wg_scan_object(m, g, byte);
-	else
-		scan_later(m, g);
+	else if (!stack(m, wg_granule_start(h, g)))
+		wg_mark_overflow(m, g);
+}
+
+static void candidate(struct wg_marker *m, uintptr_t p)
+{
+	struct weir_heap *h = m->heap;
+	uint8_t byte = wg_meta_load(&h->meta[wg_granule_of(h, p)]);
+
+	if ((byte & WEIR_META_COLOUR) != h->colour)
+		wg_mark_candidate(m, p, byte);
+}
+
+void wg_push_later(struct wg_marker *m, uintptr_t p)
+{
+	if (wr_unlikely(!stack(m, (p & ~(uintptr_t)(WEIR_GRANULE - 1)) | 1)))
+		candidate(m, p);
 }
 
 /* Give half of the work away when somebody is idle. */
@@ -398,18 +410,20 @@ static bool drain_rings(struct wg_marker *m)
 		m->ring[m->ring_at] = 0;
 		m->ring_at = (m->ring_at + 1) % WG_RING;
 		if (p) {
-			process(m, p);
+			candidate(m, p);
 			any = true;
 		}
 	}
 	if (any)
 		return true;
 	for (unsigned k = 0; k < WG_SCAN_RING; k++) {
-		size_t g = m->scan_ring[m->scan_at];
+		uintptr_t p = m->scan_ring[m->scan_at];
 
 		m->scan_ring[m->scan_at] = 0;
 		m->scan_at = (m->scan_at + 1) % WG_SCAN_RING;
-		if (g) {
+		if (p) {
+			size_t g = wg_granule_of(m->heap, p);
+
 			wg_scan_object(m, g, wg_meta_load(&m->heap->meta[g]));
 			any = true;
 		}
@@ -423,7 +437,7 @@ void wg_mark_own(struct wg_marker *m)
 
 	for (;;) {
 		struct wg_segment *s = m->cur;
-		uintptr_t p, q;
+		uintptr_t e;
 
 		if (wr_unlikely(!s || !s->n)) {
 			if (next_segment(m))
@@ -435,14 +449,12 @@ void wg_mark_own(struct wg_marker *m)
 			wg_scan_slice(m);
 			continue;
 		}
-		p = s->e[--s->n];
-		__builtin_prefetch(&h->meta[wg_granule_of(h, p)], 1);
-		q = m->ring[m->ring_at];
-		m->ring[m->ring_at] = p;
-		m->ring_at = (m->ring_at + 1) % WG_RING;
-		if (q)
-			process(m, q);
-		if (wr_unlikely(++m->since_share >= 128)) {
+		e = s->e[--s->n];
+		if (wr_unlikely(e & 1))
+			wg_push(m, e - 1);
+		else
+			scan_later(m, e);
+		if (wr_unlikely(++m->since_share >= 32)) {
 			m->since_share = 0;
 			if (wg_team_hungry(h))
 				share(m);

@@ -2,18 +2,21 @@
 /*
  * Marking: markers, their stacks, and the team that runs them.
  *
- * A marker's stack holds candidate references (edges), in segments: one that
- * it works on, a private list of full ones, and a small deque of full ones
- * that others may steal from.  A candidate passes through a ring while its
- * granule byte is fetched into the cache, and an object that was marked
- * through another while its words are (the idea is from Cher, Hosking and
- * Vitek, "Software prefetching for mark-sweep garbage collection", ASPLOS
- * 2004).
+ * A reference that is found, a candidate, passes through a ring while its
+ * granule byte is fetched into the cache; then its object is marked and put on
+ * the marker's stack, to be scanned.  From there it passes through another ring
+ * while its words are fetched (the idea is from Cher, Hosking and Vitek,
+ * "Software prefetching for mark-sweep garbage collection", ASPLOS 2004).  So
+ * to push marks, but never scans: it does not nest.
  *
- * When no segment is to be had (mark-stack-max, or no memory), the candidate's
- * target is marked at once and its block noted as `overflow`; marked objects
- * in such blocks are scanned again when the stacks are empty, so nothing is
- * lost.
+ * The stack is made of segments: one that the marker works on, a private list
+ * of full ones, and a small deque of full ones that others may steal from.  An
+ * entry is a marked object's address or, with bit 0 set, a candidate that is
+ * to be looked at later: no object starts at an odd address.
+ *
+ * When no segment is to be had (mark-stack-max, or no memory), the object's
+ * block is noted as `overflow`; marked objects in such blocks are scanned again
+ * when the stacks are empty, so nothing is lost.
  *
  *   push, mark_loop        the marker's own thread
  *   deque top              any marker
@@ -32,9 +35,9 @@
 #define WG_SLICE_WORDS 512 /* of a large object, scanned at a time */
 
 struct wg_segment {
-	struct wg_segment *next; /* in a list */
-	uint64_t n;              /* entries in use */
-	uintptr_t e[WG_SEGMENT_ENTRIES];
+	struct wg_segment *next;         /* in a list */
+	uint64_t n;                      /* entries in use */
+	uintptr_t e[WG_SEGMENT_ENTRIES]; /* objects, or candidates | 1 */
 };
 _Static_assert(sizeof(struct wg_segment) == 8192, "two pages");
 
@@ -56,17 +59,17 @@ struct wg_deque {
 
 struct wg_marker {
 	struct weir_heap *heap;
-	unsigned index;                 /* in heap->marker */
-	struct wg_segment *cur;         /* working segment */
-	struct wg_segment *full;        /* private full ones */
-	struct wg_segment *spare;       /* an empty one */
-	unsigned ring_at;               /* next ring slot */
-	uintptr_t ring[WG_RING];        /* candidates, 0: empty */
-	unsigned scan_at;               /* next slot of scan_ring */
-	size_t scan_ring[WG_SCAN_RING]; /* granules of marked objects, 0: empty
-					 */
-	unsigned slices;                /* in use */
+	unsigned index;                    /* in heap->marker */
+	struct wg_segment *cur;            /* working segment */
+	struct wg_segment *full;           /* private full ones */
+	struct wg_segment *spare;          /* an empty one */
+	unsigned ring_at;                  /* next ring slot */
+	uintptr_t ring[WG_RING];           /* candidates, 0: empty */
+	unsigned scan_at;                  /* next slot of scan_ring */
+	uintptr_t scan_ring[WG_SCAN_RING]; /* marked objects, 0: empty */
+	unsigned slices;                   /* in use */
 	struct wg_slice slice[WG_SLICES];
+	bool collects;               /* push stacks candidates: verifier */
 	bool in_pause;               /* all mutators are stopped */
 	unsigned since_share;        /* pops since the last look at idle ones */
 	uint64_t bytes;              /* marked since the cycle began */
@@ -93,17 +96,33 @@ void wg_pool_reset(struct wg_pool *p);           /* in the child */
 struct wg_marker *wg_marker_create(struct weir_heap *h, unsigned index);
 void wg_marker_destroy(struct wg_marker *m);
 
-void wg_push_slow(struct wg_marker *m, uintptr_t p);
+/* Stack a candidate that is known to lie in the heap, and mark nothing yet. */
+void wg_push_later(struct wg_marker *m, uintptr_t p);
+/* Mark what a candidate points into, if anything, and stack it; `byte` is the
+ * candidate's granule's. */
+void wg_mark_candidate(struct wg_marker *m, uintptr_t p, uint8_t byte);
 
-/* Push a candidate that is known to lie in the heap. */
+/* Push a candidate that is known to lie in the heap: it, or the one that is
+ * longest in the ring, is marked. */
 static inline void wg_push(struct wg_marker *m, uintptr_t p)
 {
-	struct wg_segment *s = m->cur;
+	struct weir_heap *h = m->heap;
+	uintptr_t q = m->ring[m->ring_at];
+	uint8_t byte;
 
-	if (wr_likely(s && s->n < WG_SEGMENT_ENTRIES))
-		s->e[s->n++] = p;
-	else
-		wg_push_slow(m, p);
+	if (wr_unlikely(m->collects)) {
+		wg_push_later(m, p);
+		return;
+	}
+	__builtin_prefetch(&h->meta[wg_granule_of(h, p)], 0);
+	m->ring[m->ring_at] = p;
+	m->ring_at = (m->ring_at + 1) % WG_RING;
+	if (wr_unlikely(!q))
+		return;
+	byte = wg_meta_load(&h->meta[wg_granule_of(h, q)]);
+	/* Most are marked, by far, when pages are scanned again. */
+	if ((byte & WEIR_META_COLOUR) != h->colour)
+		wg_mark_candidate(m, q, byte);
 }
 
 /* Push any word; what does not point into the heap is dropped. */

@@ -129,7 +129,7 @@ static void collect(struct verifier *v)
 			m->cur = next;
 			continue;
 		}
-		reach(v, s->e[--s->n]);
+		reach(v, s->e[--s->n] - 1);
 	}
 }
 
@@ -251,6 +251,7 @@ void wg_verify(struct weir_heap *h, bool full)
 		   "verify: no memory for the bitmap: %s", weir_error_text());
 	v.probe->heap = h;
 	v.probe->in_pause = true;
+	v.probe->collects = true;
 	wr_threads_for_each(h->threads, thread_roots, &v);
 	wr_roots_scan(h->roots, true, range, call, &v);
 	wg_weak_roots(h, queued, &v);
