@@ -146,7 +146,7 @@ static void concurrent_part(struct weir_heap *h, struct wg_report *r)
 	if (r->full && !r->resumed)
 		wg_dirty_arm(h);
 	else
-		r->dirty = wg_dirty_pass(h, h->markers, WR_FETCH_REARM, all);
+		r->dirty = wg_dirty_pass(h, h->beside, WR_FETCH_REARM, all);
 	h->all_dirty = false;
 	h->tracking = true;
 	r->arm_ns = span_end(h, s, r->dirty, "pages");
@@ -162,7 +162,7 @@ static void concurrent_part(struct weir_heap *h, struct wg_report *r)
 	span_end(h, s, 0, NULL);
 
 	s = span_begin(h, WR_PHASE_mark);
-	wg_team_mark(h, h->markers);
+	wg_team_mark(h, h->beside);
 	r->mark_ns = span_end(h, s, 0, NULL);
 
 	s = span_begin(h, WR_PHASE_preclean);
@@ -281,7 +281,7 @@ static void sweep_job(struct weir_heap *h, struct wg_marker *m, void *arg)
 
 void wg_sweep_run(struct weir_heap *h)
 {
-	wg_team_run(h, h->markers, sweep_job, NULL);
+	wg_team_run(h, h->beside, sweep_job, NULL);
 	wg_sweep_finish(h);
 	wg_dirty_forget_free(h);
 }
@@ -295,6 +295,7 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 
 	wg_report_begin(h, &r);
 	wg_pace_cycle_begin(h);
+	h->beside = wg_pace_markers(h, cs.begin);
 	for (unsigned i = 0; i < h->team->size; i++)
 		h->marker[i]->bytes = h->marker[i]->objects = 0;
 	r.resumed = h->resume;

@@ -249,7 +249,7 @@ void wg_dirty_scan(struct weir_heap *h, struct wg_runs *runs)
 		if (!wg_mutant(WG_MUTANT_LOSE_LATER) || i % 2)
 			wg_scan_marked(m, runs->run[i].start, runs->run[i].end);
 	runs->count = 0;
-	wg_team_mark(h, h->markers);
+	wg_team_mark(h, h->beside);
 }
 
 uint64_t wg_dirty_some(struct weir_heap *h, uint32_t from, uint32_t to)

@@ -204,7 +204,7 @@ static uint64_t progress(const struct weir_heap *h)
 static void drain(struct weir_heap *h)
 {
 	const struct wg_marker *m = h->marker[0];
-	unsigned workers = wg_weak_paused(h) ? h->pause_markers : h->markers;
+	unsigned workers = wg_weak_paused(h) ? h->pause_markers : h->beside;
 
 	/* To wake others costs more than to mark a few. */
 	wg_team_mark(h, m->full || m->slices > 1 ? workers : 1);

@@ -159,6 +159,7 @@ static void set_counts(struct weir_heap *h)
 		h->pause_markers = cpus;
 	if (h->markers > WG_MAX_MARKERS)
 		h->markers = WG_MAX_MARKERS;
+	h->beside = h->markers;
 	if (h->pause_markers > WG_MAX_MARKERS)
 		h->pause_markers = WG_MAX_MARKERS;
 }

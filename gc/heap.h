@@ -204,6 +204,7 @@ struct weir_heap {
 	uint64_t committed; /* bytes committed */
 	uint64_t allocated; /* atomic: bytes handed out */
 	uint64_t cycle_start_allocated; /* `allocated` when it began */
+	uint64_t during[2];      /* allocated during the last minor, full one */
 	uint64_t last_allocated; /* `allocated` when the last one ended */
 	uint64_t trigger;        /* atomic: `allocated` that starts a cycle */
 	uint64_t assist_at;   /* atomic: `allocated` that makes mutators wait */
@@ -233,18 +234,21 @@ struct weir_heap {
 	bool all_dirty;          /* the barrier knows nothing: scan all */
 	bool tracking;           /* pages were armed and stayed so */
 	bool trim_due;           /* atomic: give memory back when idle */
-	unsigned markers;        /* beside the program */
+	unsigned markers;        /* beside a program that never waits */
+	unsigned beside;         /* beside the program in this cycle */
 	unsigned pause_markers;  /* in pauses */
 	struct wg_marker *marker[WG_MAX_MARKERS];
 	struct wg_pool *pool;        /* mark segments */
 	struct wg_team *team;        /* marker threads */
 	struct wg_weak_tables *weak; /* weak references, finalizers */
 
-	struct wg_runs *later;  /* of preclean, NULL until needed */
-	uint64_t slices_end_ns; /* when the last preclean slices ended */
-	uint64_t slice_page_ns; /* what they took for a page that was dirty */
-	uint64_t trimmed_ns;    /* when free memory was last given back */
-	double survival;        /* part of new objects that minor cycles keep */
+	struct wg_runs *later;   /* of preclean, NULL until needed */
+	uint64_t slices_end_ns;  /* when the last preclean slices ended */
+	uint64_t slice_page_ns;  /* what they took for a page that was dirty */
+	uint64_t begun_ns;       /* when the last cycle began */
+	uint64_t begun_stall_ns; /* what mutators had waited by then */
+	uint64_t trimmed_ns;     /* when free memory was last given back */
+	double survival;    /* part of new objects that minor cycles keep */
 	bool lazy_arm;      /* arm blocks only once they have black objects */
 	uint64_t live;      /* bytes live after the last cycle */
 	uint64_t live_full; /* the same after the last full one */
@@ -504,6 +508,8 @@ void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns);
 
 /* pace.c */
 void wg_pace_cycle_begin(struct weir_heap *h);
+/* How many markers run beside the program in the cycle that begins. */
+unsigned wg_pace_markers(struct weir_heap *h, uint64_t now);
 /* How long a mutator that must wait does so before it looks again. */
 uint64_t wg_pace_stall_ns(const struct weir_heap *h);
 /* Whether the program can go on for long before it runs ahead of the cycle. */

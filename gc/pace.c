@@ -5,20 +5,23 @@
  * With L the bytes live after the last full cycle and g the option `growth`,
  * the program may allocate H = g L + heap-min bytes from the end of one full
  * cycle to the end of the next.  A cycle starts when what is left of H is what
- * the program allocated during the last cycle and a quarter more.  Minor
- * cycles start every N = max(heap-min, L / 4) bytes, at most H.  A cycle is
- * full when what minor ones let live on top of L is more than g L, or a quarter
- * of heap-min.
+ * the program allocated during the last one of its kind and a quarter more, A.
+ * Minor cycles start every N = max(heap-min, L / 4) bytes, at most H.  A cycle
+ * is full when what minor ones let live on top of L is more than g L, or a
+ * quarter of heap-min.
  *
  * Memory that the system backs and that is not alive, S bytes, costs nothing
  * to allocate in: the wait for the next cycle is at least S / 3, so that what
  * was resident once saves cycles until it is given back (gc/trim.c).  No more
  * than a third, since the program goes on while the cycle runs.
  *
- * A mutator that has allocated H since the cycle was due, or since it started,
- * waits for it a little each time it needs memory: the longer the further it is
- * ahead, up to STALL_NS when that is another H.  Above the soft limit it waits
- * until the cycle has ended.
+ * A mutator that has allocated the larger of 2 A and H / 2, but not more than
+ * H, since the cycle was due waits for it a little each time it needs memory:
+ * the longer the further it is ahead, up to STALL_NS when that is another H.
+ * Above the soft limit it waits until the cycle has ended.
+ *
+ * A mutator that waits leaves its processor free: as many markers more run in
+ * a cycle as mutators waited, on average, since the last one began.
  *
  * Close to a limit H is half of what is left.  The soft one does not make it
  * less than L / 8, or a program with more than that alive would do nothing but
@@ -29,6 +32,7 @@
 #include "gc/heap.h"
 
 #define STALL_NS 1000000
+#define LEAST_STALL_NS 10000
 
 static uint64_t left(uint64_t used, uint64_t limit)
 {
@@ -72,7 +76,25 @@ void wg_pace_cycle_begin(struct weir_heap *h)
 	h->cycle_start_allocated = now;
 	__atomic_store_n(&h->trigger, UINT64_MAX, __ATOMIC_RELAXED);
 	__atomic_store_n(&h->assist_room, room, __ATOMIC_RELAXED);
-	__atomic_store_n(&h->assist_at, now + room, __ATOMIC_RELAXED);
+	/* Late as it is, the cycle was due before. */
+	if (now + room < __atomic_load_n(&h->assist_at, __ATOMIC_RELAXED))
+		__atomic_store_n(&h->assist_at, now + room, __ATOMIC_RELAXED);
+}
+
+unsigned wg_pace_markers(struct weir_heap *h, uint64_t now)
+{
+	uint64_t stall =
+		__atomic_load_n(&h->stats.assist.total_ns, __ATOMIC_RELAXED);
+	uint64_t time = now - h->begun_ns, waited = stall - h->begun_stall_ns;
+	uint64_t more = time ? (waited + time / 2) / time : 0;
+
+	h->begun_ns = now;
+	h->begun_stall_ns = stall;
+	if (h->opt.markers || h->markers >= h->pause_markers)
+		return h->markers;
+	if (more > h->pause_markers - h->markers)
+		more = h->pause_markers - h->markers;
+	return h->markers + (unsigned)more;
 }
 
 uint64_t wg_pace_stall_ns(const struct weir_heap *h)
@@ -80,11 +102,15 @@ uint64_t wg_pace_stall_ns(const struct weir_heap *h)
 	uint64_t now = __atomic_load_n(&h->allocated, __ATOMIC_RELAXED);
 	uint64_t at = __atomic_load_n(&h->assist_at, __ATOMIC_RELAXED);
 	uint64_t ahead = now > at ? now - at : 0;
+	double part;
 	uint64_t room = __atomic_load_n(&h->assist_room, __ATOMIC_RELAXED);
 
 	if (ahead >= room)
 		return STALL_NS;
-	return STALL_NS / 16 + ahead * (STALL_NS - STALL_NS / 16) / room;
+	/* Squared: a program that allocates slowly is not to wait for more than
+	 * it must, and one that allocates fast is soon far ahead. */
+	part = (double)ahead / (double)room;
+	return LEAST_STALL_NS + (uint64_t)(part * part * STALL_NS);
 }
 
 bool wg_pace_can_wait(struct weir_heap *h)
@@ -135,10 +161,14 @@ void wg_pace_survival(struct weir_heap *h, uint64_t marked, bool full)
 void wg_pace_cycle_end(struct weir_heap *h)
 {
 	uint64_t now = __atomic_load_n(&h->allocated, __ATOMIC_RELAXED);
-	uint64_t during = now - h->cycle_start_allocated;
+	bool next = wg_pace_wants_full(h);
 	uint64_t room = headroom(h, h->live_full), spare = spare_third(h);
-	uint64_t ahead = during + during / 4;
-	uint64_t wait = room > ahead ? room - ahead : 0;
+	uint64_t ahead;
+	uint64_t wait, late;
+
+	h->during[!h->sweep_minor] = now - h->cycle_start_allocated;
+	ahead = h->during[next] + h->during[next] / 4;
+	wait = room > ahead ? room - ahead : 0;
 
 	if (h->opt.generational && h->tracking) {
 		uint64_t nursery = h->live_full / 4;
@@ -154,7 +184,10 @@ void wg_pace_cycle_end(struct weir_heap *h)
 		wait = spare;
 	h->last_allocated = now;
 	__atomic_store_n(&h->assist_room, room, __ATOMIC_RELAXED);
-	/* The collector's thread may be late. */
-	__atomic_store_n(&h->assist_at, now + wait + room, __ATOMIC_RELAXED);
+	/* The collector's thread may be late, and the cycle longer. */
+	late = ahead < room / 4 ? room / 2 : 2 * ahead;
+	if (late > room)
+		late = room;
+	__atomic_store_n(&h->assist_at, now + wait + late, __ATOMIC_RELAXED);
 	__atomic_store_n(&h->trigger, now + wait, __ATOMIC_RELAXED);
 }

@@ -209,7 +209,7 @@ void wg_preclean(struct weir_heap *h, struct wg_report *r)
 		uint64_t marked = wg_objects_marked(h), work;
 
 		wg_roots_concurrent(h, h->marker[0]);
-		pages = wg_dirty_pass(h, h->markers, WR_FETCH_REARM, false);
+		pages = wg_dirty_pass(h, h->beside, WR_FETCH_REARM, false);
 		marked = wg_objects_marked(h) - marked;
 		work = pages * PAGE_WORK + marked;
 		r->dirty += pages;

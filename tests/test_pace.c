@@ -17,6 +17,7 @@ static void reset(void)
 	h.opt.heap_min = 4 * MIB;
 	h.opt.generational = true;
 	h.tracking = true;
+	h.sweep_minor = true;
 	h.hard = 1024 * MIB;
 	h.used = h.live = h.live_full = 100 * MIB;
 	h.allocated = 1000 * MIB;
@@ -25,6 +26,7 @@ static void reset(void)
 /* What may be allocated while a cycle runs: H. */
 static uint64_t headroom(void)
 {
+	h.assist_at = UINT64_MAX;
 	wg_pace_cycle_begin(&h);
 	cr_assert_eq(h.trigger, UINT64_MAX);
 	cr_assert_eq(h.cycle_start_allocated, h.allocated);
@@ -82,6 +84,7 @@ Test(pace, full_cycles_wait_for_headroom_less_what_the_last_needed)
 {
 	reset();
 	h.opt.generational = false;
+	h.sweep_minor = false;
 	cr_assert_eq(gap(0), 54 * MIB);
 	cr_assert_eq(gap(20 * MIB), 29 * MIB);
 	/* Never less than a quarter: the collector would run for ever. */
@@ -114,7 +117,15 @@ Test(pace, mutators_wait_for_a_late_collector)
 {
 	reset();
 	gap(0);
+	cr_assert_eq(h.assist_at - h.trigger, 27 * MIB);
+	gap(16 * MIB);
+	cr_assert_eq(h.assist_at - h.trigger, 40 * MIB);
+	gap(30 * MIB);
 	cr_assert_eq(h.assist_at - h.trigger, 54 * MIB);
+	/* Late already when it starts. */
+	h.allocated += 100 * MIB;
+	wg_pace_cycle_begin(&h);
+	cr_assert_lt(h.assist_at, h.allocated);
 }
 
 /* A little just past the limit, all of a millisecond a whole H past it. */
@@ -129,13 +140,35 @@ Test(pace, mutators_wait_longer_the_further_they_are)
 	cr_assert_gt(near, 0);
 	cr_assert_lt(near, 100000);
 	h.allocated += 27 * MIB;
-	cr_assert_gt(wg_pace_stall_ns(&h), 400000);
-	cr_assert_lt(wg_pace_stall_ns(&h), 600000);
+	cr_assert_gt(wg_pace_stall_ns(&h), 200000);
+	cr_assert_lt(wg_pace_stall_ns(&h), 300000);
 	h.allocated += 270 * MIB;
 	cr_assert_eq(wg_pace_stall_ns(&h), 1000000);
 	/* The cycle has found room: nobody waits. */
 	h.assist_at = UINT64_MAX;
 	cr_assert_eq(wg_pace_stall_ns(&h), near);
+}
+
+/* Processors of mutators that wait are for markers. */
+Test(pace, markers_take_the_place_of_those_that_wait)
+{
+	const uint64_t ms = 1000000;
+
+	reset();
+	h.markers = 2;
+	h.pause_markers = 4;
+	cr_assert_eq(wg_pace_markers(&h, 100 * ms), 2);
+	h.stats.assist.total_ns = 4 * ms;
+	cr_assert_eq(wg_pace_markers(&h, 110 * ms), 2);
+	h.stats.assist.total_ns += 6 * ms;
+	cr_assert_eq(wg_pace_markers(&h, 120 * ms), 3);
+	h.stats.assist.total_ns += 90 * ms;
+	cr_assert_eq(wg_pace_markers(&h, 130 * ms), 4);
+	cr_assert_eq(wg_pace_markers(&h, 130 * ms), 2);
+	h.stats.assist.total_ns += 90 * ms;
+	/* Who says how many gets as many. */
+	h.opt.markers = 2;
+	cr_assert_eq(wg_pace_markers(&h, 140 * ms), 2);
 }
 
 /* Stops may be put off while the program is far from its limit. */
