@@ -292,7 +292,9 @@ none:
 	return 0;
 }
 
-/* Blocks whose granule bytes are zero and whose state nobody else changes. */
+/* Blocks whose granule bytes are zero but for a large object's start, and whose
+ * state nobody else changes.  The start goes under the lock: fork is to copy
+ * both or neither. */
 void wg_blocks_free(struct weir_heap *h, uint32_t first, uint32_t count)
 {
 	struct wg_space *s = &h->space[first >= h->space[1].first];
@@ -303,6 +305,9 @@ void wg_blocks_free(struct weir_heap *h, uint32_t first, uint32_t count)
 	wr_mutex_lock(&h->lock);
 	if (state == WG_LARGE_HEAD || state == WG_LARGE_NEW)
 		bytes = wg_large_bytes(h, head->size);
+	if (state == WG_LARGE_HEAD)
+		__atomic_store_n(&h->meta[(size_t)first * WG_BLOCK_GRANULES], 0,
+				 __ATOMIC_RELAXED);
 	for (uint32_t i = first; i < first + count; i++) {
 		struct wg_block *b = &h->blocks[i];
 

@@ -29,6 +29,7 @@
 #include <time.h>
 
 #include "gc/dirty.h"
+#include "gc/invariants.h"
 #include "gc/mutant.h"
 #include "gc/report.h"
 #include "gc/team.h"
@@ -255,6 +256,8 @@ static void pause(struct weir_heap *h, struct wg_report *r)
 	wg_weak_pause(h);
 	r->weak_ns = span_end(h, s, 0, NULL);
 	r->remark_marked = bytes_marked(h) - marked;
+	if (h->opt.verify || WEIR_CHECKING >= 2)
+		wg_invariants_check(h);
 	if (h->opt.verify) {
 		s = span_begin(h, WR_PHASE_verify);
 		wg_verify(h, r->full);

@@ -179,7 +179,8 @@ static void slice_job(struct weir_heap *h, struct wg_marker *m, void *arg)
 	uint64_t now = h->sys->now_ns(), spent;
 	uint32_t at, to;
 
-	while (now < p->deadline && (to = next_chunk(p, &at))) {
+	/* One in any case: a slice that starts late must get on, too. */
+	while ((to = next_chunk(p, &at))) {
 		fetch_chunk(h, m, p, at, to);
 		/* Most of the work is what scanning pushed. */
 		wg_mark_own(m);
@@ -192,6 +193,8 @@ static void slice_job(struct weir_heap *h, struct wg_marker *m, void *arg)
 		else if (spent < length / 32 && to - at < CHUNK_BLOCKS)
 			__atomic_store_n(&p->chunk, (to - at) * 2,
 					 __ATOMIC_RELAXED);
+		if (now >= p->deadline)
+			break;
 	}
 	wg_mark_loop(m);
 }

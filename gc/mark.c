@@ -341,8 +341,11 @@ static void candidate(struct wg_marker *m, uintptr_t p)
 
 void wg_push_later(struct wg_marker *m, uintptr_t p)
 {
-	if (wr_unlikely(!stack(m, (p & ~(uintptr_t)(WEIR_GRANULE - 1)) | 1)))
-		candidate(m, p);
+	if (wr_likely(stack(m, (p & ~(uintptr_t)(WEIR_GRANULE - 1)) | 1)))
+		return;
+	wr_require(!m->collects, "verify: no memory is left for what callbacks "
+				 "report; raise mark-stack-max");
+	candidate(m, p);
 }
 
 /* Give half of the work away when somebody is idle. */

@@ -107,8 +107,8 @@ static void sweep_large(struct weir_heap *h, uint32_t i)
 	struct wg_block *b = &h->blocks[i];
 	size_t g = (size_t)i * WG_BLOCK_GRANULES;
 
-	__atomic_store_n(&b->seq, h->sweep_seq, __ATOMIC_RELAXED);
 	if (wg_is_black(h, g)) {
+		__atomic_store_n(&b->seq, h->sweep_seq, __ATOMIC_RELAXED);
 		__atomic_store_n(&b->young, 0, __ATOMIC_RELAXED);
 		return;
 	}
@@ -116,7 +116,6 @@ static void sweep_large(struct weir_heap *h, uint32_t i)
 		poison(h, g,
 		       g + ((size_t)b->blocks
 			    << (WG_BLOCK_SHIFT - WEIR_GRANULE_SHIFT)));
-	__atomic_store_n(&h->meta[g], 0, __ATOMIC_RELAXED);
 	wg_blocks_free(h, i, b->blocks);
 }
 

@@ -17,9 +17,11 @@ WEIR_UNIT_TESTS += \
 	tests/test_barrier \
 	tests/test_barrier_signal \
 	tests/test_big \
+	tests/test_block \
 	tests/test_cgroup \
 	tests/test_cycle \
 	tests/test_deque \
+	tests/test_dirty \
 	tests/test_ephemeron \
 	tests/test_ephemeron_chain \
 	tests/test_error \
@@ -32,24 +34,33 @@ WEIR_UNIT_TESTS += \
 	tests/test_heap_system \
 	tests/test_histogram \
 	tests/test_input \
+	tests/test_invariants \
 	tests/test_json \
 	tests/test_kind \
 	tests/test_latency \
 	tests/test_limits \
 	tests/test_lock \
 	tests/test_lost \
+	tests/test_mark \
 	tests/test_meta \
+	tests/test_mutator \
 	tests/test_options \
 	tests/test_pace \
 	tests/test_poison \
+	tests/test_preclean \
 	tests/test_probe \
 	tests/test_read \
 	tests/test_roots \
+	tests/test_rootscan \
+	tests/test_scan \
 	tests/test_stats \
+	tests/test_sweep \
 	tests/test_sys \
+	tests/test_team \
 	tests/test_thread \
 	tests/test_trace \
 	tests/test_trim \
+	tests/test_verify \
 	tests/test_weak
 
 tests_test_barrier_SOURCES = \
@@ -66,7 +77,8 @@ tests_test_finalize_SOURCES = \
 	tests/test_finalize.c tests/finalize.h tests/hidden.h
 tests_test_finalize_run_SOURCES = \
 	tests/test_finalize_run.c tests/finalize.h tests/hidden.h
-tests_test_input_SOURCES = tests/test_input.c tests/input_cases.def
+tests_test_input_SOURCES = \
+	tests/test_input.c tests/input_acts.h tests/input_cases.def
 tests_test_input_CPPFLAGS = $(AM_CPPFLAGS) \
 	-DWEIR_HEADERS='"$(abs_top_srcdir)/include/weir"'
 tests_test_json_SOURCES = tests/test_json.c tests/json.c tests/json.h

@@ -52,7 +52,7 @@ Test(options, defaults)
 	cr_assert_eq(o.heap_min, 3ull << 20);
 	cr_assert_eq(o.barrier, WR_BARRIER_AUTO);
 	cr_assert_eq(o.stop, WR_STOP_SIGNALS);
-	cr_assert_eq(o.growth, 0.2);
+	cr_assert_eq(o.growth, 0.25);
 	cr_assert(o.generational);
 	cr_assert_not(o.verify);
 	cr_assert_str_eq(o.log, "");

@@ -27,6 +27,12 @@
  *    longjmp() and no C++ exception out of them.  pthread_exit() is allowed.
  *  - A reference keeps its object alive if it points to any byte of it; one
  *    that points past its last byte does not.
+ *  - With data-segments=on, what dl_iterate_phdr() calls must not allocate or
+ *    wait for a cycle: it holds the loader's lock, which a cycle needs.
+ *  - fork() may be called at any time.  The child goes on with the calling
+ *    thread and its own collector.  Handlers of pthread_atfork() registered
+ *    before weir_heap_create() run while the library's locks are held: they
+ *    must not call the library, nor write to the heap.
  *  - Trace and root callbacks run on threads of the collector and may call
  *    weir_visit(), weir_visit_range(), weir_object_base(),
  *    weir_object_size(), weir_heap_stats(), weir_thread_self() (NULL there),
@@ -139,9 +145,10 @@ WEIR_API int weir_heap_set_limits(weir_heap *heap, size_t soft, size_t hard);
 #define WEIR_COLLECT_STOPPED 4u /* one stop-the-world cycle, no concurrency */
 
 /*
- * Run a cycle and return when it has finished (marking done, garbage found;
- * sweeping may go on).  The cycle starts after the call does: garbage that
- * existed at the call is found, but for what conservative roots retain.
+ * Run a cycle and return when it has finished, swept.  The cycle starts after
+ * the call does: garbage that existed at the call is found, but for what
+ * conservative roots retain.  Where other threads write all over the heap it
+ * takes seconds: they are stopped for a small part of the time only.
  * Callable from attached and other threads, in blocking regions and in
  * finalizers; an attached caller counts as blocked while it waits.  -EINVAL
  * for unknown flags, -EDEADLK from within a trace or root callback.

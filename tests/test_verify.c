@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+/* The verifier finds a reachable object that was not marked, whatever refers to
+ * it, and says nothing when there is none. */
+#include <pthread.h>
+#include <signal.h>
+
+#include "gc/mark.h"
+#include "gc/verify.h"
+#include "tests/heap_util.h"
+
+static void *root[2];
+static weir_kind traced;
+
+static void visit_first(void *object, size_t size, weir_visitor *v, void *arg)
+{
+	(void)size;
+	(void)arg;
+	weir_visit(v, *(void **)object);
+}
+
+/* A thread that is none of the heap's stops the others and looks. */
+static void *verify(void *arg)
+{
+	(void)arg;
+	wr_threads_stop_world(heap->threads, NULL);
+	wg_verify(heap, true);
+	wr_threads_resume_world(heap->threads);
+	return NULL;
+}
+
+static void *join(void *thread)
+{
+	pthread_join(*(pthread_t *)thread, NULL);
+	return NULL;
+}
+
+static void verify_from_outside(void)
+{
+	pthread_t t;
+
+	cr_assert_eq(pthread_create(&t, NULL, verify, NULL), 0);
+	weir_blocking_call(self, join, &t);
+}
+
+/* root[0] -> conservative -> traced -> leaf, all of them marked. */
+static void open_marked(void)
+{
+	void **a, **b, *c;
+
+	heap_open("heap-max=256m,heap-min=128m,barrier=none");
+	cr_assert_eq(weir_kind_trace(heap, visit_first, NULL, 0, &traced), 0);
+	cr_assert_eq(weir_root_add(heap, root, sizeof(root)), 0);
+	root[0] = a = weir_alloc(self, 64);
+	a[3] = b = weir_alloc_kind(self, 32, traced);
+	b[0] = c = weir_alloc_leaf(self, 40);
+	cr_assert_not_null(c);
+	weir_collect(heap, WEIR_COLLECT_FULL);
+}
+
+static void unmark(void *p)
+{
+	uint8_t *byte = &heap->meta[wg_granule_of(heap, (uintptr_t)p)];
+
+	cr_assert(*byte & WEIR_META_COLOUR);
+	*byte = (uint8_t)((*byte & ~WEIR_META_COLOUR) | WG_YOUNG);
+}
+
+Test(verify, all_is_marked)
+{
+	open_marked();
+	verify_from_outside();
+	heap_close();
+}
+
+Test(verify, reached_from_a_root, .signal = SIGABRT)
+{
+	open_marked();
+	unmark(root[0]);
+	verify_from_outside();
+}
+
+Test(verify, reached_from_words, .signal = SIGABRT)
+{
+	open_marked();
+	unmark(((void **)root[0])[3]);
+	verify_from_outside();
+}
+
+Test(verify, reached_through_a_callback, .signal = SIGABRT)
+{
+	open_marked();
+	unmark(*(void **)((void **)root[0])[3]);
+	verify_from_outside();
+}
+
+Test(verify, reached_from_a_stack, .signal = SIGABRT)
+{
+	void *volatile mine;
+
+	open_marked();
+	mine = weir_alloc(self, 32);
+	verify_from_outside();
+	cr_assert_not_null(mine);
+}
