@@ -141,6 +141,8 @@ static void concurrent_part(struct weir_heap *h, struct wg_report *r)
 	uint64_t armed;
 	struct span s;
 
+	/* Release, here and below: partner of the acquire loads in tests, which
+	 * look at what the phase before has done. */
 	__atomic_store_n(&h->phase, WG_MARKING, __ATOMIC_RELEASE);
 	s = span_begin(h, WR_PHASE_arm);
 	armed = s.begin;

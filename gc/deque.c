@@ -10,6 +10,8 @@
 bool wg_deque_push(struct wg_deque *d, struct wg_segment *s)
 {
 	int64_t b = __atomic_load_n(&d->bottom, __ATOMIC_RELAXED);
+	/* Partner: the compare-and-swap in steal, after whose read of the slot
+	 * it may be written again. */
 	int64_t t = __atomic_load_n(&d->top, __ATOMIC_ACQUIRE);
 
 	if (b - t >= WG_DEQUE)

@@ -355,6 +355,7 @@ weir_ephemeron *weir_ephemeron_create(weir_mutator *m, void *key, void *value)
 	if (i) {
 		struct wg_ephemeron *e = entry(&h->weak->eph, i);
 
+		/* Relaxed: published by the store of the proxy's word. */
 		__atomic_store_n(&e->key, (uintptr_t)key, __ATOMIC_RELAXED);
 		__atomic_store_n(&e->value, (uintptr_t)value, __ATOMIC_RELAXED);
 		e->base = wg_granule_start(h, g);
@@ -403,6 +404,9 @@ void *weir_ephemeron_key(const weir_ephemeron *ephemeron)
 {
 	struct wg_ephemeron *e = entry_of(ephemeron, __func__);
 
+	/* Relaxed, here and below: they are written before the proxy's word,
+	 * which entry_of() acquires, and cleared in pauses, when the caller
+	 * stands still. */
 	return wr_likely(e) ? (void *)__atomic_load_n(&e->key, __ATOMIC_RELAXED)
 			    : NULL;
 }

@@ -259,5 +259,8 @@ void wg_finalizers_pause(struct weir_heap *h)
 		enqueue(h, pending[k]);
 	if (ordered)
 		wg_ephemerons_resolve(h);
+	/* Partner: the acquire load in finalize_run.c, where who sees that
+	 * there are some takes the lock; a mutator that misses it comes again.
+	 */
 	__atomic_store_n(&f->queued, f->tail - f->head, __ATOMIC_RELEASE);
 }

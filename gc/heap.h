@@ -305,6 +305,9 @@ static inline void wg_count(uint64_t *counter, uint64_t n)
 	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
 }
 
+/* Relaxed: partner of the stores in block.c.  Who reads the old value passes
+ * over blocks that were taken just now, whose objects are young and whose pages
+ * are dirty, and no sweep is due to them. */
 static inline uint32_t wg_high(const struct wg_space *s)
 {
 	return __atomic_load_n(&s->high, __ATOMIC_RELAXED);
@@ -343,6 +346,9 @@ static inline bool wg_in_heap(const struct weir_heap *h, uintptr_t p)
 		       __atomic_load_n(&h->backed[1], __ATOMIC_RELAXED);
 }
 
+/* Acquire: partner of the releases in wg_block_set() and wg_block_claim().  Who
+ * sees a state sees what was done to the block before it had that state: its
+ * size before LARGE_HEAD, the sweep's counts before RECYCLABLE. */
 static inline unsigned wg_block_state(const struct wg_block *b)
 {
 	return __atomic_load_n(&b->state, __ATOMIC_ACQUIRE);
@@ -353,6 +359,8 @@ static inline void wg_block_set(struct wg_block *b, enum wg_state s)
 	__atomic_store_n(&b->state, (uint8_t)s, __ATOMIC_RELEASE);
 }
 
+/* Acquire for the one who claims; release, since what it did to the block is to
+ * be seen by those that look at the state and leave the block alone. */
 static inline bool wg_block_claim(struct wg_block *b, enum wg_state from,
 				  enum wg_state to)
 {

@@ -100,12 +100,12 @@ static size_t check_space(const struct weir_heap *h, unsigned sp)
 	const struct wg_space *s = &h->space[sp];
 	size_t used = 0, stale = 0;
 
-	holds(s->first <= s->high && s->high <= s->committed &&
-		      s->committed <= s->end,
+	/* Block 0 is none; it counts as taken from the start. */
+	holds(s->first <= s->high && s->committed <= s->end &&
+		      (s->high <= s->committed || (!sp && s->high == 1)),
 	      "space %u: %u blocks from %u, %u of them committed, %u taken", sp,
 	      s->end - s->first, s->first, s->committed - s->first,
 	      s->high - s->first);
-	/* Block 0 is none. */
 	for (uint32_t i = s->first + !sp; i < s->committed; i++) {
 		const struct wg_block *b = &h->blocks[i];
 		uint64_t word = s->free_map[(i - s->first) / 64];
@@ -120,7 +120,8 @@ static size_t check_space(const struct weir_heap *h, unsigned sp)
 		      i);
 		if (is_free && !b->zeroed)
 			stale += WG_BLOCK;
-		if (i < s->high)
+		/* Nor is it looked at then. */
+		if (i < s->high && (set || !is_free))
 			used += check_block(h, i);
 	}
 	holds(stale == s->stale, "space %u: %zu stale bytes, %zu counted", sp,

@@ -66,6 +66,7 @@ static void *helper_main(void *arg)
 		       seen)
 			futex_wait(&t->job, seen);
 		seen = job;
+		/* Stored before the job, whose load has acquired it. */
 		if (__atomic_load_n(&t->quit, __ATOMIC_RELAXED))
 			return NULL;
 		/* The number of workers is in the word: t->workers may already
@@ -184,10 +185,13 @@ void wg_team_run(struct weir_heap *h, unsigned workers, wg_job_fn *fn,
 	t->workers = workers;
 	t->done = 0;
 	__atomic_store_n(&t->idle, 0, __ATOMIC_SEQ_CST);
+	/* Helpers see it by the release of the job. */
 	__atomic_store_n(&t->busy, workers - 1, __ATOMIC_RELAXED);
 	if (workers > 1)
 		next_job(t, workers);
 	fn(h, h->marker[0], arg);
+	/* Acquire: partner of the release in helper_main; what the helpers
+	 * marked, stacked and counted is seen after the job. */
 	while ((busy = __atomic_load_n(&t->busy, __ATOMIC_ACQUIRE)) != 0)
 		futex_wait(&t->busy, busy);
 }

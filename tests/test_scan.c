@@ -54,6 +54,7 @@ Test(scan, bitmaps_say_which_words)
 	scan(p);
 	for (int i = 0; i < 6; i++)
 		cr_assert_eq(black(kid[i]), i % 3 != 1, "word %d", i);
+	heap_close();
 }
 
 Test(scan, leaves_have_none)
@@ -87,6 +88,7 @@ Test(scan, callbacks_say)
 	scan(p);
 	cr_assert_not(black(kid[0]));
 	cr_assert(black(kid[1]));
+	heap_close();
 }
 
 /* Objects of 3000 bytes lie across pages. */

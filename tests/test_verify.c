@@ -22,9 +22,11 @@ static void visit_first(void *object, size_t size, weir_visitor *v, void *arg)
 static void *verify(void *arg)
 {
 	(void)arg;
+	wr_roots_pause_begin(heap->roots);
 	wr_threads_stop_world(heap->threads, NULL);
 	wg_verify(heap, true);
 	wr_threads_resume_world(heap->threads);
+	wr_roots_pause_end(heap->roots);
 	return NULL;
 }
 
