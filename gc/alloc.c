@@ -481,6 +481,9 @@ static bool make_room(struct weir_mutator *m, size_t size, int attempt)
 	if (attempt > 2 && !ask_program(m, size))
 		return false;
 	begin = assist_begin(h);
+	/* Relaxed: partner of the load in wg_pace_can_wait(), which looks again
+	 * every few milliseconds. */
+	__atomic_add_fetch(&h->starving, 1, __ATOMIC_RELAXED);
 	switch (attempt) {
 	case 0:
 		wg_cycle_wait(h, m, 0);
@@ -496,6 +499,7 @@ static bool make_room(struct weir_mutator *m, size_t size, int attempt)
 		wg_cycle_wait(h, m, WG_REQ_FULL);
 		break;
 	}
+	__atomic_sub_fetch(&h->starving, 1, __ATOMIC_RELAXED);
 	assist_end(h, begin, size);
 	return true;
 }

@@ -346,6 +346,8 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 			 __ATOMIC_RELAXED);
 	__atomic_store_n(&h->phase, WG_IDLE, __ATOMIC_RELEASE);
 	wg_pace_survival(h, marked, full);
+	if (!stopped)
+		wg_pace_during(h, full);
 	wg_pace_cycle_end(h);
 	__atomic_add_fetch(&h->cpu_ns, h->sys->thread_cpu_ns() - cpu,
 			   __ATOMIC_RELAXED);

@@ -22,6 +22,7 @@
 #include "gc/mutant.h"
 
 #define CHUNK_BLOCKS 1024 /* 64 MiB: what a worker fetches at a time */
+#define SCAN_BLOCKS 16    /* 1 MiB: the same in a stop that scans */
 #define GAP_BLOCKS 16     /* free blocks that make it worth two calls */
 
 struct pass {
@@ -171,12 +172,15 @@ static void pass_job(struct weir_heap *h, struct wg_marker *m, void *arg)
 }
 
 /* Chunks such that a worker looks at the clock often enough, but not after each
- * few pages of a clean heap. */
+ * few pages of a clean heap.  Where pages are scanned they stay small, since a
+ * long clean part says nothing of the next: 256 pages are 1 ms.  With half of
+ * `later` free a whole chunk's runs, which are not neighbours, fit in. */
 static void slice_job(struct weir_heap *h, struct wg_marker *m, void *arg)
 {
 	struct pass *p = arg;
 	uint64_t length = p->deadline - p->begin;
 	uint64_t now = h->sys->now_ns(), spent;
+	uint32_t most = p->later ? CHUNK_BLOCKS : SCAN_BLOCKS;
 	uint32_t at, to;
 
 	/* One in any case: a slice that starts late must get on, too. */
@@ -190,10 +194,11 @@ static void slice_job(struct weir_heap *h, struct wg_marker *m, void *arg)
 		if (spent > length / 8 && to - at > 1)
 			__atomic_store_n(&p->chunk, (to - at + 1) / 2,
 					 __ATOMIC_RELAXED);
-		else if (spent < length / 32 && to - at < CHUNK_BLOCKS)
+		else if (spent < length / 32 && (to - at) * 2 <= most)
 			__atomic_store_n(&p->chunk, (to - at) * 2,
 					 __ATOMIC_RELAXED);
-		if (now >= p->deadline)
+		if (now >= p->deadline ||
+		    (p->later && p->later->count > WG_LATER_RUNS / 2))
 			break;
 	}
 	wg_mark_loop(m);

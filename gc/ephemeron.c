@@ -120,9 +120,12 @@ void wg_ephemeron_key(struct wg_marker *m, uintptr_t base)
 	while (i) {
 		struct wg_ephemeron *e = entry(t, i);
 
-		/* Later: to push may mark another key, and so on. */
-		if (e->base == base && wg_in_heap(m->heap, e->value))
-			wg_push_later(m, e->value);
+		/* Later: to push may mark another key, and so on.  If there is
+		 * no room the next pass over those that wait, which counts an
+		 * overflow as progress, finds the key black. */
+		if (e->base == base && wg_in_heap(m->heap, e->value) &&
+		    !wg_push_later(m, e->value))
+			m->overflows++;
 		i = e->next;
 	}
 }

@@ -158,6 +158,7 @@ static void reset_heap(struct weir_heap *h)
 	h->threads_up = false;
 	h->running = false;
 	h->requests = 0;
+	h->starving = 0;
 	h->trim_due = false;
 	h->cycles_done = h->full_done = h->cycles_started;
 	h->newborn = WG_YOUNG;

@@ -225,6 +225,8 @@ struct weir_heap {
 	struct wr_mutex ctl_lock;
 	pthread_cond_t ctl_wake; /* to the collector: requests changed */
 	pthread_cond_t ctl_done; /* to waiters: a cycle ended */
+	unsigned starving;       /* atomic: mutators that wait for memory, and
+				  * not by the pacer's choice */
 	unsigned requests;       /* enum wg_request bits; atomic, to peek */
 	uint64_t cycles_started; /* under ctl_lock */
 	uint64_t cycles_done;    /* swept */
@@ -522,6 +524,8 @@ unsigned wg_pace_markers(struct weir_heap *h, uint64_t now);
 uint64_t wg_pace_stall_ns(const struct weir_heap *h);
 /* Whether the program can go on for long before it runs ahead of the cycle. */
 bool wg_pace_can_wait(struct weir_heap *h);
+/* A cycle that ran beside the program has ended. */
+void wg_pace_during(struct weir_heap *h, bool full);
 void wg_pace_survival(struct weir_heap *h, uint64_t marked, bool full);
 void wg_pace_cycle_end(struct weir_heap *h);
 bool wg_pace_wants_full(struct weir_heap *h);

@@ -339,13 +339,9 @@ static void candidate(struct wg_marker *m, uintptr_t p)
 		wg_mark_candidate(m, p, byte);
 }
 
-void wg_push_later(struct wg_marker *m, uintptr_t p)
+bool wg_push_later(struct wg_marker *m, uintptr_t p)
 {
-	if (wr_likely(stack(m, (p & ~(uintptr_t)(WEIR_GRANULE - 1)) | 1)))
-		return;
-	wr_require(!m->collects, "verify: no memory is left for what callbacks "
-				 "report; raise mark-stack-max");
-	candidate(m, p);
+	return stack(m, (p & ~(uintptr_t)(WEIR_GRANULE - 1)) | 1);
 }
 
 /* Give half of the work away when somebody is idle. */

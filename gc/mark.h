@@ -96,8 +96,9 @@ void wg_pool_reset(struct wg_pool *p);           /* in the child */
 struct wg_marker *wg_marker_create(struct weir_heap *h, unsigned index);
 void wg_marker_destroy(struct wg_marker *m);
 
-/* Stack a candidate that is known to lie in the heap, and mark nothing yet. */
-void wg_push_later(struct wg_marker *m, uintptr_t p);
+/* Stack a candidate that is known to lie in the heap, and mark nothing yet.
+ * False: there is no segment, nothing was done. */
+bool wg_push_later(struct wg_marker *m, uintptr_t p);
 /* Mark what a candidate points into, if anything, and stack it; `byte` is the
  * candidate's granule's. */
 void wg_mark_candidate(struct wg_marker *m, uintptr_t p, uint8_t byte);
@@ -111,7 +112,9 @@ static inline void wg_push(struct wg_marker *m, uintptr_t p)
 	uint8_t byte;
 
 	if (wr_unlikely(m->collects)) {
-		wg_push_later(m, p);
+		wr_require(wg_push_later(m, p),
+			   "verify: no memory is left for what callbacks "
+			   "report; raise mark-stack-max");
 		return;
 	}
 	__builtin_prefetch(&h->meta[wg_granule_of(h, p)], 0);

@@ -119,8 +119,10 @@ bool wg_pace_can_wait(struct weir_heap *h)
 	uint64_t end = __atomic_load_n(&h->assist_at, __ATOMIC_RELAXED);
 	uint64_t begin = h->cycle_start_allocated;
 
-	/* Requests: a stopped cycle, a full one, the heap's end. */
-	return now - begin < (end - begin) / 2 &&
+	/* Requests: a stopped cycle, a full one, the heap's end.  A cycle that
+	 * began late has its end behind it. */
+	return end > begin && now - begin < (end - begin) / 2 &&
+	       !__atomic_load_n(&h->starving, __ATOMIC_RELAXED) &&
 	       !__atomic_load_n(&h->requests, __ATOMIC_RELAXED);
 }
 
@@ -158,6 +160,13 @@ void wg_pace_survival(struct weir_heap *h, uint64_t marked, bool full)
 	h->lazy_arm = h->survival < 0.25;
 }
 
+void wg_pace_during(struct weir_heap *h, bool full)
+{
+	uint64_t now = __atomic_load_n(&h->allocated, __ATOMIC_RELAXED);
+
+	h->during[full] = now - h->cycle_start_allocated;
+}
+
 void wg_pace_cycle_end(struct weir_heap *h)
 {
 	uint64_t now = __atomic_load_n(&h->allocated, __ATOMIC_RELAXED);
@@ -166,7 +175,6 @@ void wg_pace_cycle_end(struct weir_heap *h)
 	uint64_t ahead;
 	uint64_t wait, late;
 
-	h->during[!h->sweep_minor] = now - h->cycle_start_allocated;
 	ahead = h->during[next] + h->during[next] / 4;
 	wait = room > ahead ? room - ahead : 0;
 

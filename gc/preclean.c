@@ -108,6 +108,14 @@ static uint64_t round_of_slices(struct weir_heap *h, struct wg_report *r,
 	return pages;
 }
 
+/* What only roots lead to by now is marked beside the program: a slice would
+ * have to follow it to its end. */
+static void mark_roots(struct weir_heap *h)
+{
+	wg_roots_concurrent(h, h->marker[0]);
+	wg_team_mark(h, h->beside);
+}
+
 /* Rounds of stops that only re-arm, as long as they find less and less.
  * Returns what the last one found; `pages` if there were none. */
 static uint64_t rearm_stopped(struct weir_heap *h, struct wg_report *r,
@@ -122,7 +130,7 @@ static uint64_t rearm_stopped(struct weir_heap *h, struct wg_report *r,
 		return pages;
 	do {
 		before = pages;
-		wg_roots_concurrent(h, h->marker[0]);
+		mark_roots(h);
 		pages = round_of_slices(h, r, &step, h->later);
 	} while (pages * PAGE_WORK > LITTLE_WORK && pages < before / 2);
 	return pages;
@@ -159,6 +167,7 @@ static void clean_stopped(struct weir_heap *h, struct wg_report *r,
 
 	do {
 		before = left;
+		mark_roots(h);
 		left = round_of_slices(h, r, &step, NULL);
 	} while (left > few_pages(h) && ++round < MAX_ROUNDS &&
 		 (round == 1 || left < before - before / 8));
@@ -231,8 +240,11 @@ void wg_preclean(struct weir_heap *h, struct wg_report *r)
 	if (!storm)
 		pages = rearm_stopped(h, r, pages);
 	if (pages > few_pages(h) || wg_delay_choice(h, 4)) {
-		if (storm)
+		if (storm) {
 			put_off(h, r, pages);
+			/* And what only dirty pages do; they stay so. */
+			wg_dirty_pass(h, h->beside, 0, false);
+		}
 		clean_stopped(h, r, pages);
 	}
 	wg_report_slices(h, r, &r->slices, r->dirty - dirty);

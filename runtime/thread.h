@@ -91,6 +91,8 @@ struct wr_blocked {
 	uintptr_t frame[WR_FRAME_WORDS]; /* its registers */
 };
 
+struct weir_histogram;
+
 struct wr_threads_config {
 	enum wr_stop_mode mode;
 	int suspend_signal; /* 0: the default (SIGPWR) */
@@ -99,6 +101,10 @@ struct wr_threads_config {
 	 * if it does not, the registry detaches right after.  May be NULL. */
 	void (*on_exit)(struct wr_thread *thread, void *arg);
 	void *arg;
+	/* Where to count what threads wait that leave a blocking region while
+	 * the stopper looks at their stack; a stop of all is counted as such.
+	 * May be NULL. */
+	struct weir_histogram *waits;
 };
 
 struct wr_stop_times {

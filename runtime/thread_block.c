@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "runtime/check.h"
+#include "runtime/histogram.h"
 #include "runtime/thread_private.h"
 
 __thread struct wr_thread_private *wr_thread_self;
@@ -194,10 +195,30 @@ __attribute__((noinline)) bool wr_thread_block_enter(struct wr_thread *t)
 	return entered;
 }
 
+/* Wait for the end of a stop; a thread that is held alone counts. */
+static void leave_region(struct wr_thread_private *p)
+{
+	struct wr_threads *r = p->owner;
+	uint64_t begin;
+	bool alone;
+
+	/* Relaxed: only for the figure; await_release() looks again. */
+	if (wr_likely(
+		    !(__atomic_load_n(&p->word, __ATOMIC_RELAXED) & WR_REQ))) {
+		wr_thread_await_release(p, WR_BLOCKED);
+		return;
+	}
+	begin = wr_thread_now_ns();
+	alone = !__atomic_load_n(&r->stopping, __ATOMIC_RELAXED);
+	wr_thread_await_release(p, WR_BLOCKED);
+	if (alone && r->config.waits)
+		wr_histogram_add(r->config.waits, wr_thread_now_ns() - begin);
+}
+
 void wr_thread_block_leave(struct wr_thread *t)
 {
 	wr_assert(t->priv == wr_thread_self);
-	wr_thread_await_release(t->priv, WR_BLOCKED);
+	leave_region(t->priv);
 }
 
 void wr_thread_block_suspend(struct wr_thread *t, struct wr_blocked *saved)
@@ -206,7 +227,7 @@ void wr_thread_block_suspend(struct wr_thread *t, struct wr_blocked *saved)
 
 	wr_assert(p == wr_thread_self);
 	*saved = p->blocked;
-	wr_thread_await_release(p, WR_BLOCKED);
+	leave_region(p);
 }
 
 void wr_thread_block_resume(struct wr_thread *t, const struct wr_blocked *saved)

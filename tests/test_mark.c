@@ -143,8 +143,11 @@ Test(mark, without_a_segment_the_block_is_noted)
 		wide[i] = weir_alloc(self, 32);
 		wide[i][0] = weir_alloc(self, 32);
 	}
+	for (size_t i = 0; i < n && wg_push_later(m, (uintptr_t)wide[0]); i++)
+		;
+	cr_assert_eq(m->overflows, 0, "it was refused, that is all");
 	for (size_t i = 0; i < n; i++)
-		wg_push_later(m, (uintptr_t)wide[i]);
+		push(wide[i]);
 	cr_assert_gt(m->overflows, 0);
 	cr_assert(heap->overflow);
 	/* The team looks at the noted blocks until there are none. */

@@ -38,6 +38,7 @@ static uint64_t headroom(void)
 static uint64_t gap(uint64_t during)
 {
 	h.cycle_start_allocated = h.allocated - during;
+	wg_pace_during(&h, wg_pace_wants_full(&h));
 	wg_pace_cycle_end(&h);
 	cr_assert_eq(h.last_allocated, h.allocated);
 	cr_assert_geq(h.assist_at, h.trigger);
@@ -183,6 +184,14 @@ Test(pace, slices_wait_for_half_of_the_room)
 	cr_assert(!wg_pace_can_wait(&h));
 	h.allocated -= 2 * MIB;
 	h.requests = WG_REQ_FULL;
+	cr_assert(!wg_pace_can_wait(&h));
+	h.requests = 0;
+	h.starving = 1;
+	cr_assert(!wg_pace_can_wait(&h));
+	/* Late from the start. */
+	h.starving = 0;
+	cr_assert(wg_pace_can_wait(&h));
+	h.assist_at = h.cycle_start_allocated - 1;
 	cr_assert(!wg_pace_can_wait(&h));
 }
 

@@ -5,6 +5,8 @@
  * test_thread_churn.c.
  */
 #define _GNU_SOURCE
+#include <weir/weir.h>
+
 #include "tests/test_thread.h"
 
 #include <poll.h>
@@ -284,6 +286,64 @@ static void *read_then_poll(void *arg)
 	STORE(m->result, 2);
 	wr_thread_detach(&m->thread);
 	return NULL;
+}
+
+/* In a region, and out of it when told. */
+static void *leaves_when_told(void *arg)
+{
+	struct mutator *m = arg;
+
+	attach(m);
+	wr_thread_block_enter(&m->thread);
+	STORE(m->result, 1);
+	wait_for(&m->go_on);
+	STORE(m->result, 2);
+	wr_thread_block_leave(&m->thread);
+	wr_thread_detach(&m->thread);
+	return NULL;
+}
+
+/* Look at it for long: it wants to leave meanwhile. */
+static void look_for_long(struct wr_thread *t, void *arg)
+{
+	struct mutator *m = (struct mutator *)t;
+
+	(void)arg;
+	STORE(m->go_on, 1);
+	while (LOAD(m->result) != 2)
+		pause_us(100);
+	pause_us(20000);
+}
+
+Test(thread, waits_to_leave_a_region_are_counted)
+{
+	static struct weir_histogram waits;
+	struct wr_threads_config config = {.mode = WR_STOP_SAFEPOINTS,
+					   .waits = &waits};
+	struct mutator m = {0};
+	struct wr_stop_times times;
+
+	cr_assert_eq(wr_threads_create(&config, &registry), 0);
+	for (int i = 0; i < 2; i++) {
+		m.go_on = m.result = m.ready = 0;
+		cr_assert_eq(pthread_create(&m.id, NULL, leaves_when_told, &m),
+			     0);
+		while (LOAD(m.result) != 1)
+			pause_us(100);
+		if (i == 0) {
+			wr_threads_hold_each(registry, look_for_long, NULL,
+					     NULL);
+		} else {
+			/* That is what a stop of all counts for all. */
+			wr_threads_stop_world(registry, &times);
+			look_for_long(&m.thread, NULL);
+			wr_threads_resume_world(registry);
+		}
+		pthread_join(m.id, NULL);
+		cr_assert_eq(waits.count, 1);
+	}
+	cr_assert_geq(waits.max_ns, 1000000);
+	wr_threads_destroy(registry);
 }
 
 Test(thread, stops_interrupt_system_calls_as_any_signal)

@@ -385,7 +385,9 @@ struct weir_stats {
 	struct weir_histogram pause;
 	struct weir_histogram stop; /* of it: until the last thread stopped */
 	struct weir_histogram handshake; /* one thread held for its stack,
-					  * measured likewise */
+					  * measured likewise, or one that
+					  * waited to leave a blocking region
+					  * while its stack was looked at */
 	struct weir_histogram assist;    /* a mutator held to help or wait */
 	char barrier[16];                /* the back end in use */
 };
