@@ -64,9 +64,10 @@ check_PROGRAMS += $(WEIR_BENCHES)
 endif
 
 BENCH_ARGS =
+BENCH_TARGETS =
 
 .PHONY: bench bench-targets
 bench: $(WEIR_BENCHES)
 	benchmarks/weir-bench $(BENCH_ARGS) all
 bench-targets: $(WEIR_BENCHES)
-	benchmarks/weir-bench $(BENCH_ARGS) targets
+	benchmarks/weir-bench $(BENCH_ARGS) targets $(BENCH_TARGETS)

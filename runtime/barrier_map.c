@@ -105,36 +105,36 @@ static void clear_bits(uint64_t *map, size_t from, size_t to)
 	}
 }
 
+/* The first bit in [i, to) that is not that of `flip`, or one beyond. */
+static inline size_t next_bit(const uint64_t *map, uint64_t flip, size_t i,
+			      size_t to)
+{
+	size_t k = i / 64, n = (to + 63) / 64;
+	uint64_t w;
+
+	if (i >= to)
+		return to;
+	w = (__atomic_load_n(&map[k], __ATOMIC_ACQUIRE) ^ flip) &
+	    (~0ull << (i % 64));
+	while (!w) {
+		if (++k >= n)
+			return to;
+		w = __atomic_load_n(&map[k], __ATOMIC_ACQUIRE) ^ flip;
+	}
+	return k * 64 + (size_t)__builtin_ctzll(w);
+}
+
 /* The first run of bits equal to `value` in [from, to): sets *from and *end. */
 static bool next_run(const uint64_t *map, bool value, size_t *from, size_t *end,
 		     size_t to)
 {
 	uint64_t flip = value ? 0 : ~0ull;
-	size_t i = *from;
+	size_t i = next_bit(map, flip, *from, to);
 
-	while (i < to) {
-		uint64_t w = __atomic_load_n(&map[i / 64], __ATOMIC_ACQUIRE);
-
-		w = (w ^ flip) >> (i % 64);
-		if (w) {
-			i += (size_t)__builtin_ctzll(w);
-			break;
-		}
-		i = (i / 64 + 1) * 64;
-	}
 	if (i >= to)
 		return false;
 	*from = i;
-	while (i < to) {
-		uint64_t w = __atomic_load_n(&map[i / 64], __ATOMIC_ACQUIRE);
-
-		w = ~(w ^ flip) >> (i % 64);
-		if (w) {
-			i += (size_t)__builtin_ctzll(w);
-			break;
-		}
-		i = (i / 64 + 1) * 64;
-	}
+	i = next_bit(map, ~flip, i, to);
 	*end = i < to ? i : to;
 	return true;
 }
@@ -368,6 +368,15 @@ static int take_chunk(struct wr_barrier *b, struct wr_range *r, size_t i,
 	return calls;
 }
 
+/* Go on to the first page that is not CLEAN: without the lock, as fetch without
+ * REARM looks.  One that is written just now is for the next fetch. */
+static bool skip_clean(const struct wr_map *m, size_t *i, size_t to)
+{
+	size_t end;
+
+	return next_run(m->clean, false, i, &end, to);
+}
+
 int wr_map_fetch(struct wr_barrier *b, uintptr_t start, uintptr_t end,
 		 unsigned flags, wr_run_fn *fn, void *arg)
 {
@@ -375,16 +384,20 @@ int wr_map_fetch(struct wr_barrier *b, uintptr_t start, uintptr_t end,
 	size_t i = wr_map_index(b, r, start), to = wr_map_index(b, r, end);
 	struct outbox o = {.fn = fn, .arg = arg};
 	bool rearm = flags & WR_FETCH_REARM;
-	int err = rearm ? learn(b, r, i, to) : 0;
+	bool learned = false;
 	uint64_t calls = 0;
 	sigset_t saved;
+	int err = 0;
 
 	settle(b);
-	for (size_t stop; i < to; i = stop) {
+	for (size_t stop; skip_clean(r->state, &i, to); i = stop) {
 		uint32_t *word = NULL;
 		int n;
 
 		stop = chunk_end(i, to);
+		if (rearm && !learned)
+			err = learn(b, r, i, to);
+		learned = true;
 		if (rearm && !err)
 			word = enter(b, address(b, r, i), &saved);
 		n = take_chunk(b, r, i, stop, word != NULL, &o);
