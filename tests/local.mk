@@ -110,6 +110,7 @@ WEIR_SCRIPT_TESTS += \
 	tests/dist.sh \
 	tests/docs.sh \
 	tests/install.sh \
+	tests/kernel_check.sh \
 	tests/large.sh \
 	tests/model/check.sh \
 	tests/mutants.sh \

@@ -19,6 +19,7 @@ formatted()
 	find "$WEIR_SRCDIR/gc" "$WEIR_SRCDIR/runtime" "$WEIR_SRCDIR/include" \
 		"$WEIR_SRCDIR/tests" "$WEIR_SRCDIR/tools" \
 		"$WEIR_SRCDIR/examples" "$WEIR_SRCDIR/benchmarks" \
+		"$WEIR_SRCDIR/kernel-support" \
 		-name '*.[ch]' ! -path '*.work/*' >"$1" &&
 		test -s "$1" &&
 		xargs clang-format --dry-run -Werror <"$1"
