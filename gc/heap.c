@@ -170,7 +170,8 @@ static int create_parts(struct weir_heap *h)
 		.mode = h->opt.stop,
 		.suspend_signal = (int)h->opt.suspend_signal,
 		.on_exit = wg_mutator_on_exit,
-		.waits = &h->stats.handshake,
+		.waited = wg_handshake_waited,
+		.arg = h,
 	};
 	/* The rest is for side tables, mark stacks and everybody else. */
 	size_t max = h->opt.heap_max ? h->opt.heap_max

@@ -474,6 +474,8 @@ void wg_kinds_fini(struct weir_heap *h);
 /* weir_alloc_kind() of a kind that is not for programs. */
 void *wg_alloc_internal(struct weir_mutator *m, size_t size, weir_kind kind);
 void wg_mutator_on_exit(struct wr_thread *t, void *arg);
+/* rootscan.c: the calling thread waited while its stack was scanned. */
+void wg_handshake_waited(uint64_t begin_ns, uint64_t end_ns, void *heap);
 void wg_buffers_retire(struct weir_mutator *m, bool in_pause);
 /* Whether the caller may use m now; if not, wr_invalid(). */
 void wg_mutator_bad(const struct weir_mutator *m, const char *function)

@@ -47,6 +47,15 @@ static void thread_held(struct wr_thread *t, void *arg)
 	scan_thread(m, t);
 }
 
+void wg_handshake_waited(uint64_t begin_ns, uint64_t end_ns, void *heap)
+{
+	struct weir_heap *h = heap;
+
+	wr_event_begin(h->events, WR_PHASE_handshake, begin_ns);
+	wr_histogram_add(&h->stats.handshake, end_ns - begin_ns);
+	wr_event_end(h->events, WR_PHASE_handshake, begin_ns, end_ns, 0, NULL);
+}
+
 static void held(uint64_t begin_ns, uint64_t end_ns, void *arg)
 {
 	struct weir_heap *h = ((struct wg_marker *)arg)->heap;

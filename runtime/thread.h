@@ -91,8 +91,6 @@ struct wr_blocked {
 	uintptr_t frame[WR_FRAME_WORDS]; /* its registers */
 };
 
-struct weir_histogram;
-
 struct wr_threads_config {
 	enum wr_stop_mode mode;
 	int suspend_signal; /* 0: the default (SIGPWR) */
@@ -101,10 +99,10 @@ struct wr_threads_config {
 	 * if it does not, the registry detaches right after.  May be NULL. */
 	void (*on_exit)(struct wr_thread *thread, void *arg);
 	void *arg;
-	/* Where to count what threads wait that leave a blocking region while
-	 * the stopper looks at their stack; a stop of all is counted as such.
-	 * May be NULL. */
-	struct weir_histogram *waits;
+	/* A thread that leaves a blocking region has waited, while the stopper
+	 * looked at its stack alone: runs on it when it may go on.  Not told of
+	 * stops of all.  May be NULL. */
+	void (*waited)(uint64_t begin_ns, uint64_t end_ns, void *arg);
 };
 
 struct wr_stop_times {

@@ -23,7 +23,6 @@
 #include <unistd.h>
 
 #include "runtime/check.h"
-#include "runtime/histogram.h"
 #include "runtime/thread_private.h"
 
 __thread struct wr_thread_private *wr_thread_self;
@@ -195,7 +194,7 @@ __attribute__((noinline)) bool wr_thread_block_enter(struct wr_thread *t)
 	return entered;
 }
 
-/* Wait for the end of a stop; a thread that is held alone counts. */
+/* Wait for the end of a stop; one of this thread alone is told of. */
 static void leave_region(struct wr_thread_private *p)
 {
 	struct wr_threads *r = p->owner;
@@ -211,8 +210,8 @@ static void leave_region(struct wr_thread_private *p)
 	begin = wr_thread_now_ns();
 	alone = !__atomic_load_n(&r->stopping, __ATOMIC_RELAXED);
 	wr_thread_await_release(p, WR_BLOCKED);
-	if (alone && r->config.waits)
-		wr_histogram_add(r->config.waits, wr_thread_now_ns() - begin);
+	if (alone && r->config.waited)
+		r->config.waited(begin, wr_thread_now_ns(), r->config.arg);
 }
 
 void wr_thread_block_leave(struct wr_thread *t)
