@@ -28,6 +28,7 @@ as()
 			tap_skip "$who: ${what%% # SKIP*}" "${line#* # SKIP }" ;;
 		"ok "*) tap_ok "$who: $what" ;;
 		"not ok "*) tap_not_ok "$who: $what" ;;
+		"# "*) printf '%s\n' "$line" >&2 ;;
 		esac
 	done <"$log"
 	tap_run "$who: all were made" grep -q "^1\.\.[1-9]" "$log"

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -607,19 +608,20 @@ static void fork_keeps(void)
 	if (!attach(&b))
 		return;
 	if (arm(&b, 0, PAGES / 2) && start_child(&c, writes_all, &b)) {
-		/* fork returns once the event was read. */
-		if (b.w.child_fd < 0) {
+		int fd = watch_child(&b.w);
+
+		if (fd < 0) {
 			fail("no event came of the fork");
-			kill(c.pid, 9);
+			kill(c.pid, SIGKILL);
 			end_child(&c);
 		} else {
-			watch(&theirs, &b.a, b.w.child_fd);
+			watch(&theirs, &b.a, fd);
 			expect(!end_child(&c), "the child died");
 			watch_end(&theirs);
 			expect(theirs.events == PAGES / 2,
 			       "%llu events of %d protected pages of the child",
 			       (unsigned long long)theirs.events, PAGES / 2);
-			close(b.w.child_fd);
+			close(fd);
 		}
 		expect_events(&b, 0, 0);
 	}

@@ -236,7 +236,8 @@ static void on_event(struct watcher *w, const struct uffd_msg *msg)
 	size_t i;
 
 	if (msg->event == UFFD_EVENT_FORK) {
-		w->child_fd = (int)msg->arg.fork.ufd;
+		__atomic_store_n(&w->child_fd, (int)msg->arg.fork.ufd,
+				 __ATOMIC_RELEASE);
 		return;
 	}
 	if (msg->event != UFFD_EVENT_PAGEFAULT ||
@@ -282,6 +283,20 @@ void watch(struct watcher *w, const struct area *a, int fd)
 		perror("weir-kernel-check: a thread that reads events");
 		exit(2);
 	}
+}
+
+int watch_child(struct watcher *w)
+{
+	int fd = -1;
+
+	/* fork returns once the event was read, which may be a moment before
+	 * the reader notes it. */
+	for (int i = 0; i < 5000 && fd < 0; i++) {
+		fd = __atomic_load_n(&w->child_fd, __ATOMIC_ACQUIRE);
+		if (fd < 0)
+			usleep(1000);
+	}
+	return fd;
 }
 
 void watch_end(struct watcher *w)

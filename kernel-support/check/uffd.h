@@ -69,11 +69,13 @@ struct watcher {
 	uint8_t seen[4096]; /* by page: events */
 	void (*on_fault)(struct watcher *w, size_t page); /* before resolving */
 	uint64_t note[4];                                 /* on_fault's */
-	int child_fd; /* of EVENT_FORK; -1: none came */
+	int child_fd; /* atomic: of EVENT_FORK; -1: none came */
 };
 
 void watch(struct watcher *w, const struct area *a, int fd);
 void watch_end(struct watcher *w);
+/* The descriptor that EVENT_FORK brought, or -1: none within 5 seconds. */
+int watch_child(struct watcher *w);
 
 /* The frame of a page by /proc/self/pagemap; 0: not to be known. */
 uint64_t frame_of(const void *p);
