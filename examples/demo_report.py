@@ -61,6 +61,12 @@ def longest_hold(run):
     return max(run["pauses"]["max_ns"], run["assists"]["max_ns"])
 
 
+def usual_stop(run):
+    """Half of the stops of all threads in the measured part are shorter."""
+    stops = [e[1] for e in run["events"] if e[4] == "pause" and e[0] >= 0]
+    return statistics.median(stops) if stops else 0
+
+
 def total_hold(run):
     return run["pauses"]["total_ns"] + run["assists"]["total_ns"]
 
@@ -146,6 +152,7 @@ def summarise(by_peer):
     row("longest pause, assist or handshake", show_time, longest_hold, over=max, tile=True)
     row("  of it: all threads stopped", show_time,
         lambda r: r["pauses"]["max_ns"], over=max)
+    row("  all threads stopped, median", show_time, usual_stop)
     row("time in all of them", show_time, total_hold)
     row("  in the first build, longest", show_time,
         lambda r: max(r["build_pauses"]["max_ns"],
