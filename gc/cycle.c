@@ -331,8 +331,7 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 		wg_count(&h->stats.overflows, h->marker[i]->overflows);
 		h->marker[i]->overflows = 0;
 	}
-	/* There is memory to be swept: nobody need wait any more. */
-	__atomic_store_n(&h->assist_at, UINT64_MAX, __ATOMIC_RELAXED);
+	wg_pace_sweep_begin(h);
 	wg_weak_after(h);
 
 	s = span_begin(h, WR_PHASE_sweep);

@@ -520,6 +520,7 @@ void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns);
 
 /* pace.c */
 void wg_pace_cycle_begin(struct weir_heap *h);
+void wg_pace_sweep_begin(struct weir_heap *h);
 /* How many markers run beside the program in the cycle that begins. */
 unsigned wg_pace_markers(struct weir_heap *h, uint64_t now);
 /* How long a mutator that must wait does so before it looks again. */

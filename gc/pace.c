@@ -23,6 +23,8 @@
  * A mutator that waits leaves its processor free: as many markers more run in
  * a cycle as mutators waited, on average, since the last one began.
  *
+ * While a cycle sweeps the program may allocate another H before it waits.
+ *
  * Close to a limit H is half of what is left.  The soft one does not make it
  * less than L / 8, or a program with more than that alive would do nothing but
  * collect.
@@ -79,6 +81,16 @@ void wg_pace_cycle_begin(struct weir_heap *h)
 	/* Late as it is, the cycle was due before. */
 	if (now + room < __atomic_load_n(&h->assist_at, __ATOMIC_RELAXED))
 		__atomic_store_n(&h->assist_at, now + room, __ATOMIC_RELAXED);
+}
+
+/* There is memory to be swept; but if that takes long, since the collector does
+ * not get to run, it is soon used up. */
+void wg_pace_sweep_begin(struct weir_heap *h)
+{
+	uint64_t now = __atomic_load_n(&h->allocated, __ATOMIC_RELAXED);
+	uint64_t room = __atomic_load_n(&h->assist_room, __ATOMIC_RELAXED);
+
+	__atomic_store_n(&h->assist_at, now + room, __ATOMIC_RELAXED);
 }
 
 unsigned wg_pace_markers(struct weir_heap *h, uint64_t now)

@@ -145,8 +145,9 @@ Test(pace, mutators_wait_longer_the_further_they_are)
 	cr_assert_lt(wg_pace_stall_ns(&h), 300000);
 	h.allocated += 270 * MIB;
 	cr_assert_eq(wg_pace_stall_ns(&h), 1000000);
-	/* The cycle has found room: nobody waits. */
-	h.assist_at = UINT64_MAX;
+	/* The cycle has found room: nobody waits for a while. */
+	wg_pace_sweep_begin(&h);
+	cr_assert_eq(h.assist_at - h.allocated, 54 * MIB);
 	cr_assert_eq(wg_pace_stall_ns(&h), near);
 }
 
