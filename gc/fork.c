@@ -103,7 +103,7 @@ static void reset_marker(struct wg_marker *m)
 static void gone(struct wr_thread *t, void *arg)
 {
 	(void)arg;
-	free((char *)t - offsetof(struct weir_mutator, thread));
+	free(wg_mutator_of(t));
 }
 
 static void reset_block(struct weir_heap *h, uint32_t i)

@@ -263,6 +263,13 @@ struct weir_heap {
 	bool overflow_deferred;  /* atomic: some has WG_OVERFLOW_DEFERRED */
 };
 
+/* The mutator of a registry entry. */
+static inline struct weir_mutator *wg_mutator_of(struct wr_thread *t)
+{
+	return (struct weir_mutator *)((char *)t -
+				       offsetof(struct weir_mutator, thread));
+}
+
 /* The heap of this process, or NULL. */
 extern struct weir_heap *wg_heap;
 

@@ -56,7 +56,7 @@ static void check_large(const struct weir_heap *h, uint32_t i)
 		      (b->size + WG_BLOCK - 1) >> WG_BLOCK_SHIFT == b->blocks,
 	      "block %u: a large object of %zu bytes in %u blocks", i,
 	      (size_t)b->size, b->blocks);
-	holds(made == !!(byte & WEIR_META_COLOUR) || !made,
+	holds(!made || byte & WEIR_META_COLOUR,
 	      "block %u: a large object without a start", i);
 	for (uint32_t k = i + 1; k < i + b->blocks; k++)
 		holds(wg_block_state(&h->blocks[k]) == WG_LARGE_TAIL &&
@@ -148,9 +148,7 @@ static void check_marker(const struct wg_marker *m)
 
 static void check_mutator(struct wr_thread *t, void *arg)
 {
-	const struct weir_mutator *m =
-		(struct weir_mutator *)((char *)t -
-					offsetof(struct weir_mutator, thread));
+	const struct weir_mutator *m = wg_mutator_of(t);
 
 	(void)arg;
 	for (int i = 0; i < 2; i++)

@@ -330,15 +330,6 @@ void wg_mark_candidate(struct wg_marker *m, uintptr_t p, uint8_t byte)
 		wg_mark_overflow(m, g);
 }
 
-static void candidate(struct wg_marker *m, uintptr_t p)
-{
-	struct weir_heap *h = m->heap;
-	uint8_t byte = wg_meta_load(&h->meta[wg_granule_of(h, p)]);
-
-	if ((byte & WEIR_META_COLOUR) != h->colour)
-		wg_mark_candidate(m, p, byte);
-}
-
 bool wg_push_later(struct wg_marker *m, uintptr_t p)
 {
 	return stack(m, (p & ~(uintptr_t)(WEIR_GRANULE - 1)) | 1);
@@ -409,7 +400,7 @@ static bool drain_rings(struct wg_marker *m)
 		m->ring[m->ring_at] = 0;
 		m->ring_at = (m->ring_at + 1) % WG_RING;
 		if (p) {
-			candidate(m, p);
+			wg_candidate(m, p);
 			any = true;
 		}
 	}

@@ -103,13 +103,22 @@ bool wg_push_later(struct wg_marker *m, uintptr_t p);
  * candidate's granule's. */
 void wg_mark_candidate(struct wg_marker *m, uintptr_t p, uint8_t byte);
 
+static inline void wg_candidate(struct wg_marker *m, uintptr_t p)
+{
+	struct weir_heap *h = m->heap;
+	uint8_t byte = wg_meta_load(&h->meta[wg_granule_of(h, p)]);
+
+	/* Most are marked, by far, when pages are scanned again. */
+	if ((byte & WEIR_META_COLOUR) != h->colour)
+		wg_mark_candidate(m, p, byte);
+}
+
 /* Push a candidate that is known to lie in the heap: it, or the one that is
  * longest in the ring, is marked. */
 static inline void wg_push(struct wg_marker *m, uintptr_t p)
 {
 	struct weir_heap *h = m->heap;
 	uintptr_t q = m->ring[m->ring_at];
-	uint8_t byte;
 
 	if (wr_unlikely(m->collects)) {
 		wr_require(wg_push_later(m, p),
@@ -120,12 +129,8 @@ static inline void wg_push(struct wg_marker *m, uintptr_t p)
 	__builtin_prefetch(&h->meta[wg_granule_of(h, p)], 0);
 	m->ring[m->ring_at] = p;
 	m->ring_at = (m->ring_at + 1) % WG_RING;
-	if (wr_unlikely(!q))
-		return;
-	byte = wg_meta_load(&h->meta[wg_granule_of(h, q)]);
-	/* Most are marked, by far, when pages are scanned again. */
-	if ((byte & WEIR_META_COLOUR) != h->colour)
-		wg_mark_candidate(m, q, byte);
+	if (wr_likely(q))
+		wg_candidate(m, q);
 }
 
 /* Push any word; what does not point into the heap is dropped. */

@@ -114,9 +114,7 @@ static void leave(struct weir_mutator *m)
 /* The thread ends while attached. */
 void wg_mutator_on_exit(struct wr_thread *t, void *arg)
 {
-	struct weir_mutator *m =
-		(struct weir_mutator *)((char *)t -
-					offsetof(struct weir_mutator, thread));
+	struct weir_mutator *m = wg_mutator_of(t);
 
 	(void)arg;
 	leave(m);

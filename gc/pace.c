@@ -113,9 +113,9 @@ uint64_t wg_pace_stall_ns(const struct weir_heap *h)
 {
 	uint64_t now = __atomic_load_n(&h->allocated, __ATOMIC_RELAXED);
 	uint64_t at = __atomic_load_n(&h->assist_at, __ATOMIC_RELAXED);
+	uint64_t room = __atomic_load_n(&h->assist_room, __ATOMIC_RELAXED);
 	uint64_t ahead = now > at ? now - at : 0;
 	double part;
-	uint64_t room = __atomic_load_n(&h->assist_room, __ATOMIC_RELAXED);
 
 	if (ahead >= room)
 		return STALL_NS;
@@ -184,11 +184,8 @@ void wg_pace_cycle_end(struct weir_heap *h)
 	uint64_t now = __atomic_load_n(&h->allocated, __ATOMIC_RELAXED);
 	bool next = wg_pace_wants_full(h);
 	uint64_t room = headroom(h, h->live_full), spare = spare_third(h);
-	uint64_t ahead;
-	uint64_t wait, late;
-
-	ahead = h->during[next] + h->during[next] / 4;
-	wait = room > ahead ? room - ahead : 0;
+	uint64_t ahead = h->during[next] + h->during[next] / 4;
+	uint64_t wait = room > ahead ? room - ahead : 0, late;
 
 	if (h->opt.generational && h->tracking) {
 		uint64_t nursery = h->live_full / 4;

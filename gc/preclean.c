@@ -188,6 +188,8 @@ static bool is_storm(struct weir_heap *h, struct wg_report *r, uint64_t *dirty)
 	uint64_t most = 0, pages;
 
 	*dirty = 0;
+	if ((high - at) * (WG_BLOCK / h->sys->page_size) < SURE_PAGES)
+		return false; /* there are not as many pages */
 	for (; at < high; at += part) {
 		pages = wg_dirty_count(h, at, min(at + part, high));
 		*dirty += pages;

@@ -16,12 +16,6 @@ static void scan_thread(struct wg_marker *m, struct wr_thread *t)
 		wg_scan_roots(m, t->more[i].start, t->more[i].end);
 }
 
-static struct weir_mutator *mutator_of(struct wr_thread *t)
-{
-	return (struct weir_mutator *)((char *)t -
-				       offsetof(struct weir_mutator, thread));
-}
-
 /* What a thread goes on allocating from will hold black objects. */
 static void note_black(struct weir_heap *h, const struct wg_bump *bump)
 {
@@ -34,7 +28,7 @@ static void note_black(struct weir_heap *h, const struct wg_bump *bump)
 static void thread_held(struct wr_thread *t, void *arg)
 {
 	struct wg_marker *m = arg;
-	struct weir_mutator *mutator = mutator_of(t);
+	struct weir_mutator *mutator = wg_mutator_of(t);
 
 	wg_delay_rarely(m->heap);
 	mutator->b.newborn =
@@ -47,13 +41,19 @@ static void thread_held(struct wr_thread *t, void *arg)
 	scan_thread(m, t);
 }
 
+static void handshake_end(struct weir_heap *h, uint64_t begin_ns,
+			  uint64_t end_ns)
+{
+	wr_histogram_add(&h->stats.handshake, end_ns - begin_ns);
+	wr_event_end(h->events, WR_PHASE_handshake, begin_ns, end_ns, 0, NULL);
+}
+
 void wg_handshake_waited(uint64_t begin_ns, uint64_t end_ns, void *heap)
 {
 	struct weir_heap *h = heap;
 
 	wr_event_begin(h->events, WR_PHASE_handshake, begin_ns);
-	wr_histogram_add(&h->stats.handshake, end_ns - begin_ns);
-	wr_event_end(h->events, WR_PHASE_handshake, begin_ns, end_ns, 0, NULL);
+	handshake_end(h, begin_ns, end_ns);
 }
 
 static void held(uint64_t begin_ns, uint64_t end_ns, void *arg)
@@ -64,8 +64,7 @@ static void held(uint64_t begin_ns, uint64_t end_ns, void *arg)
 		wr_event_begin(h->events, WR_PHASE_handshake, begin_ns);
 		return;
 	}
-	wr_histogram_add(&h->stats.handshake, end_ns - begin_ns);
-	wr_event_end(h->events, WR_PHASE_handshake, begin_ns, end_ns, 0, NULL);
+	handshake_end(h, begin_ns, end_ns);
 }
 
 static void root_range(void *arg, uintptr_t start, uintptr_t end)
@@ -88,7 +87,7 @@ void wg_roots_concurrent(struct weir_heap *h, struct wg_marker *m)
 static void thread_stopped(struct wr_thread *t, void *arg)
 {
 	struct wg_marker *m = arg;
-	struct weir_mutator *mutator = mutator_of(t);
+	struct weir_mutator *mutator = wg_mutator_of(t);
 
 	static unsigned turn;
 

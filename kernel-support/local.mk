@@ -11,6 +11,11 @@ noinst_PROGRAMS += kernel-support/check/weir-kernel-check
 endif
 kernel_support_check_weir_kernel_check_SOURCES = \
 	kernel-support/check/checks.c \
+	kernel-support/check/checks.h \
+	kernel-support/check/checks_async.c \
+	kernel-support/check/checks_fork.c \
+	kernel-support/check/checks_keep.c \
+	kernel-support/check/checks_pages.c \
 	kernel-support/check/main.c \
 	kernel-support/check/tap.h \
 	kernel-support/check/uffd.c \

@@ -5,6 +5,7 @@
 #define WEIR_TESTS_HEAP_UTIL_H
 
 #include <criterion/criterion.h>
+#include <pthread.h>
 #include <string.h>
 
 #include <weir/alloc.h>
@@ -49,6 +50,13 @@ static inline void *allocate_until(void *stop)
 		for (int i = 0; i < 100; i++)
 			cr_assert_not_null(weir_alloc_inline(m, 48, 0));
 	cr_assert_eq(weir_thread_detach(m), 0);
+	return NULL;
+}
+
+/* For weir_blocking_call(): wait for a thread's end. */
+static inline void *join(void *thread)
+{
+	pthread_join(*(pthread_t *)thread, NULL);
 	return NULL;
 }
 

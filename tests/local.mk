@@ -85,6 +85,10 @@ tests_test_json_SOURCES = tests/test_json.c tests/json.c tests/json.h
 
 tests_test_latency_SOURCES = tests/test_latency.c benchmarks/latency.c
 tests_test_latency_CPPFLAGS = $(AM_CPPFLAGS) -DBENCH_MALLOC
+tests_test_dirty_SOURCES = tests/test_dirty.c tests/marked.h
+tests_test_mark_SOURCES = tests/test_mark.c tests/marked.h
+tests_test_scan_SOURCES = tests/test_scan.c tests/marked.h
+tests_test_team_SOURCES = tests/test_team.c tests/marked.h
 tests_test_limits_SOURCES = tests/test_limits.c tests/memory.h
 
 tests_test_thread_SOURCES = tests/test_thread.c tests/test_thread.h \

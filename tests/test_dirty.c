@@ -2,7 +2,7 @@
 /* Passes over dirty pages: what they find, arm and scan; with the barrier that
  * is chosen here, on a heap whose collector is asleep. */
 #include "gc/dirty.h"
-#include "tests/heap_util.h"
+#include "tests/marked.h"
 
 #define OBJECTS 400 /* of a page each */
 #define SIZE 4096
@@ -10,11 +10,6 @@
 static char *object[OBJECTS];
 static void *kid[OBJECTS];
 static uint32_t first, end;
-
-static bool black(const void *p)
-{
-	return wg_is_black(heap, wg_granule_of(heap, (uintptr_t)p));
-}
 
 static bool is_tracking(void)
 {
@@ -102,9 +97,11 @@ Test(dirty, slices_scan_at_once)
 	cr_assert_eq(wg_dirty_count(heap, first, end), 0);
 }
 
-Test(dirty, or_later)
+static struct wg_runs later;
+
+/* Every other object written, and one slice that notes the pages. */
+static void note_half(void)
 {
-	static struct wg_runs later;
 	uint32_t at, step = 1024;
 
 	open_armed();
@@ -116,6 +113,11 @@ Test(dirty, or_later)
 		     OBJECTS / 2);
 	heap->marker[0]->in_pause = false;
 	cr_assert_eq(at, end);
+}
+
+Test(dirty, or_later)
+{
+	note_half();
 	cr_assert_eq(wg_dirty_count(heap, first, end), 0, "armed already");
 	cr_assert_gt(later.count, 0);
 	for (int i = 0; i < OBJECTS; i++)
@@ -135,16 +137,8 @@ Test(dirty, or_later)
 /* No room to note pages: they are scanned in the stop. */
 Test(dirty, later_has_bounds)
 {
-	static struct wg_runs later;
-	uint32_t at, step = 1024;
-
-	open_armed();
-	for (int i = 0; i < OBJECTS; i += 2)
-		write_to(i);
 	later.count = WG_LATER_RUNS;
-	heap->marker[0]->in_pause = true;
-	at = first;
-	wg_dirty_slice(heap, &at, end, &step, 1000000000, &later);
+	note_half();
 	for (int i = 0; i < OBJECTS; i += 2)
 		cr_assert(black(kid[i]), "object %d", i);
 }

@@ -391,12 +391,6 @@ static void *fork_unattached(void *arg)
 	return NULL;
 }
 
-static void *join(void *arg)
-{
-	pthread_join(*(pthread_t *)arg, NULL);
-	return NULL;
-}
-
 Test(fork, by_a_thread_that_is_not_attached)
 {
 	pthread_t t;

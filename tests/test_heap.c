@@ -144,12 +144,6 @@ static void *exits_attached(void *arg)
 	return NULL;
 }
 
-static void *join(void *arg)
-{
-	pthread_join(*(pthread_t *)arg, NULL);
-	return NULL;
-}
-
 static void run(void *(*fn)(void *))
 {
 	pthread_t t;

@@ -59,12 +59,6 @@ static bool handled(int signo)
 	return now.sa_handler != SIG_DFL && now.sa_handler != on_power;
 }
 
-static void *join(void *arg)
-{
-	pthread_join(*(pthread_t *)arg, NULL);
-	return NULL;
-}
-
 Test(heap_system, suspend_signal)
 {
 	int signo = SIGRTMIN + 5, ready = 0;

@@ -64,12 +64,6 @@ static void *other_main(void *arg)
 	return NULL;
 }
 
-static void *join(void *arg)
-{
-	pthread_join(*(pthread_t *)arg, NULL);
-	return NULL;
-}
-
 /* Below the frame that holds the list. */
 static __attribute__((noinline)) void cycles(void)
 {

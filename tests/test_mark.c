@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* One marker: what a push marks, what it stacks, what happens when there is no
  * room; on a heap whose collector is asleep. */
-#include "gc/mark.h"
-#include "tests/heap_util.h"
+#include "tests/marked.h"
 
 static struct wg_marker *m;
 
@@ -12,11 +11,6 @@ static void open_quiet(const char *options)
 	m = heap->marker[0];
 	/* Nothing here is black yet: as if a full cycle had begun. */
 	heap->colour = WG_BLACK_A;
-}
-
-static bool black(const void *p)
-{
-	return wg_is_black(heap, wg_granule_of(heap, (uintptr_t)p));
 }
 
 static void push(const void *p)

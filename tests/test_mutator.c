@@ -16,12 +16,6 @@ static void *short_life(void *arg)
 	return NULL;
 }
 
-static void *join(void *thread)
-{
-	pthread_join(*(pthread_t *)thread, NULL);
-	return NULL;
-}
-
 static void run(void *(*fn)(void *), void *arg)
 {
 	pthread_t t;

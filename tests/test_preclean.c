@@ -73,12 +73,6 @@ static void *ask(void *arg)
 	return NULL;
 }
 
-static void *join(void *thread)
-{
-	pthread_join(*(pthread_t *)thread, NULL);
-	return NULL;
-}
-
 static struct weir_stats storm(const char *options, int cycles)
 {
 	struct weir_stats before, after;

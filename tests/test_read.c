@@ -258,12 +258,6 @@ static void *collect_main(void *arg)
 	return NULL;
 }
 
-static void *join(void *arg)
-{
-	pthread_join(*(pthread_t *)arg, NULL);
-	return NULL;
-}
-
 /* Pages are armed anew all the time, the reader is stopped by signals. */
 static void beside_cycles(void)
 {

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Which words of which objects are references; and of a range of pages, which
  * parts of which objects are scanned. */
-#include "gc/mark.h"
-#include "tests/heap_util.h"
+#include "tests/marked.h"
 
 #define PAGE 4096
 
@@ -19,11 +18,6 @@ static void open_quiet(void)
 static size_t granule(const void *p)
 {
 	return wg_granule_of(heap, (uintptr_t)p);
-}
-
-static bool black(const void *p)
-{
-	return wg_is_black(heap, granule(p));
 }
 
 static void blacken(void *p)

@@ -3,9 +3,8 @@
  * all work is done, wherever it was. */
 #include <sched.h>
 
-#include "gc/mark.h"
 #include "gc/team.h"
-#include "tests/heap_util.h"
+#include "tests/marked.h"
 
 static unsigned ran[WG_MAX_MARKERS];
 
@@ -60,12 +59,11 @@ static struct node *tree(int depth)
 	return n;
 }
 
-static size_t black(const struct node *n)
+static size_t blacks(const struct node *n)
 {
 	if (!n)
 		return 0;
-	return wg_is_black(heap, wg_granule_of(heap, (uintptr_t)n)) +
-	       black(n->kid[0]) + black(n->kid[1]);
+	return black(n) + blacks(n->kid[0]) + blacks(n->kid[1]);
 }
 
 /* All work comes from one marker's stack; who else marks has stolen it. */
@@ -85,7 +83,7 @@ Test(team, marking_is_shared_and_ends)
 			heap->marker[i]->objects = 0;
 		wg_push(heap->marker[0], (uintptr_t)t);
 		wg_team_mark(heap, 4);
-		cr_assert_eq(black(t), nodes);
+		cr_assert_eq(blacks(t), nodes);
 		for (unsigned i = 0; i < 4; i++) {
 			objects += heap->marker[i]->objects;
 			shared |= i && heap->marker[i]->objects;

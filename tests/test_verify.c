@@ -30,12 +30,6 @@ static void *verify(void *arg)
 	return NULL;
 }
 
-static void *join(void *thread)
-{
-	pthread_join(*(pthread_t *)thread, NULL);
-	return NULL;
-}
-
 static void verify_from_outside(void)
 {
 	pthread_t t;
