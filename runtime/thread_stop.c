@@ -68,6 +68,8 @@ static uintptr_t context_sp(const ucontext_t *uc)
 	return (uintptr_t)uc->uc_mcontext.gregs[REG_RSP];
 #elif defined(__aarch64__)
 	return (uintptr_t)uc->uc_mcontext.sp;
+#elif defined(__riscv)
+	return (uintptr_t)uc->uc_mcontext.__gregs[REG_SP];
 #else
 #error "stack pointer of a signal context: not known for this machine"
 #endif

@@ -89,10 +89,12 @@ tests_test_dirty_SOURCES = tests/test_dirty.c tests/marked.h
 tests_test_mark_SOURCES = tests/test_mark.c tests/marked.h
 tests_test_scan_SOURCES = tests/test_scan.c tests/marked.h
 tests_test_team_SOURCES = tests/test_team.c tests/marked.h
+tests_test_cgroup_SOURCES = tests/test_cgroup.c tests/remove_tree.h
+tests_test_probe_SOURCES = tests/test_probe.c tests/remove_tree.h
 tests_test_limits_SOURCES = tests/test_limits.c tests/memory.h
 
 tests_test_thread_SOURCES = tests/test_thread.c tests/test_thread.h \
-	tests/test_thread_churn.c tests/test_thread_found.c
+	tests/test_thread_churn.c tests/test_thread_found.c tests/markers.h
 
 tests_test_trim_SOURCES = tests/test_trim.c tests/memory.h
 

@@ -385,8 +385,7 @@ Test(events_heap, log_tells_of_the_barrier)
 /* ---- The USDT probes ---------------------------------------------------- */
 
 /* ThreadSanitizer dies of a store to code. */
-#if defined(WEIR_USDT) && !defined(__SANITIZE_THREAD__) && \
-	(defined(__x86_64__) || defined(__aarch64__))
+#if defined(WEIR_USDT) && !defined(__SANITIZE_THREAD__)
 #include <elf.h>
 #include <errno.h>
 #include <signal.h>
@@ -441,9 +440,12 @@ static void on_trap(int sig, siginfo_t *info, void *context)
 	(void)info;
 #if defined(__x86_64__)
 	pc = (uintptr_t)uc->uc_mcontext.gregs[REG_RIP] - 1;
-#else
+#elif defined(__aarch64__)
 	pc = (uintptr_t)uc->uc_mcontext.pc;
 	uc->uc_mcontext.pc += 4;
+#elif defined(__riscv)
+	pc = (uintptr_t)uc->uc_mcontext.__gregs[REG_PC];
+	uc->uc_mcontext.__gregs[REG_PC] += 2;
 #endif
 	for (size_t i = 0; i < probes; i++) {
 		if (probe[i].pc != pc)
@@ -469,10 +471,14 @@ static void break_at(uintptr_t pc)
 #if defined(__x86_64__)
 	cr_assert_eq(*(unsigned char *)pc, 0x90, "no nop at a probe");
 	*(unsigned char *)pc = 0xcc;
-#else
+#elif defined(__aarch64__)
 	cr_assert_eq(*(uint32_t *)pc, 0xd503201f, "no nop at a probe");
 	*(uint32_t *)pc = 0xd4200000;
 	__builtin___clear_cache((char *)pc, (char *)pc + 4);
+#elif defined(__riscv) /* the short forms: the C extension is everywhere */
+	cr_assert_eq(*(uint16_t *)pc, 0x0001, "no nop at a probe");
+	*(uint16_t *)pc = 0x9002;
+	__builtin___clear_cache((char *)pc, (char *)pc + 2);
 #endif
 	cr_assert_eq(
 		mprotect((void *)page, pc - page + 4, PROT_READ | PROT_EXEC),

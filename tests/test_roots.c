@@ -539,7 +539,7 @@ Test(roots, objects_come_and_go_in_pauses)
 		wr_threads_resume_world(threads);
 		wr_roots_pause_end(roots);
 		/* shared_secret itself is in a data segment. */
-		cr_assert_geq(report.found, 1 + loaded);
+		cr_assert_geq(report.found, 1u + loaded);
 		with += loaded;
 		pause_us(200);
 		clock_gettime(CLOCK_MONOTONIC, &now);

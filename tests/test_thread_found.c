@@ -10,7 +10,7 @@
 #include <signal.h>
 #include <stdlib.h>
 
-#define MARKERS 4
+#include "tests/markers.h"
 
 struct search {
 	uintptr_t inverse;         /* ~(first marker); markers follow on it */
@@ -60,29 +60,6 @@ static struct search search_all(uintptr_t inverse)
 static uintptr_t inverse_marker(void)
 {
 	return ~((uintptr_t)getpid() << 20 | 0x5a5a000000000000);
-}
-
-#if defined(__x86_64__)
-/* With markers in registers only: call fn(t), which must preserve rbx and r12
- * to r15. */
-static void call_with_markers(struct wr_thread *t, void *fn, uintptr_t inverse)
-{
-	__asm__ volatile("mov %[inverse], %%rbx\n\t"
-			 "not %%rbx\n\t"
-			 "lea 1(%%rbx), %%r12\n\t"
-			 "lea 2(%%rbx), %%r13\n\t"
-			 "lea 3(%%rbx), %%r14\n\t"
-			 "mov %%rsp, %%r15\n\t"
-			 "sub $128, %%rsp\n\t"
-			 "and $-16, %%rsp\n\t"
-			 "call *%%rax\n\t"
-			 "mov %%r15, %%rsp\n\t"
-			 "xor %%ebx, %%ebx\n\t"
-			 : "+D"(t), "+a"(fn)
-			 : [inverse] "S"(inverse)
-			 : "rbx", "rcx", "rdx", "r8", "r9", "r10", "r11", "r12",
-			   "r13", "r14", "r15", "memory", "cc", "xmm0", "xmm1",
-			   "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7");
 }
 
 static void *block_with_markers(void *arg)
@@ -148,26 +125,12 @@ Test(thread, registers_of_polling_threads_are_found)
 }
 
 #if !UNDER_TSAN
-/* Spins with a marker in a preserved, a scratch and a vector register. */
-static void *spin_with_markers(void *arg)
+static void *spin(void *arg)
 {
 	struct mutator *m = arg;
 
 	attach(m);
-	__asm__ volatile(
-		"mov %[inverse], %%r13\n\t"
-		"not %%r13\n\t"
-		"lea 1(%%r13), %%r10\n\t"
-		"lea 2(%%r13), %%r11\n\t"
-		"movq %%r11, %%xmm5\n\t"
-		"lea 3(%%r13), %%r11\n\t"
-		"1:\n\t"
-		"cmpl $0, (%[go_on])\n\t"
-		"jne 1b\n\t"
-		"xor %%r13d, %%r13d\n\t"
-		:
-		: [inverse] "r"(inverse_marker()), [go_on] "r"(&m->go_on)
-		: "r10", "r11", "r13", "xmm5", "memory", "cc");
+	spin_with_markers(&m->go_on, inverse_marker());
 	wr_thread_detach(&m->thread);
 	return NULL;
 }
@@ -177,7 +140,7 @@ Test(thread, registers_of_interrupted_threads_are_found)
 	static struct mutator m;
 
 	make(WR_STOP_SIGNALS, NULL);
-	start_all(&m, 1, spin_with_markers);
+	start_all(&m, 1, spin);
 	pause_us(10000);
 	for (int round = 0; round < 100; round++) {
 		struct search s = search_all(inverse_marker());
@@ -188,7 +151,6 @@ Test(thread, registers_of_interrupted_threads_are_found)
 	}
 	end_all(&m, 1);
 }
-#endif
 #endif
 
 #if !UNDER_TSAN
