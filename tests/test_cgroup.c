@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Memory limits of control groups, read from made-up /proc and /sys trees. */
+#define _GNU_SOURCE
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include "runtime/cgroup.h"
+#include "tests/remove_tree.h"
 
 static char root[64];
 
@@ -25,10 +27,7 @@ static void setup(void)
 
 static void teardown(void)
 {
-	char command[128];
-
-	snprintf(command, sizeof command, "rm -rf '%s'", root);
-	cr_assert_eq(system(command), 0);
+	remove_tree(root);
 }
 
 TestSuite(cgroup, .init = setup, .fini = teardown);

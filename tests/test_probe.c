@@ -23,6 +23,7 @@
 
 #include "runtime/barrier.h"
 #include "runtime/probe.h"
+#include "tests/remove_tree.h"
 #include "tests/take_away.h"
 
 static struct wr_probe_result run(const char *name, const char *root)
@@ -326,14 +327,6 @@ static void put(const char *root, const char *path, const char *text)
 	cr_assert(f, "%s", name);
 	fputs(text, f);
 	fclose(f);
-}
-
-static void remove_tree(const char *root)
-{
-	char command[128];
-
-	snprintf(command, sizeof(command), "rm -r '%s'", root);
-	cr_assert_eq(system(command), 0);
 }
 
 /* What a file says counts for less than what can be done. */
