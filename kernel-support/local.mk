@@ -2,12 +2,14 @@
 # What concerns the kernel.  GPL-2.0-only, apart from the library: nothing here
 # is linked with it.
 EXTRA_DIST += kernel-support/LICENSE kernel-support/README.md \
-	kernel-support/configs kernel-support/patches
+	kernel-support/configs kernel-support/kernels kernel-support/measure \
+	kernel-support/mutants kernel-support/patches kernel-support/trials.sh
 
 # Static, so that it runs as the first process of a guest that has nothing else.
 # A sanitizer's library could not be linked statically.
 if !WEIR_SANITIZED
-noinst_PROGRAMS += kernel-support/check/weir-kernel-check
+bin_PROGRAMS += kernel-support/check/weir-kernel-check
+noinst_PROGRAMS += kernel-support/guest/guest-init
 endif
 kernel_support_check_weir_kernel_check_SOURCES = \
 	kernel-support/check/checks.c \
@@ -19,7 +21,17 @@ kernel_support_check_weir_kernel_check_SOURCES = \
 	kernel-support/check/main.c \
 	kernel-support/check/tap.h \
 	kernel-support/check/uffd.c \
-	kernel-support/check/uffd.h
+	kernel-support/check/uffd.h \
+	kernel-support/guest/setup.c \
+	kernel-support/guest/setup.h
 kernel_support_check_weir_kernel_check_CPPFLAGS =
 kernel_support_check_weir_kernel_check_LDADD =
 kernel_support_check_weir_kernel_check_LDFLAGS = $(AM_LDFLAGS) -all-static
+
+kernel_support_guest_guest_init_SOURCES = \
+	kernel-support/guest/init.c \
+	kernel-support/guest/setup.c \
+	kernel-support/guest/setup.h
+kernel_support_guest_guest_init_CPPFLAGS =
+kernel_support_guest_guest_init_LDADD =
+kernel_support_guest_guest_init_LDFLAGS = $(AM_LDFLAGS) -all-static

@@ -32,7 +32,7 @@ static void probe_way(enum wr_uffd_way way, struct wr_probe_result *r)
 	}
 	if (wr_uffd_handshake(fd, 0, &all))
 		wr_probe_no(r, "the kernel's userfaultfd speaks another API",
-			    "run Linux 6.7 or later");
+			    WR_UFFD_CURE);
 	else
 		wr_probe_yes(r, "features %#llx", (unsigned long long)all);
 	close(fd);
@@ -96,7 +96,7 @@ static void explain_open(uint64_t features, const char *lacks,
 				    ? lacks
 				    : "the feature is announced, but does not "
 				      "work",
-			    "run Linux 6.7 or later");
+			    WR_UFFD_CURE);
 		close(fd);
 	}
 }
@@ -179,8 +179,8 @@ void wr_probe_wp(const char *root, struct wr_probe_result *r)
 {
 	(void)root;
 	probe_protection(0, 0,
-			 "the kernel (older than 5.7, or for this processor) "
-			 "has no write protection by userfaultfd",
+			 "the kernel has no write protection by userfaultfd: "
+			 WR_UFFD_WP_SINCE,
 			 r);
 }
 
@@ -287,7 +287,7 @@ void wr_probe_pagemap_scan(const char *root, struct wr_probe_result *r)
 	else if (n < 0 && errno == ENOTTY)
 		wr_probe_no(r,
 			    "the kernel (older than 6.7) has no PAGEMAP_SCAN",
-			    "run Linux 6.7 or later");
+			    WR_UFFD_CURE);
 	else
 		wr_probe_no(r, n < 0 ? strerror(errno) : "wrong answer",
 			    "report the kernel's version");

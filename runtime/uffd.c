@@ -118,7 +118,7 @@ void wr_uffd_explain(enum wr_uffd_way way, int err, const char **cause,
 		} else if (err == EINVAL) {
 			*cause = "the kernel (older than 5.11) does not know "
 				 "UFFD_USER_MODE_ONLY";
-			*cure = "run Linux 6.7 or later";
+			*cure = WR_UFFD_CURE;
 		}
 		break;
 	case WR_UFFD_WAYS:
@@ -145,11 +145,12 @@ static int explain_features(enum wr_uffd_way way, uint64_t wanted)
 		const char *name;
 		const char *since;
 	} table[] = {
-		{UFFD_FEATURE_PAGEFAULT_FLAG_WP, "write protection", "5.7"},
-		{UFFD_FEATURE_SIGBUS, "SIGBUS", "4.14"},
-		{UFFD_FEATURE_EVENT_REMOVE, "EVENT_REMOVE", "4.11"},
-		{UFFD_FEATURE_WP_UNPOPULATED, "WP_UNPOPULATED", "6.4"},
-		{UFFD_FEATURE_WP_ASYNC, "WP_ASYNC", "6.7"},
+		{UFFD_FEATURE_PAGEFAULT_FLAG_WP, "write protection",
+		 WR_UFFD_WP_SINCE},
+		{UFFD_FEATURE_SIGBUS, "SIGBUS", "it came with Linux 4.14"},
+		{UFFD_FEATURE_EVENT_REMOVE, "EVENT_REMOVE", "it came with Linux 4.11"},
+		{UFFD_FEATURE_WP_UNPOPULATED, "WP_UNPOPULATED", "it came with Linux 6.4"},
+		{UFFD_FEATURE_WP_ASYNC, "WP_ASYNC", "it came with Linux 6.7"},
 	};
 	uint64_t all = 0;
 	int fd = wr_uffd_open_way(way);
@@ -161,8 +162,7 @@ static int explain_features(enum wr_uffd_way way, uint64_t wanted)
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
 		if (table[i].bit & wanted & ~all)
 			return wr_error(ENOTSUP,
-					"the kernel's userfaultfd lacks %s; "
-					"it came with Linux %s",
+					"the kernel's userfaultfd lacks %s; %s",
 					table[i].name, table[i].since);
 	return wr_error(ENOTSUP,
 			"the kernel refused the userfaultfd features %#llx; "

@@ -149,6 +149,11 @@ run_info()
 tap_run "weir-info is installed and may be run" test -x "$info"
 tap_run "the installed weir-info has the library's version" \
 	test "$(run_info --version)" = "$version"
+if [ "${WEIR_SANITIZER:-no}" = no ]; then
+	tap_run "weir-kernel-check, which it points to, is installed too" \
+		eval 'run_info | grep -q weir-kernel-check &&
+			"${info%/*}/weir-kernel-check" --list'
+fi
 tap_run "the installed weir-info prints JSON" \
 	eval 'run_info --json | grep -q "\"barrier\": \""'
 tap_run "the installed weir-info lists the options" \

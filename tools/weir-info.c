@@ -105,6 +105,8 @@ static void print_people(const struct utsname *os,
 		print_field(28, "cause", r.cause);
 		print_field(28, "cure", r.cure);
 	}
+	printf("\nMore of what this kernel makes of write protection: "
+	       "weir-kernel-check\n");
 }
 
 /* ---- For machines ------------------------------------------------------- */

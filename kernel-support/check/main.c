@@ -10,27 +10,23 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
-#include <sys/reboot.h>
-#include <sys/swap.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "../guest/setup.h"
 #include "tap.h"
 #include "uffd.h"
 
 #define SECONDS 30 /* for a check */
 
-/* ---- The check that runs here ----------------------------------------------
- */
+/* ---- The check that runs here ------------------------------------------- */
 
 static struct verdict {
 	char kind; /* 0: nothing was said; 'f', 's' */
@@ -72,8 +68,7 @@ bool over(void)
 	return verdict.kind;
 }
 
-/* ---- All of them
- * ------------------------------------------------------------- */
+/* ---- All of them --------------------------------------------------------- */
 
 /* Run one in a process of its own. */
 static struct verdict run(const struct check *c)
@@ -142,8 +137,7 @@ static int run_all(const char *only)
 	return !n ? 2 : failed != 0;
 }
 
-/* ---- Counting
- * ---------------------------------------------------------------- */
+/* ---- Counting ------------------------------------------------------------ */
 
 /* N pages of which M are protected; after a fork, so that all are shared copy
  * on write, all are written: how many events? */
@@ -193,52 +187,7 @@ cannot:
 	return 2;
 }
 
-/* ---- As the first process
- * ----------------------------------------------------- */
-
-static void write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-	if (fd >= 0) {
-		if (write(fd, text, strlen(text)) < 0)
-			fprintf(stderr, "# %s: %s\n", path, strerror(errno));
-		close(fd);
-	}
-}
-
-/* The header that mkswap(8) writes: version 1, last page, signature. */
-static void make_swap(const char *device)
-{
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
-	char *header = calloc(1, page);
-	int fd = open(device, O_RDWR | O_CLOEXEC);
-	off_t size = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
-	uint32_t info[2] = {1, 0};
-
-	if (header && size > (off_t)(16 * page)) {
-		info[1] = (uint32_t)((size_t)size / page - 1);
-		memcpy(header + 1024, info, sizeof(info));
-		memcpy(header + page - 10, "SWAPSPACE2", 10);
-		if (pwrite(fd, header, page, 0) != (ssize_t)page || fsync(fd) ||
-		    swapon(device, 0))
-			printf("# no swap on %s: %s\n", device,
-			       strerror(errno));
-	}
-	if (fd >= 0)
-		close(fd);
-	free(header);
-}
-
-static void be_init(void)
-{
-	mount("proc", "/proc", "proc", 0, NULL);
-	mount("sysfs", "/sys", "sysfs", 0, NULL);
-	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
-	write_file("/proc/sys/vm/nr_hugepages", "8");
-	write_file("/sys/kernel/mm/transparent_hugepage/enabled", "madvise");
-	make_swap("/dev/ram0");
-}
+/* ---- The command line ---------------------------------------------------- */
 
 static size_t number(const char *text)
 {
@@ -301,12 +250,11 @@ int main(int argc, char **argv)
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (init)
-		be_init();
+		guest_begin();
 	status = main_of(argc, argv);
 	if (init) {
 		printf("weir-kernel-check: exit status %d\n", status);
-		sync();
-		reboot(RB_POWER_OFF);
+		guest_end();
 	}
 	return status;
 }

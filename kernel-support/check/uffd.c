@@ -66,22 +66,21 @@ uint64_t uffd_features(const char **why)
 	return 0;
 }
 
-static const char *feature_name(uint64_t f)
+/* The last that came names the kernel that is needed. */
+static const char *newest_of(uint64_t f)
 {
-	switch (f) {
-	case UFFD_FEATURE_PAGEFAULT_FLAG_WP:
+	if (f & FEATURE_WP_ASYNC)
+		return "UFFD_FEATURE_WP_ASYNC (Linux 6.7)";
+	if (f & FEATURE_WP_UNPOPULATED)
+		return "UFFD_FEATURE_WP_UNPOPULATED (Linux 6.4)";
+	if (f & FEATURE_WP_HUGETLBFS_SHMEM)
+		return "UFFD_FEATURE_WP_HUGETLBFS_SHMEM (Linux 5.19, and "
+		       "CONFIG_PTE_MARKER_UFFD_WP)";
+	if (f & UFFD_FEATURE_EVENT_FORK)
+		return "UFFD_FEATURE_EVENT_FORK (Linux 4.11)";
+	if (f & UFFD_FEATURE_PAGEFAULT_FLAG_WP)
 		return "UFFD_FEATURE_PAGEFAULT_FLAG_WP";
-	case UFFD_FEATURE_EVENT_FORK:
-		return "UFFD_FEATURE_EVENT_FORK";
-	case FEATURE_WP_HUGETLBFS_SHMEM:
-		return "UFFD_FEATURE_WP_HUGETLBFS_SHMEM";
-	case FEATURE_WP_UNPOPULATED:
-		return "UFFD_FEATURE_WP_UNPOPULATED";
-	case FEATURE_WP_ASYNC:
-		return "UFFD_FEATURE_WP_ASYNC";
-	default:
-		return "a feature";
-	}
+	return "a feature";
 }
 
 int uffd_open(uint64_t features)
@@ -95,7 +94,7 @@ int uffd_open(uint64_t features)
 		return -1;
 	}
 	if (lacking) {
-		skip("the kernel lacks %s", feature_name(lacking & -lacking));
+		skip("the kernel lacks %s", newest_of(lacking));
 		return -1;
 	}
 	fd = raw_open();
