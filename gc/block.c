@@ -35,6 +35,16 @@ static struct side side_sizes(size_t span)
 	return s;
 }
 
+/* Whether as many addresses are left. */
+static bool room_for(const struct wr_sys *sys, size_t bytes)
+{
+	void *p = sys->reserve(bytes, (size_t)2 << 20);
+
+	if (p)
+		sys->release(p, bytes);
+	return p;
+}
+
 int wg_blocks_init(struct weir_heap *h, size_t heap_max, bool exact)
 {
 	const size_t step = (size_t)64 << 20;
@@ -44,15 +54,16 @@ int wg_blocks_init(struct weir_heap *h, size_t heap_max, bool exact)
 	void *base;
 	int err;
 
-	/* Room for both spaces to fill up, and for runs to be found. */
-	for (bool roomy = true;; span = (span / 2 + step - 1) & ~(step - 1)) {
+	/* Room for both spaces to fill up, and for runs to be found.  What was
+	 * asked for by name need only fit. */
+	for (bool roomy = exact;; span = (span / 2 + step - 1) & ~(step - 1)) {
 		s = side_sizes(span);
 		base = h->sys->reserve(2 * span, (size_t)2 << 20);
 		side = base ? h->sys->reserve(s.total, (size_t)2 << 20) : NULL;
-		if (side && (roomy || span <= step))
-			break;
 		/* If it only just fits, nothing is left for anybody else:
 		 * be content with half of that. */
+		if (side && (roomy || span <= step || room_for(h->sys, span)))
+			break;
 		roomy = side != NULL;
 		if (side)
 			h->sys->release(side, s.total);

@@ -179,8 +179,8 @@ void wr_probe_wp(const char *root, struct wr_probe_result *r)
 {
 	(void)root;
 	probe_protection(0, 0,
-			 "the kernel has no write protection by userfaultfd: "
-			 WR_UFFD_WP_SINCE,
+			 "the kernel has no write protection by "
+			 "userfaultfd: " WR_UFFD_WP_SINCE,
 			 r);
 }
 

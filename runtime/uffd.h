@@ -24,16 +24,16 @@
 /* When this machine's kernels got the write-protect bit, and the kernel that
  * has all that weir uses. */
 #if defined(__aarch64__)
-#define WR_UFFD_WP_SINCE                                                       \
-	"on arm64 it came with Linux 6.10, and weir's kernel-support/ has "    \
+#define WR_UFFD_WP_SINCE                                                    \
+	"on arm64 it came with Linux 6.10, and weir's kernel-support/ has " \
 	"patches for 6.1"
 #define WR_UFFD_CURE "run Linux 6.10 or later"
 #elif defined(__riscv)
-#define WR_UFFD_WP_SINCE                                                       \
-	"riscv64 kernels up to 6.12 lack it, and weir's kernel-support/ has "  \
+#define WR_UFFD_WP_SINCE                                                      \
+	"riscv64 kernels up to 6.12 lack it, and weir's kernel-support/ has " \
 	"patches for 6.12"
-#define WR_UFFD_CURE                                                           \
-	"run Linux 6.12 with the patches of weir's kernel-support/, or a "     \
+#define WR_UFFD_CURE                                                       \
+	"run Linux 6.12 with the patches of weir's kernel-support/, or a " \
 	"kernel that selects HAVE_ARCH_USERFAULTFD_WP for riscv64"
 #else
 #define WR_UFFD_WP_SINCE "it came with Linux 5.7"

@@ -45,20 +45,19 @@ static void call_with_markers(struct wr_thread *t, void *fn, uintptr_t inverse)
 
 static void spin_with_markers(const int *go_on, uintptr_t inverse)
 {
-	__asm__ volatile(
-		"mov %[inverse], %%r13\n\t"
-		"not %%r13\n\t"
-		"lea 1(%%r13), %%r10\n\t"
-		"lea 2(%%r13), %%r11\n\t"
-		"movq %%r11, %%xmm5\n\t"
-		"lea 3(%%r13), %%r11\n\t"
-		"1:\n\t"
-		"cmpl $0, (%[go_on])\n\t"
-		"jne 1b\n\t"
-		"xor %%r13d, %%r13d\n\t"
-		:
-		: [inverse] "r"(inverse), [go_on] "r"(go_on)
-		: "r10", "r11", "r13", "xmm5", "memory", "cc");
+	__asm__ volatile("mov %[inverse], %%r13\n\t"
+			 "not %%r13\n\t"
+			 "lea 1(%%r13), %%r10\n\t"
+			 "lea 2(%%r13), %%r11\n\t"
+			 "movq %%r11, %%xmm5\n\t"
+			 "lea 3(%%r13), %%r11\n\t"
+			 "1:\n\t"
+			 "cmpl $0, (%[go_on])\n\t"
+			 "jne 1b\n\t"
+			 "xor %%r13d, %%r13d\n\t"
+			 :
+			 : [inverse] "r"(inverse), [go_on] "r"(go_on)
+			 : "r10", "r11", "r13", "xmm5", "memory", "cc");
 }
 
 #elif defined(__aarch64__)

@@ -120,3 +120,59 @@ Test(block, an_object_larger_than_the_range)
 	cr_assert_eq(why, WG_NO_LIMIT);
 	heap_close();
 }
+
+/* A system that has so many addresses and no more. */
+static size_t addresses;
+
+static void *reserve_some(size_t size, size_t align)
+{
+	if (size > addresses)
+		return NULL;
+	addresses -= size;
+	return wr_sys_linux()->reserve(size, align);
+}
+
+static void release_some(void *p, size_t size)
+{
+	addresses += size;
+	wr_sys_linux()->release(p, size);
+}
+
+/* A heap whose size nobody named leaves as much as its span to all else,
+ * unless it is the smallest; one that was named need only fit. */
+Test(block, the_heap_leaves_addresses_to_others)
+{
+	struct wr_sys sys = *wr_sys_linux();
+	const size_t max = (size_t)768 << 20;
+	unsigned whole = 0, less = 0;
+
+	sys.reserve = reserve_some;
+	sys.release = release_some;
+	for (size_t mib = 128; mib < 4096; mib++) {
+		struct weir_heap h = {.sys = &sys};
+		size_t left;
+
+		addresses = mib << 20;
+		if (wg_blocks_init(&h, max, false))
+			continue;
+		left = addresses;
+		if (h.span > (size_t)64 << 20)
+			cr_assert_geq(left, h.span, "%zu MiB", mib);
+		*(h.span == max ? &whole : &less) += 1;
+		wg_blocks_fini(&h);
+		cr_assert_eq(addresses, mib << 20, "all is given back");
+	}
+	cr_assert_gt(whole, 1000);
+	cr_assert_gt(less, 1000);
+	for (size_t mib = 1600;; mib++) {
+		struct weir_heap h = {.sys = &sys};
+
+		addresses = mib << 20;
+		if (wg_blocks_init(&h, max, true))
+			continue;
+		cr_assert_eq(h.span, max);
+		cr_assert_lt(addresses, (size_t)1 << 20);
+		wg_blocks_fini(&h);
+		break;
+	}
+}
