@@ -121,6 +121,10 @@ static inline size_t wr_map_index(const struct wr_barrier *b,
 
 /* Set the usable bits of pages [from, to). */
 void wr_map_set_usable(struct wr_map *m, size_t from, size_t to);
+/* wr_protector.learn, by /proc/self/maps. */
+int wr_map_can_learn(const char *who); /* -ENOTSUP with text */
+int wr_map_learn(struct wr_barrier *b, struct wr_range *r, uintptr_t start,
+		 uintptr_t end);
 
 void wr_maps_fork_prepare(struct wr_barrier *b);
 void wr_maps_fork_parent(struct wr_barrier *b);

@@ -7,7 +7,8 @@
  *
  * Holes are protected too (WP_UNPOPULATED), at the price of their page tables,
  * because the map is all that is known: a page that came up unnoticed would
- * be CLEAN in it.  For the same reason the descriptor asks for EVENT_REMOVE:
+ * be CLEAN in it.  Kernels before 6.4 protect no holes; there they are read
+ * first.  For the same reason the descriptor asks for EVENT_REMOVE:
  * MADV_DONTNEED drops the protection, and the event tells which pages.  It
  * comes before the pages go, so a discard may not race a re-arm (barrier.h).
  * The discarding thread goes on when the event was read, not when it is in the
@@ -37,6 +38,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "runtime/barrier_populate.h"
 #include "runtime/barrier_wp.h"
 #include "runtime/check.h"
 #include "runtime/kernel_abi.h"
@@ -89,6 +91,26 @@ static const struct wr_protector wp_protector = {
 	.protect = wp_protect,
 	.unprotect = wp_unprotect,
 	.try_unprotect = wp_try_unprotect,
+	.settle = wp_settle,
+};
+
+/* Without WP_UNPOPULATED: see barrier_populate.h. */
+static int wp_protect_read(struct wr_barrier *b, uintptr_t start, uintptr_t end)
+{
+	int calls = wr_populate(start, end), n;
+
+	if (calls < 0)
+		return calls;
+	n = wr_uffd_protect(b->uffd.fd, start, end);
+	return n < 0 ? n : calls + n;
+}
+
+static const struct wr_protector wp_read_protector = {
+	.protect = wp_protect_read,
+	.unprotect = wp_unprotect,
+	.try_unprotect = wp_try_unprotect,
+	/* What is not read-write cannot be read: it stays DIRTY. */
+	.learn = wr_map_learn,
 	.settle = wp_settle,
 };
 
@@ -243,15 +265,24 @@ static void listen_stop(struct wr_barrier *b)
 
 int wr_wp_open(struct wr_barrier *b, uint64_t features)
 {
-	int err = wr_uffd_open(&b->uffd,
-			       UFFD_FEATURE_PAGEFAULT_FLAG_WP |
-				       UFFD_FEATURE_WP_UNPOPULATED |
-				       UFFD_FEATURE_EVENT_REMOVE | features,
-			       true);
+	const struct wr_protector *how = &wp_protector;
+	int err;
 
+	features |= UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_REMOVE;
+	if (wr_uffd_has(UFFD_FEATURE_WP_UNPOPULATED)) {
+		features |= UFFD_FEATURE_WP_UNPOPULATED;
+	} else if (wr_uffd_has(UFFD_FEATURE_PAGEFAULT_FLAG_WP)) {
+		err = wr_map_can_learn("sync before Linux 6.4");
+		if (!err)
+			err = wr_populate_try();
+		if (err)
+			return err;
+		how = &wp_read_protector;
+	}
+	err = wr_uffd_open(&b->uffd, features, true);
 	if (err)
 		return err;
-	err = wr_maps_open(b, &wp_protector);
+	err = wr_maps_open(b, how);
 	if (!err) {
 		err = listen_start(b);
 		if (err)

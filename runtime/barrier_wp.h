@@ -8,8 +8,8 @@
 
 #include "runtime/barrier_map.h"
 
-/* Open the descriptor with WP, WP_UNPOPULATED, EVENT_REMOVE and `features`,
- * the maps and the listener. */
+/* Open the descriptor with WP, WP_UNPOPULATED where there is that,
+ * EVENT_REMOVE and `features`, the maps and the listener. */
 int wr_wp_open(struct wr_barrier *b, uint64_t features);
 void wr_wp_close(struct wr_barrier *b);
 int wr_wp_add(struct wr_barrier *b, struct wr_range *r);

@@ -5,11 +5,14 @@ WEIR_SOURCES += \
 	runtime/barrier.h \
 	runtime/barrier_async.c \
 	runtime/barrier_grace.h \
+	runtime/barrier_learn.c \
 	runtime/barrier_map.c \
 	runtime/barrier_map.h \
 	runtime/barrier_mprotect.c \
 	runtime/barrier_none.c \
 	runtime/barrier_ops.h \
+	runtime/barrier_populate.c \
+	runtime/barrier_populate.h \
 	runtime/barrier_sigbus.c \
 	runtime/barrier_signal.c \
 	runtime/barrier_signal.h \

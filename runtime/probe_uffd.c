@@ -15,6 +15,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <weir/weir.h>
+
+#include "runtime/barrier_populate.h"
 #include "runtime/kernel_abi.h"
 #include "runtime/probe_impl.h"
 #include "runtime/uffd.h"
@@ -191,6 +194,16 @@ void wr_probe_wp_unpopulated(const char *root, struct wr_probe_result *r)
 			 "the kernel (older than 6.4) protects no page that "
 			 "is not there yet",
 			 r);
+}
+
+void wr_probe_wp_read_first(const char *root, struct wr_probe_result *r)
+{
+	(void)root;
+	if (wr_populate_try())
+		wr_probe_no(r, weir_error_text(), WR_UFFD_CURE);
+	else
+		wr_probe_yes(r, "the others stayed protected when one page of "
+				"the zero page was resolved");
 }
 
 void wr_probe_sigbus(const char *root, struct wr_probe_result *r)

@@ -126,15 +126,32 @@ void wr_uffd_explain(enum wr_uffd_way way, int err, const char **cause,
 	}
 }
 
+uint64_t wr_uffd_hidden;
+
 int wr_uffd_handshake(int fd, uint64_t features, uint64_t *all)
 {
 	struct uffdio_api api = {.api = UFFD_API, .features = features};
 
 	if (ioctl(fd, UFFDIO_API, &api))
 		return -errno;
+	api.features &= ~wr_uffd_hidden;
 	if (all)
 		*all = api.features;
 	return (api.features & features) == features ? 0 : -EINVAL;
+}
+
+bool wr_uffd_has(uint64_t features)
+{
+	uint64_t all = 0;
+	int fd = -1;
+
+	for (unsigned i = 0; i < WR_UFFD_WAYS && fd < 0; i++)
+		fd = wr_uffd_open_way((enum wr_uffd_way)i);
+	if (fd < 0)
+		return false;
+	wr_uffd_handshake(fd, 0, &all);
+	close(fd);
+	return (all & features) == features;
 }
 
 /* Why the handshake failed, as far as a second descriptor tells. */

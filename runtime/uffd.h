@@ -74,6 +74,12 @@ void wr_uffd_explain(enum wr_uffd_way way, int err, const char **cause,
  * *all, if not NULL, becomes every feature that the kernel has. */
 int wr_uffd_handshake(int fd, uint64_t features, uint64_t *all);
 
+/* Does the kernel offer all of these, to whoever can open a descriptor? */
+bool wr_uffd_has(uint64_t features);
+
+/* For tests: features that the kernel is taken not to have. */
+extern uint64_t wr_uffd_hidden;
+
 /* Can kernel-mode faults (read(2) into a protected page) be served? */
 static inline bool wr_uffd_serves_kernel(const struct wr_uffd *u)
 {

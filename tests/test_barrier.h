@@ -17,6 +17,7 @@
 
 #include "runtime/barrier.h"
 #include "runtime/barrier_ops.h"
+#include "runtime/kernel_abi.h"
 
 #define PAGE ((size_t)4096)
 #define MIB ((size_t)1 << 20)
@@ -31,17 +32,22 @@
 struct variant {
 	enum wr_barrier_kind kind;
 	bool unprivileged;
+	bool old; /* on a kernel before 6.4, without WP_UNPOPULATED */
 };
 
 static struct variant variants[] = {
-	{WR_BARRIER_ASYNC, false},    {WR_BARRIER_ASYNC, true},
-	{WR_BARRIER_SYNC, false},     {WR_BARRIER_SYNC, true},
-	{WR_BARRIER_SIGBUS, false},   {WR_BARRIER_SIGBUS, true},
-	{WR_BARRIER_MPROTECT, false}, {WR_BARRIER_MPROTECT, true},
-	{WR_BARRIER_NONE, false},     {WR_BARRIER_NONE, true},
+	{WR_BARRIER_ASYNC, false, false},   {WR_BARRIER_ASYNC, true, false},
+	{WR_BARRIER_SYNC, false, false},    {WR_BARRIER_SYNC, true, false},
+	{WR_BARRIER_SYNC, false, true},     {WR_BARRIER_SYNC, true, true},
+	{WR_BARRIER_SIGBUS, false, false},  {WR_BARRIER_SIGBUS, true, false},
+	{WR_BARRIER_SIGBUS, false, true},   {WR_BARRIER_MPROTECT, false, false},
+	{WR_BARRIER_MPROTECT, true, false}, {WR_BARRIER_NONE, false, false},
+	{WR_BARRIER_NONE, true, false},
 };
 
-#define VARIANTS() cr_make_param_array(struct variant, variants, 10)
+#define VARIANTS()                                    \
+	cr_make_param_array(struct variant, variants, \
+			    sizeof(variants) / sizeof(variants[0]))
 
 /*
  * Under none every page is DIRTY, whatever was armed: what a fetch reports is
@@ -71,6 +77,7 @@ static inline struct wr_barrier *make(const struct variant *v)
 	cr_assert_eq(sysconf(_SC_PAGESIZE), (long)PAGE);
 	if (v->unprivileged)
 		drop_privileges();
+	wr_uffd_hidden = v->old ? UFFD_FEATURE_WP_UNPOPULATED : 0;
 	err = wr_barrier_create(v->kind, &b);
 	/* Missing is one thing, wrong another. */
 	cr_assert(!strstr(weir_error_text(), "does not report"), "%s",
