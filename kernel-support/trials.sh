@@ -10,7 +10,10 @@ logs=$builddir/guest/logs
 # with the reason; they are reported as skipped.
 left_out()
 {
+	[ "${TRY:-}" != long ] || return 1
 	case $1 in
+	test_preclean | test_ephemeron_chain)
+		why="takes minutes under emulation; TRY=long runs it" ;;
 	*) return 1 ;;
 	esac
 }
@@ -24,6 +27,9 @@ short_tests="test_barrier test_barrier_signal test_dirty test_mark test_probe
 plan_trial()
 {
 	begin_root
+	skipped=$logs/$kernel.skipped
+	mkdir -p "$logs"
+	: >"$skipped"
 	plan 120 /bin/weir-kernel-check
 	plan 60 /bin/weir-kernel-check --count 512 64
 	add "$user/weir-info" /bin/weir-info
@@ -40,10 +46,12 @@ plan_trial()
 	cp "$user/tests/rootmodule.so" "$root/b/tests/"
 	for t in $tests; do
 		[ -x "$user/tests/$t" ] || continue
-		left_out "$t" || {
+		if left_out "$t"; then
+			printf '%s %s\n' "$t" "$why" >>"$skipped"
+		else
 			add "$user/tests/$t" "/bin/$t"
 			plan 900 WEIR_BUILDDIR=/b "/bin/$t" --timeout 300
-		}
+		fi
 	done
 	add "$user/tests/torture/torture" /bin/torture
 	for b in async sync sigbus mprotect none; do
@@ -62,6 +70,12 @@ show_trial()
 		printf "%sok %d - %s: %s%s\n", ok ? "" : "not ", n, kernel,
 			what, why ? " # SKIP " why : ""
 	}
+	FILENAME ~ /\.skipped$/ {
+		name = $1
+		sub(/^[^ ]* /, "")
+		result(1, name, $0)
+		next
+	}
 	/^guest: run / {
 		for (i = 3; $i ~ /=/ || $i ~ /^@/; i++)
 			;
@@ -73,7 +87,7 @@ show_trial()
 		else if ($(i + 1) == "--count")
 			what = "events of " $(i + 2) " pages, " $(i + 3) \
 				" of them protected, after a fork"
-		lines = bad = lacking = 0
+		lines = bad = 0
 		why = counted = ""
 		next
 	}
@@ -115,7 +129,7 @@ show_trial()
 			printf "# %s: exit status %d\n", program, status
 	}
 	END { printf "1..%d\n", n; exit failed != 0 }
-	' "$1"
+	' "$logs/$kernel.skipped" "$1"
 }
 
 # Boot $1 with all of it; its console is in $logs/$1.log, the TAP on standard
@@ -125,7 +139,6 @@ try()
 	(
 		build "$1"
 		plan_trial
-		mkdir -p "$logs"
 		run_guest "$logs/$1.log" || {
 			echo "not ok 1 - $1: the guest ran to its end"
 			exit 1
@@ -142,4 +155,261 @@ do_try()
 		try "$k" || rc=1
 	done
 	exit "$rc"
+}
+
+# ---- The matrix -------------------------------------------------------------
+
+# A cell of the table: what of $1's lines match the pattern $2.
+tally()
+{
+	awk -v pattern="$2" '
+	$0 ~ pattern {
+		if (/^not ok/)
+			failed++
+		else if (/ # SKIP /)
+			skipped++
+		else
+			passed++
+	}
+	END {
+		printf "%d", passed
+		if (skipped)
+			printf ", %d skipped", skipped
+		if (failed)
+			printf ", %d FAILED", failed
+	}' "$1"
+}
+
+# Which back ends the torture program ran under: of $1's lines.
+tortured()
+{
+	sed -n -e 's/^ok .*torture --barrier \([a-z]*\)$/\1/p' \
+		-e 's/^not ok .*torture --barrier \([a-z]*\).*/\1 FAILED/p' "$1" |
+		tr '\n' ' ' | sed 's/ $//; s/ \([a-z]\)/, \1/g'
+}
+
+do_matrix()
+{
+	rc=0
+	mkdir -p "$logs"
+	# shellcheck disable=SC2048,SC2086 # a list of names
+	set -- ${*:-$all_kernels}
+	for k; do
+		try "$k" >"$logs/$k.tap" || {
+			rc=1
+			grep '^not ok' "$logs/$k.tap" >&2
+		}
+	done
+	echo "| kernel | | barrier chosen | kernel check | events of 512 pages, 64 protected | unit tests | torture under |"
+	echo "|---|---|---|---|---|---|---|"
+	for k; do
+		describe "$k"
+		tap=$logs/$k.tap
+		printf '| %s | %s | %s | %s | %s | %s | %s |\n' "$k" "$about" \
+			"$(sed -n 's/^> barrier: //p' "$logs/$k.log")" \
+			"$(tally "$tap" weir-kernel-check:)" \
+			"$(sed -n 's/^ok .* events \([0-9]*\) spurious .*/\1/p' "$tap")" \
+			"$(tally "$tap" ': test_')" "$(tortured "$tap")"
+	done
+	exit "$rc"
+}
+
+# ---- Bugs planted -----------------------------------------------------------
+
+# The check that must fail is named at the head of the mutant's patch.
+do_mutants()
+{
+	n=0 failed=0
+	for k in riscv64-6.12-patched $(mutants); do
+		n=$((n + 1))
+		out=$(mktemp)
+		("$0" boot "$k" check) >"$out" 2>&1 || :
+		bad=$(sed -n 's/^not ok [0-9]* - //p' "$out")
+		case $k in
+		*-mutant-*)
+			file=$here/mutants/riscv64-6.12/${k##*-mutant-}.patch
+			caught=$(sed -n 's/^Caught-by: //p' "$file")
+			what="$k: caught by \"$caught\""
+			printf '%s\n' "$bad" | grep -qF "$caught" ;;
+		*)
+			what="$k: no check fails"
+			[ -z "$bad" ] && grep -q '^# .* passed' "$out" ;;
+		esac && echo "ok $n - $what" || {
+			failed=$((failed + 1))
+			echo "not ok $n - $what"
+		}
+		[ -z "$bad" ] || printf '%s\n' "$bad" | sed 's/^/# failed: /'
+		rm -f "$out"
+	done
+	echo "1..$n"
+	[ "$failed" -eq 0 ]
+}
+
+# ---- What the bit is worth --------------------------------------------------
+
+# lowest-highest of the numbers on standard input, which are in units of $1.
+range()
+{
+	sort -n | awk -v unit="$1" '
+		NR == 1 { low = $1 }
+		{ high = $1 }
+		function show(x) {
+			return unit > 1 ? sprintf("%.2f", x / unit) : x
+		}
+		END { print show(low) (high != low ? "-" show(high) : "") }'
+}
+
+# One boot: fills $results with lines "WHAT MODE EVENTS SPURIOUS MICROSECONDS".
+measure_once()
+{
+	begin_root
+	add "$user/kernel-support/measure/fork-load" /bin/fork-load
+	plan 60 /bin/weir-kernel-check --count 512 64
+	plan 600 /bin/fork-load
+	plan 600 /bin/fork-load --no-look
+	log=$logs/measure-$1.log
+	# The guest's clock counts instructions: what else the host does is
+	# not in its times.
+	machine="$machine -icount shift=0,sleep=off"
+	BOOT_ARGS="uffd_wp_vma=$2" run_guest "$log" || return 1
+	awk -v mode="$2" '
+		function of(name,  i) {
+			for (i = 1; i < NF; i++)
+				if ($i == name)
+					return $(i + 1)
+			return "-"
+		}
+		/^guest: run / { what = $3 $4; sub(".*/", "", what) }
+		/^> .*events / {
+			print what, mode, of("events"), of("spurious"),
+				of("time_us")
+			found++
+		}
+		END { exit found != 3 }' "$log" >>"$results" || {
+		cat "$log" >&2
+		die "$kernel did not print three counts"
+	}
+}
+
+do_measure()
+{
+	rounds=${1:-3}
+	mkdir -p "$logs"
+	build x86-6.12-measure
+	results=$logs/measure.txt
+	: >"$results"
+	for i in $(seq "$rounds"); do
+		for mode in 0 1; do
+			(measure_once "$i-$mode" "$mode") || exit 1
+		done
+	done
+	echo "| program | faults by | barrier events | spurious | ms |"
+	echo "|---|---|---|---|---|"
+	for what in weir-kernel-check--count fork-load fork-load--no-look; do
+		for mode in 0 1; do
+			by="the bit"
+			[ "$mode" = 0 ] || by="the mapping"
+			of="$what $mode "
+			printf '| %s | %s | %s | %s | %s |\n' \
+				"$(echo "$what" | sed 's/--/ --/')" "$by" \
+				"$(grep "^$of" "$results" | cut -d ' ' -f 3 | range 1)" \
+				"$(grep "^$of" "$results" | cut -d ' ' -f 4 | range 1)" \
+				"$(grep "^$of" "$results" | cut -d ' ' -f 5 | range 1000)"
+		done
+	done
+	# Only the bit makes no spurious events, and without it there are.
+	awk '$4 != "-" && ($2 ? $4 <= 0 : $4 != 0) { exit 1 }' "$results" ||
+		die "that is not what the bit is for"
+}
+
+# ---- The kernel's own tests -------------------------------------------------
+
+selftest_kernels="arm64-6.1 arm64-6.1-patched riscv64-6.12
+	riscv64-6.12-patched"
+
+# Compile them from the source of $kernel into $root/bin, and plan them.
+plan_selftests()
+{
+	"${MAKE:-make}" -C "$tree" O="$out" ARCH="$karch" headers \
+		>"$out/headers.log" 2>&1 || {
+		tail "$out/headers.log" >&2
+		die "no headers of $kernel"
+	}
+	tests=$tree/tools/testing/selftests
+	set -- "$triplet-gcc" -O2 -static -w -D_GNU_SOURCE= \
+		-isystem "$out/usr/include" -I "$tests" -pthread
+	if [ -f "$tests/mm/uffd-unit-tests.c" ]; then
+		for t in uffd-unit-tests uffd-stress; do
+			"$@" -o "$root/bin/$t" "$tests/mm/$t.c" \
+				"$tests/mm/uffd-common.c" \
+				"$tests/mm/vm_util.c" -lrt ||
+				die "$t.c cannot be compiled"
+		done
+		plan 600 /bin/uffd-unit-tests
+		stress=/bin/uffd-stress
+	else
+		"$@" -o "$root/bin/userfaultfd" "$tests/vm/userfaultfd.c" \
+			-lrt || die "userfaultfd.c cannot be compiled"
+		stress=/bin/userfaultfd
+	fi
+	# As run_vmtests.sh does, smaller: MiB and rounds.
+	plan 600 $stress anon 20 4
+	plan 600 $stress shmem 20 4
+}
+
+do_selftests()
+{
+	mkdir -p "$logs"
+	rc=0
+	# shellcheck disable=SC2048,SC2086 # a list of names
+	for k in ${*:-$selftest_kernels}; do
+		(
+			build "$k"
+			[ -n "$source" ] || die "$k is not built from source"
+			unpack_source
+			tree=$pristine out=$cache/built/$k karch=$arch
+			[ -z "$patches" ] || tree=$cache/source/$k
+			[ "$arch" != riscv64 ] || karch=riscv
+			begin_root
+			plan_selftests
+			run_guest "$logs/selftests-$k.log"
+			echo "## $k"
+			grep -E '^(guest: exit|> )' "$logs/selftests-$k.log"
+		) || rc=1
+	done
+	exit "$rc"
+}
+
+# ---- Do the patches apply? --------------------------------------------------
+
+do_patches()
+{
+	n=0 failed=0
+	for series in "6.1 patches/arm64-6.1" "6.12 patches/riscv64-6.12" \
+		"6.12 measure/x86-6.12"; do
+		source=${series% *} dir=$here/${series#* }
+		fetch_package "linux-source-$source"
+		n=$((n + 1))
+		what="${series#* } applies to ${deb##*/}"
+		work=$(mktemp -d)
+		files=$(sed -n 's/^--- a\///p' "$dir"/*.patch | sort -u)
+		if (
+			cd "$work" &&
+				dpkg-deb --fsys-tarfile "$deb" |
+				tar -xO "./usr/src/linux-source-$source.tar.xz" |
+				tar -xJ --strip-components=1 \
+					$(printf "linux-source-$source/%s " $files) &&
+				for p in "$dir"/*.patch; do
+					apply "$p" || exit 1
+				done
+		); then
+			echo "ok $n - $what"
+		else
+			failed=$((failed + 1))
+			echo "not ok $n - $what"
+		fi
+		rm -rf "$work"
+	done
+	echo "1..$n"
+	exit $((failed != 0))
 }
