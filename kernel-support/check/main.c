@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/stat.h>
 #include <sys/swap.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
@@ -230,11 +231,18 @@ static void make_swap(const char *device)
 	free(header);
 }
 
+static void mount_at(const char *type, const char *where)
+{
+	if ((mkdir(where, 0755) && errno != EEXIST) ||
+	    mount(type, where, type, 0, NULL))
+		printf("# no %s on %s: %s\n", type, where, strerror(errno));
+}
+
 static void be_init(void)
 {
-	mount("proc", "/proc", "proc", 0, NULL);
-	mount("sysfs", "/sys", "sysfs", 0, NULL);
-	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+	mount_at("proc", "/proc");
+	mount_at("sysfs", "/sys");
+	mount_at("devtmpfs", "/dev");
 	write_file("/proc/sys/vm/nr_hugepages", "8");
 	write_file("/sys/kernel/mm/transparent_hugepage/enabled", "madvise");
 	make_swap("/dev/ram0");
