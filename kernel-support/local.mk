@@ -2,7 +2,7 @@
 # What concerns the kernel.  GPL-2.0-only, apart from the library: nothing here
 # is linked with it.
 EXTRA_DIST += kernel-support/LICENSE kernel-support/README.md \
-	kernel-support/configs kernel-support/patches
+	kernel-support/configs kernel-support/mutants kernel-support/patches
 
 # Static, so that it runs as the first process of a guest that has nothing else.
 # A sanitizer's library could not be linked statically.
