@@ -2,8 +2,10 @@
 # What concerns the kernel.  GPL-2.0-only, apart from the library: but for
 # fork-load, which measures it, nothing here is linked with it.
 EXTRA_DIST += kernel-support/LICENSE kernel-support/README.md \
-	kernel-support/configs kernel-support/check-all.sh kernel-support/kernels kernel-support/measure \
-	kernel-support/mutants kernel-support/patches kernel-support/trials.sh
+	kernel-support/check-all.sh kernel-support/configs \
+	kernel-support/kernels kernel-support/measure/README.md \
+	kernel-support/measure/x86-6.12 kernel-support/mutants \
+	kernel-support/patches kernel-support/trials.sh
 
 # Static, so that it runs as the first process of a guest that has nothing else.
 # A sanitizer's library could not be linked statically.

@@ -95,6 +95,7 @@ const struct check checks[] = {
 	 resolve_under_mprotect},
 	{"the bit survives swap-out and swap-in", swapped_out},
 	{"the bit survives migration", migrated},
+	{"huge pages (PMD): the bit survives migration", migrated_huge},
 	{"protected and copy-on-write: userfaultfd first, then the copy",
 	 cow_order},
 	{"copy-on-write without the bit reports nothing", cow_alone},

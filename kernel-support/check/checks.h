@@ -60,6 +60,7 @@ void mprotect_none(void);
 void resolve_under_mprotect(void);
 void swapped_out(void);
 void migrated(void);
+void migrated_huge(void);
 void cow_order(void);
 void cow_alone(void);
 void cow_armed_later(void);

@@ -173,11 +173,33 @@ void swapped_out(void)
 	end(&b);
 }
 
+/* Move pages to the other node of two; how many are there. */
+static size_t moved(void **pages, size_t n)
+{
+	int node[PAGES], status[PAGES] = {0};
+	size_t there = 0;
+
+	if (syscall(SYS_move_pages, 0, (long)n, pages, NULL, status, 0) < 0) {
+		skip("move_pages: %s", strerror(errno));
+		return 0;
+	}
+	for (size_t i = 0; i < n; i++)
+		node[i] = !status[i];
+	if (syscall(SYS_move_pages, 0, (long)n, pages, node, status, 0) < 0) {
+		skip("move_pages to another node: %s", strerror(errno));
+		return 0;
+	}
+	for (size_t i = 0; i < n; i++)
+		there += status[i] == node[i];
+	if (!there)
+		skip("no page could be moved to another node; is there more "
+		     "than one?");
+	return there;
+}
+
 void migrated(void)
 {
 	void *pages[PAGES];
-	int node[PAGES], status[PAGES] = {0};
-	size_t moved = 0;
 	struct bench b;
 
 	if (!begin_filled(&b, WP))
@@ -185,21 +207,27 @@ void migrated(void)
 	if (arm(&b, 0, PAGES / 2)) {
 		for (size_t i = 0; i < PAGES; i++)
 			pages[i] = b.a.mem + i * b.a.page;
-		if (syscall(SYS_move_pages, 0, (long)PAGES, pages, NULL, status,
-			    0) < 0)
-			skip("move_pages: %s", strerror(errno));
-		for (size_t i = 0; i < PAGES; i++)
-			node[i] = !status[i];
-		if (!over() && syscall(SYS_move_pages, 0, (long)PAGES, pages,
-				       node, status, 0) < 0)
-			skip("move_pages to another node: %s", strerror(errno));
-		for (size_t i = 0; i < PAGES / 2; i++)
-			moved += status[i] == node[i];
-		if (!moved)
-			skip("no page could be moved to another node; is there "
-			     "more than one?");
+		moved(pages, PAGES);
 		write_pages(&b, 0, PAGES);
 		expect_events(&b, 0, PAGES / 2);
+	}
+	end(&b);
+}
+
+/* Its first page names all of it. */
+void migrated_huge(void)
+{
+	struct bench b;
+	void *page;
+
+	if (!begin_huge(&b))
+		return;
+	page = b.a.mem;
+	if (arm(&b, 0, b.a.pages)) {
+		if (moved(&page, 1) && !is_huge(&b.a))
+			skip("migration has split the huge page");
+		write_pages(&b, 0, b.a.pages);
+		expect_events(&b, 0, b.a.pages);
 	}
 	end(&b);
 }

@@ -59,7 +59,8 @@ uint64_t uffd_features(const char **why)
 		snprintf(text, sizeof(text), "UFFDIO_API: %s", strerror(-err));
 	else if (!(offered & UFFD_FEATURE_PAGEFAULT_FLAG_WP))
 		snprintf(text, sizeof(text),
-			 "no write-protect faults (features %#llx)",
+			 "the kernel lacks UFFD_FEATURE_PAGEFAULT_FLAG_WP "
+			 "(it has %#llx)",
 			 (unsigned long long)offered);
 	else
 		return offered;
