@@ -21,16 +21,16 @@ struct side {
 	size_t meta, blocks, map, black, total;
 };
 
-static struct side side_sizes(size_t span)
+static struct side side_sizes(const struct wr_sys *sys, size_t span)
 {
 	struct side s;
 
 	s.meta = 2 * span >> WEIR_GRANULE_SHIFT;
 	s.blocks = (2 * span >> WG_BLOCK_SHIFT) * sizeof(struct wg_block);
 	s.map = (span >> WG_BLOCK_SHIFT) / 8;
-	s.blocks = (s.blocks + 4095) & ~(size_t)4095;
-	s.map = (s.map + 4095) & ~(size_t)4095;
-	s.black = ((2 * span >> WG_BLOCK_SHIFT) + 4095) & ~(size_t)4095;
+	s.blocks = wr_sys_pages(sys, s.blocks);
+	s.map = wr_sys_pages(sys, s.map);
+	s.black = wr_sys_pages(sys, 2 * span >> WG_BLOCK_SHIFT);
 	s.total = s.meta + s.blocks + 2 * s.map + s.black;
 	return s;
 }
@@ -57,7 +57,7 @@ int wg_blocks_init(struct weir_heap *h, size_t heap_max, bool exact)
 	/* Room for both spaces to fill up, and for runs to be found.  What was
 	 * asked for by name need only fit. */
 	for (bool roomy = exact;; span = (span / 2 + step - 1) & ~(step - 1)) {
-		s = side_sizes(span);
+		s = side_sizes(h->sys, span);
 		base = h->sys->reserve(2 * span, (size_t)2 << 20);
 		side = base ? h->sys->reserve(s.total, (size_t)2 << 20) : NULL;
 		/* If it only just fits, nothing is left for anybody else:
@@ -108,7 +108,7 @@ int wg_blocks_init(struct weir_heap *h, size_t heap_max, bool exact)
 
 void wg_blocks_fini(struct weir_heap *h)
 {
-	struct side s = side_sizes(h->span);
+	struct side s = side_sizes(h->sys, h->span);
 
 	h->sys->release(h->meta, s.total);
 	h->sys->release((void *)h->base, 2 * h->span);

@@ -423,7 +423,7 @@ void wg_forget(struct weir_heap *h, uintptr_t start, size_t size);
 /* Bytes of the system that a large object of this size occupies. */
 static inline size_t wg_large_bytes(const struct weir_heap *h, size_t size)
 {
-	return (size + h->sys->page_size - 1) & ~(h->sys->page_size - 1);
+	return wr_sys_pages(h->sys, size);
 }
 
 /* Whether the sweep under way has yet to visit the block. */

@@ -20,15 +20,20 @@ static void init(struct weir_heap *h)
 	h->kind_count = WG_FIRST_KIND;
 }
 
+static size_t table_bytes(const struct weir_heap *h)
+{
+	return wr_sys_pages(h->sys, WG_KINDS_MAX * sizeof(struct wg_kind));
+}
+
 int wg_kinds_create(struct weir_heap *h)
 {
-	size_t size = WG_KINDS_MAX * sizeof(struct wg_kind);
+	const size_t page = h->sys->page_size;
 
-	h->kinds = h->sys->reserve(size, 4096);
+	h->kinds = h->sys->reserve(table_bytes(h), page);
 	if (!h->kinds)
 		return wr_error(ENOMEM, "no addresses for the kind table");
-	h->kinds_committed = 4096 / sizeof(struct wg_kind);
-	if (h->sys->commit(h->kinds, 4096, false))
+	h->kinds_committed = page / sizeof(struct wg_kind);
+	if (h->sys->commit(h->kinds, page, false))
 		return wr_error(ENOMEM, "no memory for the kind table");
 	init(h);
 	return 0;
@@ -40,7 +45,7 @@ void wg_kinds_fini(struct weir_heap *h)
 		return;
 	for (uint32_t i = 0; i < h->kind_count; i++)
 		free(h->kinds[i].bitmap);
-	h->sys->release(h->kinds, WG_KINDS_MAX * sizeof(struct wg_kind));
+	h->sys->release(h->kinds, table_bytes(h));
 }
 
 static int add(struct weir_heap *h, const struct wg_kind *k, weir_kind *out,

@@ -95,7 +95,7 @@ static bool new_slab(struct wg_pool *p)
 	if (p->left < SLAB)
 		return false;
 	if (!p->slabs) {
-		s = p->sys->reserve(table, 4096);
+		s = p->sys->reserve(table, p->sys->page_size);
 		if (!s)
 			return false;
 		if (p->sys->commit(s, table, false)) {
@@ -108,7 +108,7 @@ static bool new_slab(struct wg_pool *p)
 	}
 	if (p->slab_count >= table / sizeof(struct slab))
 		return false;
-	s = p->sys->reserve(SLAB, 4096);
+	s = p->sys->reserve(SLAB, p->sys->page_size);
 	if (!s)
 		return false;
 	if (p->sys->commit(s, SLAB, false)) {

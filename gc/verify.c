@@ -39,7 +39,7 @@ static void push(struct verifier *v, uintptr_t p)
 	if (s->n == s->size) {
 		size_t size = s->size ? s->size * 2 : (size_t)1 << 17;
 		const struct wr_sys *sys = v->h->sys;
-		uintptr_t *e = sys->reserve(size * sizeof(*e), 4096);
+		uintptr_t *e = sys->reserve(size * sizeof(*e), sys->page_size);
 
 		wr_require(e && !sys->commit(e, size * sizeof(*e), false),
 			   "verify: no memory for a stack of %zu objects",
@@ -224,26 +224,25 @@ static size_t backed(const struct weir_heap *h, int space)
  * address range, which a limit on data may not allow. */
 static int commit_seen(struct verifier *v, uintptr_t start, size_t size)
 {
-	size_t from = wg_granule_of(v->h, start) / 8 & ~(size_t)4095;
-	size_t to =
-		(wg_granule_of(v->h, start + size) / 8 + 4095) & ~(size_t)4095;
+	const struct wr_sys *sys = v->h->sys;
+	size_t from = wg_granule_of(v->h, start) / 8 & ~(sys->page_size - 1);
+	size_t to = wr_sys_pages(sys, wg_granule_of(v->h, start + size) / 8);
 
-	return from < to ? v->h->sys->commit((char *)v->seen + from, to - from,
-					     false)
+	return from < to ? sys->commit((char *)v->seen + from, to - from, false)
 			 : 0;
 }
 
 void wg_verify(struct weir_heap *h, bool full)
 {
 	struct verifier v = {.h = h};
-	const size_t probe = (sizeof(*v.probe) + 4095) & ~(size_t)4095;
+	const size_t probe = wr_sys_pages(h->sys, sizeof(*v.probe));
 
 	(void)full;
 	v.seen_bytes =
-		((h->extent >> WEIR_GRANULE_SHIFT) / 8 + 4095) & ~(size_t)4095;
-	v.seen = h->sys->reserve(v.seen_bytes, 4096);
+		wr_sys_pages(h->sys, (h->extent >> WEIR_GRANULE_SHIFT) / 8);
+	v.seen = h->sys->reserve(v.seen_bytes, h->sys->page_size);
 	/* Not malloc: a stopped thread may hold its lock. */
-	v.probe = h->sys->reserve(probe, 4096);
+	v.probe = h->sys->reserve(probe, h->sys->page_size);
 	wr_require(v.seen && v.probe &&
 			   !commit_seen(&v, h->base, backed(h, 0)) &&
 			   !commit_seen(&v, h->leaf_base, backed(h, 1)) &&

@@ -29,14 +29,13 @@ int wg_array_create(struct wg_array *a, const struct wr_sys *sys, size_t bytes)
 {
 	const size_t least = (size_t)1 << 20;
 
-	bytes = (bytes + sys->page_size - 1) & ~(sys->page_size - 1);
-	for (;;
-	     bytes = (bytes / 2 + sys->page_size - 1) & ~(sys->page_size - 1)) {
+	bytes = wr_sys_pages(sys, bytes);
+	for (;; bytes = wr_sys_pages(sys, bytes / 2)) {
 		a->base = sys->reserve(bytes, sys->page_size);
 		/* Where addresses are short, leave most to the others. */
 		if (a->base && bytes >= least * 32 && !plenty(sys, bytes)) {
 			sys->release(a->base, bytes);
-			bytes /= 16;
+			bytes = wr_sys_pages(sys, bytes / 16);
 			a->base = sys->reserve(bytes, sys->page_size);
 		}
 		if (a->base)

@@ -28,6 +28,12 @@ struct wr_sys {
 	size_t page_size;
 };
 
+/* n bytes as whole pages. */
+static inline size_t wr_sys_pages(const struct wr_sys *sys, size_t n)
+{
+	return (n + sys->page_size - 1) & ~(sys->page_size - 1);
+}
+
 /* The real system. */
 const struct wr_sys *wr_sys_linux(void);
 

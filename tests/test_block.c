@@ -49,7 +49,8 @@ Test(block, used_and_stale_bytes_are_counted)
 	before = heap->used;
 	i = take(1);
 	run = wg_run_take(heap, 1, 100001, 0, false, &why);
-	cr_assert_eq(heap->used, before + WG_BLOCK + 102400,
+	cr_assert_eq(heap->used,
+		     before + WG_BLOCK + wg_large_bytes(heap, 100001),
 		     "whole pages of the system");
 	give(i, 1);
 	give(run, 2);

@@ -68,7 +68,7 @@ Test(sys, page_size)
 
 Test(sys, reserve_is_aligned)
 {
-	static const size_t align[] = {4096, 64 << 10, 2 << 20, 1 << 30};
+	const size_t align[] = {sys->page_size, 64 << 10, 2 << 20, 1 << 30};
 
 	for (size_t i = 0; i < sizeof align / sizeof *align; i++) {
 		char *p = sys->reserve(3 * sys->page_size, align[i]);
@@ -115,16 +115,18 @@ Test(sys, reserve_costs_nothing)
 
 Test(sys, reserve_refuses_nonsense)
 {
+	const size_t page = sys->page_size;
+
 	errno = 0;
-	cr_assert_null(sys->reserve(0, 4096));
+	cr_assert_null(sys->reserve(0, page));
 	cr_assert_eq(errno, EINVAL);
-	cr_assert_null(sys->reserve(100, 4096));
-	cr_assert_null(sys->reserve(4096, 100));
-	cr_assert_null(sys->reserve(4096, 3 * 4096));
+	cr_assert_null(sys->reserve(100, page));
+	cr_assert_null(sys->reserve(page, 100));
+	cr_assert_null(sys->reserve(page, 3 * page));
 	cr_assert_eq(errno, EINVAL);
-	cr_assert_null(sys->reserve((size_t)-4096, 2 * MIB));
+	cr_assert_null(sys->reserve(-page, 2 * MIB));
 	cr_assert_eq(errno, ENOMEM);
-	cr_assert_null(sys->reserve((size_t)1 << 62, 4096));
+	cr_assert_null(sys->reserve((size_t)1 << 62, page));
 	cr_assert_eq(errno, ENOMEM);
 }
 

@@ -74,7 +74,7 @@ void expect_events(struct bench *b, size_t from, size_t to)
 }
 
 const struct check checks[] = {
-	{"protected 4 KiB pages report one write each, others none",
+	{"protected pages of the base size report one write each, others none",
 	 small_pages},
 	{"reads of protected pages report nothing", reads_do_not_report},
 	{"protected zero pages report one write each", zero_page},
