@@ -117,6 +117,7 @@ WEIR_SCRIPT_TESTS += \
 	tests/docs.sh \
 	tests/install.sh \
 	tests/kernel_check.sh \
+	tests/kernel_guests.sh \
 	tests/large.sh \
 	tests/model/check.sh \
 	tests/mutants.sh \

@@ -139,7 +139,8 @@ static void check_consistent(void)
 	bool async = any && run("uffd-wp-async", "").available &&
 		     run("pagemap-scan", "").available;
 	bool sync = kernel && run("uffd-wp", "").available &&
-		    run("uffd-wp-unpopulated", "").available;
+		    (run("uffd-wp-unpopulated", "").available ||
+		     run("uffd-wp-read-first", "").available);
 
 	cr_assert(any || !run("uffd-wp", "").available);
 	expect_choice(async  ? WR_BARRIER_ASYNC

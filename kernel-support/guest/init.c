@@ -203,6 +203,8 @@ int main(void)
 		return 2;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	/* Firmware may have left its cursor within a line. */
+	printf("\n");
 	guest_begin();
 	plan = fopen("/plan", "re");
 	if (!plan)
