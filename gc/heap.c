@@ -192,6 +192,8 @@ static int create_parts(struct weir_heap *h)
 		h->hard = h->span;
 	if (!err)
 		err = wr_barrier_create(h->opt.barrier, &h->barrier);
+	if (!err && !wr_barrier_huge_pages(h->barrier))
+		h->opt.thp = false;
 	if (!err)
 		err = wr_barrier_add_range(h->barrier, (void *)h->base,
 					   h->span);

@@ -21,6 +21,7 @@
 #include <weir/weir.h>
 
 #include "runtime/barrier_ops.h"
+#include "runtime/barrier_wp.h"
 #include "runtime/check.h"
 
 static const struct {
@@ -111,7 +112,7 @@ static int prove(struct wr_barrier *b, bool kernel_writes)
 	if (p == MAP_FAILED)
 		return wr_error(ENOMEM, "no memory for a scratch page; raise "
 					"RLIMIT_AS or free memory");
-	memset(p, 1, 2 * page);
+	memset(p, 1, page); /* the second is a hole when it is first written */
 	err = wr_barrier_add_range(b, p, 2 * page);
 	if (!err)
 		err = try_write(b, p, page, NULL);
@@ -234,6 +235,12 @@ void wr_barrier_destroy(struct wr_barrier *b)
 	}
 	wr_mutex_destroy(&b->lock);
 	free(b);
+}
+
+bool wr_barrier_huge_pages(const struct wr_barrier *b)
+{
+	return (b->kind != WR_BARRIER_SYNC && b->kind != WR_BARRIER_SIGBUS) ||
+	       !wr_wp_reads_first(b);
 }
 
 const char *wr_barrier_why(const struct wr_barrier *b)

@@ -27,7 +27,8 @@
  * they are written again, under every kind.  But sync and sigbus learn of it a
  * moment before it happens: there, pages must not be discarded beside an arm
  * or re-arming fetch of the same pages, unless forget is called before they
- * are used again.  MADV_FREE is not to be used on a range.
+ * are used again.  MADV_FREE and MADV_MERGEABLE are not to be used on a range,
+ * nor is MADV_HUGEPAGE where wr_barrier_huge_pages() is false.
  */
 #ifndef WEIR_RUNTIME_BARRIER_H
 #define WEIR_RUNTIME_BARRIER_H
@@ -83,6 +84,9 @@ struct wr_barrier_stats {
 int wr_barrier_create(enum wr_barrier_kind kind, struct wr_barrier **out);
 void wr_barrier_destroy(struct wr_barrier *b); /* ranges need not be removed */
 
+/* Whether ranges may have huge pages: not under sync and sigbus before Linux
+ * 6.4. */
+bool wr_barrier_huge_pages(const struct wr_barrier *b);
 enum wr_barrier_kind wr_barrier_kind(const struct wr_barrier *b);
 const char *wr_barrier_name(enum wr_barrier_kind kind); /* "async", ... */
 /* Why it is of this kind, a sentence or two; valid as long as the barrier. */

@@ -311,8 +311,12 @@ int wr_map_arm(struct wr_barrier *b, uintptr_t start, uintptr_t end)
 	uint64_t calls = 0;
 	sigset_t saved;
 
+	if (err)
+		return err;
 	settle(b);
-	for (size_t stop; !err && i < to; i = stop) {
+	/* What fails in one chunk (a poisoned page, one that the program made
+	 * inaccessible) is no reason to leave the others; lack of memory is. */
+	for (size_t stop; err != -ENOMEM && i < to; i = stop) {
 		uint32_t *word = enter(b, address(b, r, i), &saved);
 
 		stop = chunk_end(i, to);
@@ -384,7 +388,7 @@ int wr_map_fetch(struct wr_barrier *b, uintptr_t start, uintptr_t end,
 	size_t i = wr_map_index(b, r, start), to = wr_map_index(b, r, end);
 	struct outbox o = {.fn = fn, .arg = arg};
 	bool rearm = flags & WR_FETCH_REARM;
-	bool learned = false;
+	bool learned = false, none = false; /* none can be armed */
 	uint64_t calls = 0;
 	sigset_t saved;
 	int err = 0;
@@ -395,18 +399,22 @@ int wr_map_fetch(struct wr_barrier *b, uintptr_t start, uintptr_t end,
 		int n;
 
 		stop = chunk_end(i, to);
-		if (rearm && !learned)
+		if (rearm && !learned) {
 			err = learn(b, r, i, to);
+			none = err;
+		}
 		learned = true;
-		if (rearm && !err)
+		if (rearm && !none)
 			word = enter(b, address(b, r, i), &saved);
 		n = take_chunk(b, r, i, stop, word != NULL, &o);
 		if (word)
 			leave(word, &saved);
-		if (n < 0)
+		if (n < 0) {
 			err = failed("protected", -n);
-		else
+			none = n == -ENOMEM;
+		} else {
 			calls += (uint64_t)n;
+		}
 		/* Keep the last run open, the next chunk may go on with it. */
 		if (o.count > 1) {
 			struct wr_run last = o.runs[--o.count];

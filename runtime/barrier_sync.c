@@ -8,11 +8,15 @@
  * Holes are protected too (WP_UNPOPULATED), at the price of their page tables,
  * because the map is all that is known: a page that came up unnoticed would
  * be CLEAN in it.  Kernels before 6.4 protect no holes; there they are read
- * first.  For the same reason the descriptor asks for EVENT_REMOVE:
- * MADV_DONTNEED drops the protection, and the event tells which pages.  It
- * comes before the pages go, so a discard may not race a re-arm (barrier.h).
- * The discarding thread goes on when the event was read, not when it is in the
- * map: arm and fetch wait for the listener to be done with what it has read.
+ * first, so that the zero page is there to be protected.  What is read where
+ * huge pages are allowed gets the huge zero page, whose split by a fault loses
+ * protection that is set just then (see wp_protect()) or, on some kernels, that
+ * was there; so ranges have no huge pages then.  For the same reason the
+ * descriptor asks for EVENT_REMOVE: MADV_DONTNEED drops the protection, and the
+ * event tells which pages.  It comes before the pages go, so a discard may not
+ * race a re-arm (barrier.h). The discarding thread goes on when the event was
+ * read, not when it is in the map: arm and fetch wait for the listener to be
+ * done with what it has read.
  *
  * The listener never waits for anything but events: while one is unread, the
  * kernel says EAGAIN to every change of protection, and who holds a stripe
@@ -35,10 +39,10 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include "runtime/barrier_populate.h"
 #include "runtime/barrier_wp.h"
 #include "runtime/check.h"
 #include "runtime/kernel_abi.h"
@@ -56,9 +60,26 @@ struct wr_listener {
 
 /* ---- Protection --------------------------------------------------------- */
 
+/*
+ * Twice.  While a fault splits the huge zero page, the entry of its table is
+ * empty for a microsecond, and UFFDIO_WRITEPROTECT, which looks at it without
+ * the lock, may pass over all of it and say that it was done: the split then
+ * ends with pages that nothing protects.  So a page is read, which waits for
+ * the lock, and protected again: from then on there is a table, and whatever
+ * becomes of it keeps the bits.  A run lies within one table (a chunk).
+ *
+ * What cannot be read (PROT_NONE) has no pages that are being split.
+ */
 static int wp_protect(struct wr_barrier *b, uintptr_t start, uintptr_t end)
 {
-	return wr_uffd_protect(b->uffd.fd, start, end);
+	uintptr_t page = (uintptr_t)1 << b->page_shift;
+	int n = wr_uffd_protect(b->uffd.fd, start, end), more;
+
+	if (n < 0)
+		return n;
+	wr_uffd_populate(start, start + page);
+	more = wr_uffd_protect(b->uffd.fd, start, end);
+	return more < 0 ? more : n + 1 + more;
 }
 
 static int wp_unprotect(struct wr_barrier *b, uintptr_t start, uintptr_t end)
@@ -94,10 +115,10 @@ static const struct wr_protector wp_protector = {
 	.settle = wp_settle,
 };
 
-/* Without WP_UNPOPULATED: see barrier_populate.h. */
+/* Without WP_UNPOPULATED, where ranges have no huge pages: nothing is split. */
 static int wp_protect_read(struct wr_barrier *b, uintptr_t start, uintptr_t end)
 {
-	int calls = wr_populate(start, end), n;
+	int calls = wr_uffd_populate(start, end), n;
 
 	if (calls < 0)
 		return calls;
@@ -263,21 +284,34 @@ static void listen_stop(struct wr_barrier *b)
 
 /* ---- Shared with sigbus ------------------------------------------------- */
 
+static int read_first_works(struct wr_barrier *b)
+{
+	uintptr_t page = (uintptr_t)1 << b->page_shift;
+	uintptr_t here = (uintptr_t)b & ~(page - 1);
+
+	if (wr_uffd_populate(here, here + page) < 0)
+		return wr_error(ENOTSUP,
+				"the kernel's userfaultfd lacks WP_UNPOPULATED "
+				"(Linux 6.4), and madvise() MADV_POPULATE_READ "
+				"(5.14); run Linux 6.7 or later");
+	return wr_map_can_learn("sync before Linux 6.4");
+}
+
 int wr_wp_open(struct wr_barrier *b, uint64_t features)
 {
 	const struct wr_protector *how = &wp_protector;
 	int err;
 
 	features |= UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_REMOVE;
-	if (wr_uffd_has(UFFD_FEATURE_WP_UNPOPULATED)) {
-		features |= UFFD_FEATURE_WP_UNPOPULATED;
-	} else if (wr_uffd_has(UFFD_FEATURE_PAGEFAULT_FLAG_WP)) {
-		err = wr_map_can_learn("sync before Linux 6.4");
-		if (!err)
-			err = wr_populate_try();
+	/* Only if it is known that there is the one and not the other. */
+	if (wr_uffd_has(UFFD_FEATURE_PAGEFAULT_FLAG_WP) &&
+	    !wr_uffd_has(UFFD_FEATURE_WP_UNPOPULATED)) {
+		err = read_first_works(b);
 		if (err)
 			return err;
 		how = &wp_read_protector;
+	} else {
+		features |= UFFD_FEATURE_WP_UNPOPULATED;
 	}
 	err = wr_uffd_open(&b->uffd, features, true);
 	if (err)
@@ -300,12 +334,22 @@ void wr_wp_close(struct wr_barrier *b)
 	wr_maps_close(b);
 }
 
+bool wr_wp_reads_first(const struct wr_barrier *b)
+{
+	return b->maps->how == &wp_read_protector;
+}
+
 int wr_wp_add(struct wr_barrier *b, struct wr_range *r)
 {
 	int err = wr_map_add(b, r);
 
 	if (err)
 		return err;
+	/* What KSM merges loses its protection with the bit of its entry.
+	 * EINVAL: a kernel without KSM, or without huge pages. */
+	madvise((void *)r->start, r->end - r->start, MADV_UNMERGEABLE);
+	if (wr_wp_reads_first(b))
+		madvise((void *)r->start, r->end - r->start, MADV_NOHUGEPAGE);
 	err = wr_uffd_add_range(&b->uffd, r->start, r->end);
 	if (err)
 		wr_map_remove(b, r);

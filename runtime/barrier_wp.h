@@ -11,6 +11,8 @@
 /* Open the descriptor with WP, WP_UNPOPULATED where there is that,
  * EVENT_REMOVE and `features`, the maps and the listener. */
 int wr_wp_open(struct wr_barrier *b, uint64_t features);
+/* Before Linux 6.4: ranges have no huge pages. */
+bool wr_wp_reads_first(const struct wr_barrier *b);
 void wr_wp_close(struct wr_barrier *b);
 int wr_wp_add(struct wr_barrier *b, struct wr_range *r);
 void wr_wp_remove(struct wr_barrier *b, struct wr_range *r);

@@ -41,6 +41,13 @@
 #define UFFD_FEATURE_MOVE (1 << 16)
 #endif
 
+/* ---- madvise(2) -----------------------------------------------------------
+ */
+
+#ifndef MADV_POPULATE_READ /* 5.14 */
+#define MADV_POPULATE_READ 22
+#endif
+
 /* ---- /proc/PID/pagemap: PAGEMAP_SCAN (6.7) ------------------------------ */
 
 /* Page categories.  WRITTEN means "not write-protected by userfaultfd", so

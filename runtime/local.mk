@@ -11,8 +11,6 @@ WEIR_SOURCES += \
 	runtime/barrier_mprotect.c \
 	runtime/barrier_none.c \
 	runtime/barrier_ops.h \
-	runtime/barrier_populate.c \
-	runtime/barrier_populate.h \
 	runtime/barrier_sigbus.c \
 	runtime/barrier_signal.c \
 	runtime/barrier_signal.h \

@@ -15,9 +15,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <weir/weir.h>
-
-#include "runtime/barrier_populate.h"
 #include "runtime/kernel_abi.h"
 #include "runtime/probe_impl.h"
 #include "runtime/uffd.h"
@@ -198,12 +195,27 @@ void wr_probe_wp_unpopulated(const char *root, struct wr_probe_result *r)
 
 void wr_probe_wp_read_first(const char *root, struct wr_probe_result *r)
 {
+	uint64_t features =
+		UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_SIGBUS;
+	struct trial t;
+	uintptr_t at;
+	bool ok;
+
 	(void)root;
-	if (wr_populate_try())
-		wr_probe_no(r, weir_error_text(), WR_UFFD_CURE);
-	else
-		wr_probe_yes(r, "the others stayed protected when one page of "
-				"the zero page was resolved");
+	if (begin(&t, features)) {
+		at = (uintptr_t)t.p + t.page;
+		ok = wr_uffd_populate(at, at + t.page) > 0 && protects(&t, 1);
+		end(&t);
+		if (ok) {
+			wr_probe_yes(r, "a write was held up, through %s",
+				     wr_uffd_way_name(t.uffd.way));
+			return;
+		}
+	}
+	explain_open(features,
+		     "the kernel (older than 5.14, or without write "
+		     "protection) has no such pages to protect",
+		     r);
 }
 
 void wr_probe_sigbus(const char *root, struct wr_probe_result *r)

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -366,14 +367,42 @@ static int set_protection(int fd, uintptr_t start, uintptr_t end, uint64_t mode)
 	return calls;
 }
 
+int wr_uffd_populate(uintptr_t start, uintptr_t end)
+{
+	int saved = errno, n = 1;
+
+	if (madvise((void *)start, end - start, MADV_POPULATE_READ)) {
+		n = -errno;
+		errno = saved;
+	}
+	return n;
+}
+
+/* Older kernels (6.1, not 6.12) take the range only if it lies in one mapping,
+ * and say ENOENT: then by halves, down to a page. */
+static int set_pieces(int fd, uintptr_t start, uintptr_t end, uint64_t mode)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t middle = start + ((end - start) / 2 & ~(page - 1));
+	int n = set_protection(fd, start, end, mode), more;
+
+	if (n != -ENOENT || middle == start)
+		return n;
+	n = set_pieces(fd, start, middle, mode);
+	if (n < 0)
+		return n;
+	more = set_pieces(fd, middle, end, mode);
+	return more < 0 ? more : n + more;
+}
+
 int wr_uffd_protect(int fd, uintptr_t start, uintptr_t end)
 {
-	return set_protection(fd, start, end, UFFDIO_WRITEPROTECT_MODE_WP);
+	return set_pieces(fd, start, end, UFFDIO_WRITEPROTECT_MODE_WP);
 }
 
 int wr_uffd_unprotect(int fd, uintptr_t start, uintptr_t end)
 {
-	return set_protection(fd, start, end, 0);
+	return set_pieces(fd, start, end, 0);
 }
 
 int wr_uffd_try_unprotect(int fd, uintptr_t start, uintptr_t end)

@@ -77,6 +77,11 @@ int wr_uffd_handshake(int fd, uint64_t features, uint64_t *all);
 /* Does the kernel offer all of these, to whoever can open a descriptor? */
 bool wr_uffd_has(uint64_t features);
 
+/* Read every page of [start, end), which is read-write: where there was none
+ * is the zero page then.  Returns the number of system calls, or a negative
+ * errno: -EINVAL before Linux 5.14.  errno is left as it was. */
+int wr_uffd_populate(uintptr_t start, uintptr_t end);
+
 /* For tests: features that the kernel is taken not to have. */
 extern uint64_t wr_uffd_hidden;
 

@@ -363,3 +363,31 @@ ParameterizedTest(struct variant *v, barrier, fork_child)
 	wr_barrier_destroy(b);
 	free(r.seen);
 }
+
+ParameterizedTestParameters(barrier, several_mappings)
+{
+	return VARIANTS();
+}
+
+/* What the program makes of a part of a range makes mappings of it: each is
+ * armed, and one that cannot be is no reason to leave out the others. */
+ParameterizedTest(struct variant *v, barrier, several_mappings)
+{
+	struct wr_barrier *b = make(v);
+	size_t size = 2 * HUGE_PAGE, pages = size / PAGE;
+	char *p = map_range(b, size);
+	struct report r = {0};
+
+	memset(p, 1, size);
+	cr_assert(!madvise(p + 16 * PAGE, 16 * PAGE, MADV_DONTDUMP));
+	arm(b, p, size);
+	p[3 * PAGE] = p[20 * PAGE] = p[40 * PAGE] = p[HUGE_PAGE] = 2;
+	fetch(b, &r, p, size, WR_FETCH_REARM);
+	cr_assert_eq(r.count, expected(v, 4, pages));
+	p[21 * PAGE] = 2;
+	fetch(b, &r, p, size, 0);
+	cr_assert_eq(r.count, expected(v, 1, pages));
+	cr_assert(r.seen[21]);
+	free(r.seen);
+	wr_barrier_destroy(b);
+}

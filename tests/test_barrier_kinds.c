@@ -13,6 +13,7 @@
 #include <linux/magic.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -448,6 +449,56 @@ ParameterizedTest(enum wr_barrier_kind *kind, barrier_kinds,
 	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "child: %#x",
 		  (unsigned)status);
 	cr_assert_eq(dirty(b, p, 8, 0), 0);
+	wr_barrier_destroy(b);
+}
+
+/* ---- Merging ------------------------------------------------------------ */
+
+#ifndef PR_SET_MEMORY_MERGE
+#define PR_SET_MEMORY_MERGE 67
+#endif
+
+/* Does the mapping at p have the flag, by /proc/self/smaps? */
+static bool has_flag(volatile char *p, const char *flag)
+{
+	FILE *f = fopen("/proc/self/smaps", "r");
+	unsigned long from, to;
+	bool here = false, has = false;
+	char line[512];
+
+	cr_assert(f);
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+			here = (uintptr_t)p >= from && (uintptr_t)p < to;
+		else if (here && !strncmp(line, "VmFlags:", 8))
+			has = strstr(line, flag);
+	}
+	fclose(f);
+	return has;
+}
+
+/* A page that KSM merges loses its protection without an event: where all
+ * memory of the process is to be merged, ranges are not. */
+ParameterizedTestParameters(barrier_kinds, ranges_are_not_merged)
+{
+	static enum wr_barrier_kind synchronous[] = {WR_BARRIER_SYNC,
+						     WR_BARRIER_SIGBUS};
+
+	return cr_make_param_array(enum wr_barrier_kind, synchronous, 2);
+}
+
+ParameterizedTest(enum wr_barrier_kind *kind, barrier_kinds,
+		  ranges_are_not_merged)
+{
+	struct wr_barrier *b = make(*kind);
+	volatile char *p;
+
+	if (prctl(PR_SET_MEMORY_MERGE, 1, 0, 0, 0))
+		cr_skip("PR_SET_MEMORY_MERGE: %s", strerror(errno));
+	p = map(8);
+	cr_assert(has_flag(p, " mg"), "the kernel merges no such memory");
+	cr_assert_eq(wr_barrier_add_range(b, (char *)p, 8 * PAGE), 0);
+	cr_assert_not(has_flag(p, " mg"));
 	wr_barrier_destroy(b);
 }
 
