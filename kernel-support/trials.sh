@@ -353,12 +353,14 @@ plan_selftests()
 		stress=/bin/uffd-stress
 	else
 		"$@" -o "$root/bin/userfaultfd" "$tests/vm/userfaultfd.c" \
+			"$tests/vm/vm_util.c" \
 			-lrt || die "userfaultfd.c cannot be compiled"
 		stress=/bin/userfaultfd
 	fi
 	# As run_vmtests.sh does, smaller: MiB and rounds.
 	plan 600 $stress anon 20 4
 	plan 600 $stress shmem 20 4
+	plan 600 $stress hugetlb 8 4
 }
 
 do_selftests()
@@ -376,6 +378,7 @@ do_selftests()
 			[ "$arch" != riscv64 ] || karch=riscv
 			begin_root
 			plan_selftests
+			BOOT_ARGS="hugepages=160"
 			run_guest "$logs/selftests-$k.log"
 			echo "## $k"
 			grep -E '^(guest: exit|> )' "$logs/selftests-$k.log"

@@ -18,7 +18,8 @@
 #include <unistd.h>
 
 #define SWAP_DEVICE "/dev/ram0"
-#define HUGE_PAGES "8"
+#define NR_HUGEPAGES "/proc/sys/vm/nr_hugepages"
+#define HUGE_PAGES 8
 
 static void complain(const char *what)
 {
@@ -89,6 +90,22 @@ static void make_swap(const char *device)
 	free(header);
 }
 
+/* hugepages= of the kernel's command line may have more. */
+static void set_huge_pages_aside(void)
+{
+	char text[32] = "";
+	int fd = open(NR_HUGEPAGES, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	if (read(fd, text, sizeof(text) - 1) < 0)
+		complain(NR_HUGEPAGES);
+	close(fd);
+	snprintf(text, sizeof(text), "%d",
+		 atoi(text) > HUGE_PAGES ? atoi(text) : HUGE_PAGES);
+	write_file(NR_HUGEPAGES, text);
+}
+
 void guest_begin(void)
 {
 	mount_on("proc", "/proc");
@@ -99,7 +116,7 @@ void guest_begin(void)
 	/* Only what the kernel cannot do without is said between our lines. */
 	write_file("/proc/sys/kernel/printk", "1");
 	load_modules();
-	write_file("/proc/sys/vm/nr_hugepages", HUGE_PAGES);
+	set_huge_pages_aside();
 	write_file("/sys/kernel/mm/transparent_hugepage/enabled", "madvise");
 	make_swap(SWAP_DEVICE);
 }
