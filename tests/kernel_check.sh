@@ -21,16 +21,7 @@ as()
 	shift
 	"$@" >"$log" 2>&1
 	status=$?
-	while read -r line; do
-		what=${line#*ok [0-9]*- }
-		case $line in
-		"ok "*" # SKIP "*)
-			tap_skip "$who: ${what%% # SKIP*}" "${line#* # SKIP }" ;;
-		"ok "*) tap_ok "$who: $what" ;;
-		"not ok "*) tap_not_ok "$who: $what" ;;
-		"# "*) printf '%s\n' "$line" >&2 ;;
-		esac
-	done <"$log"
+	tap_take "$log" "$who: "
 	tap_run "$who: all were made" grep -q "^1\.\.[1-9]" "$log"
 	[ "$status" -le 1 ] || tap_not_ok "$who: exit status $status"
 }

@@ -36,16 +36,7 @@ cat "$log" >&2
 for k in $stock; do
 	TRY=short "$kernels" try "$k" >"$log"
 	status=$?
-	while read -r line; do
-		what=${line#*ok [0-9]* - }
-		case $line in
-		"ok "*" # SKIP "*)
-			tap_skip "${what%% # SKIP*}" "${line#* # SKIP }" ;;
-		"ok "*) tap_ok "$what" ;;
-		"not ok "*) tap_not_ok "$what" ;;
-		"# "*) printf '%s\n' "$line" >&2 ;;
-		esac
-	done <"$log"
+	tap_take "$log"
 	tap_run "$k: the trial ended well" test "$status" = 0
 	# So that a guest in which all is skipped does not count as tried.
 	tap_run "$k: the kernel check and torture under sync were made" \

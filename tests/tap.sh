@@ -6,6 +6,8 @@
 #   tap_skip WHAT WHY      could not be tried
 #   tap_run WHAT CMD...    passed if the command succeeds; its output is shown
 #                          if it does not
+#   tap_take FILE [NAME]   another program's TAP: each result is one here,
+#                          after the name; its comments are shown
 #   tap_done               the plan; call it last
 #
 # A script that ends early has no plan, which the driver counts as an error.
@@ -43,6 +45,21 @@ tap_run()
 		printf '%s\n' "failed: $*" "$tap_output" >&2
 		return 1
 	fi
+}
+
+tap_take()
+{
+	while read -r tap_line; do
+		tap_what=${2:-}${tap_line#*ok [0-9]* - }
+		case $tap_line in
+		"ok "*" # SKIP "*)
+			tap_skip "${tap_what%% # SKIP*}" \
+				"${tap_line#* # SKIP }" ;;
+		"ok "*) tap_ok "$tap_what" ;;
+		"not ok "*) tap_not_ok "$tap_what" ;;
+		"# "*) printf '%s\n' "$tap_line" >&2 ;;
+		esac
+	done <"$1"
 }
 
 tap_done()
