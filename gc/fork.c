@@ -61,7 +61,18 @@ static void prepare(void)
 	wg_attach_fork(0);
 }
 
-static void finish(struct weir_mutator *m)
+/* In a region whose frame is the caller's: that of prepare() is gone.  No stop
+ * is under way, for `stop` is taken. */
+static inline __attribute__((always_inline)) void
+region_anew(struct weir_mutator *m)
+{
+	if (!entered)
+		return;
+	wr_thread_block_leave(&m->thread);
+	wr_thread_block_enter(&m->thread);
+}
+
+static inline __attribute__((always_inline)) void finish(struct weir_mutator *m)
 {
 	wr_mutex_unlock(create_lock);
 	if (entered)
@@ -71,8 +82,10 @@ static void finish(struct weir_mutator *m)
 
 static void parent(void)
 {
+	struct weir_mutator *m = wg_mutator_self();
 	struct weir_heap *h = wg_heap;
 
+	region_anew(m);
 	wg_attach_fork(1);
 	if (h) {
 		wr_events_fork_done(h->events, false);
@@ -84,7 +97,7 @@ static void parent(void)
 		wr_threads_fork_parent(h->threads);
 		wr_roots_fork_done(h->roots);
 	}
-	finish(wg_mutator_self());
+	finish(m);
 }
 
 /* Its segments may be in two lists at once, or in none: fork finds a marker
@@ -194,6 +207,7 @@ static void child(void)
 	struct weir_mutator *m = wg_mutator_self();
 	struct weir_heap *h = wg_heap;
 
+	region_anew(m);
 	wg_attach_fork(2);
 	if (h) {
 		wr_events_fork_done(h->events, true);

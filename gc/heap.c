@@ -446,14 +446,17 @@ int weir_heap_stats(weir_heap *h, struct weir_stats *out)
  * thread: one that is stopped at safepoints only would never let the pause
  * begin.
  */
-static struct weir_mutator *roots_enter(void)
+/* Inlined, both: the caller's frame is the region's (runtime/thread.h). */
+static inline __attribute__((always_inline)) struct weir_mutator *
+roots_enter(void)
 {
 	struct weir_mutator *m = wg_mutator_self();
 
 	return m && wr_thread_block_enter(&m->thread) ? m : NULL;
 }
 
-static int roots_leave(struct weir_mutator *m, int err, const char *function)
+static inline __attribute__((always_inline)) int
+roots_leave(struct weir_mutator *m, int err, const char *function)
 {
 	if (m)
 		wr_thread_block_leave(&m->thread);

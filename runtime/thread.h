@@ -122,12 +122,28 @@ void wr_thread_detach(struct wr_thread *t);
  * gate.critical is 0; clears gate.pending. */
 void wr_thread_poll(struct wr_thread *t);
 
-/* Enter/leave a blocking region.  enter records registers and the stack
+/*
+ * Enter/leave a blocking region.  enter records registers and the stack
  * pointer so that everything the caller's callers hold is in [sp, base);
  * returns whether it did (false: was blocked already, leave must be skipped).
- * leave waits until no stop is in progress. */
+ * leave waits until no stop is in progress.
+ *
+ * The frame of the function that called enter has what its callers had in the
+ * registers that it uses itself.  So it must be there until leave returns: one
+ * function calls both, and leave must not be its tail call, which would give
+ * the frame away and have the registers restored when nobody looks at them
+ * any more.  Hence the inline function.  A helper that calls only one of them
+ * is always inlined.
+ */
 bool wr_thread_block_enter(struct wr_thread *t);
-void wr_thread_block_leave(struct wr_thread *t);
+void wr_thread_block_leave_call(struct wr_thread *t);
+
+static inline __attribute__((always_inline)) void
+wr_thread_block_leave(struct wr_thread *t)
+{
+	wr_thread_block_leave_call(t);
+	__asm__ volatile("" ::: "memory"); /* no tail call */
+}
 
 /* Leave a region for a while, to go back into the same one.  What was live
  * when the region was entered is kept in *saved: a second enter, deeper down,

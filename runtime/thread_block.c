@@ -214,7 +214,7 @@ static void leave_region(struct wr_thread_private *p)
 		r->config.waited(begin, wr_thread_now_ns(), r->config.arg);
 }
 
-void wr_thread_block_leave(struct wr_thread *t)
+void wr_thread_block_leave_call(struct wr_thread *t)
 {
 	wr_assert(t->priv == wr_thread_self);
 	leave_region(t->priv);

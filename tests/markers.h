@@ -19,10 +19,16 @@
  * call_with_markers(t, fn, inverse): with markers in registers only, in those
  * that a call must preserve, call fn(t).
  *
+ * TAKE_MARKER_REGISTERS(): the compiler has to save what the caller had in the
+ * registers of call_with_markers(), and may use them.
+ *
  * spin_with_markers(go_on, inverse): with one in a preserved, two in scratch
  * registers and one in a vector register, spin until *go_on is 0.
  */
 #if defined(__x86_64__)
+#define TAKE_MARKER_REGISTERS() \
+	__asm__ volatile("" ::: "rbx", "r12", "r13", "r14", "r15")
+
 static void call_with_markers(struct wr_thread *t, void *fn, uintptr_t inverse)
 {
 	__asm__ volatile("mov %[inverse], %%rbx\n\t"
@@ -61,6 +67,9 @@ static void spin_with_markers(const int *go_on, uintptr_t inverse)
 }
 
 #elif defined(__aarch64__)
+#define TAKE_MARKER_REGISTERS() \
+	__asm__ volatile("" ::: "x19", "x20", "x21", "x22")
+
 static void call_with_markers(struct wr_thread *t, void *fn, uintptr_t inverse)
 {
 	register struct wr_thread *x0 __asm__("x0") = t;
@@ -101,6 +110,8 @@ static void spin_with_markers(const int *go_on, uintptr_t inverse)
 }
 
 #elif defined(__riscv)
+#define TAKE_MARKER_REGISTERS() __asm__ volatile("" ::: "s2", "s3", "s4", "s5")
+
 static void call_with_markers(struct wr_thread *t, void *fn, uintptr_t inverse)
 {
 	register struct wr_thread *a0 __asm__("a0") = t;

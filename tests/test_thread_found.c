@@ -97,6 +97,51 @@ EACH_MODE(thread, registers_of_blocked_threads_are_found)
 	end_all(&m, 1);
 }
 
+/* A region whose function is about to return: what it saved of its caller's
+ * registers must be found until it has left. */
+static struct mutator *leaving;
+
+static __attribute__((noinline)) void enter_and_leave(struct wr_thread *t)
+{
+	bool entered = wr_thread_block_enter(t);
+
+	TAKE_MARKER_REGISTERS();
+	STORE(leaving->ready, 1);
+	wait_for(&leaving->result);
+	if (entered)
+		wr_thread_block_leave(t);
+}
+
+static void *leave_with_markers(void *arg)
+{
+	struct mutator *m = arg;
+
+	attach(m);
+	call_with_markers(&m->thread, (void *)(uintptr_t)enter_and_leave,
+			  inverse_marker());
+	wr_thread_detach(&m->thread);
+	return NULL;
+}
+
+EACH_MODE(thread, registers_of_leaving_threads_are_found)
+{
+	static struct mutator m;
+	struct search s = {.inverse = inverse_marker()};
+
+	make(*mode, NULL);
+	leaving = &m;
+	start(&m, leave_with_markers);
+	wait_for(&m.ready);
+	wr_threads_stop_world(registry, NULL);
+	STORE(m.result, 1);
+	pause_us(20000); /* it waits for the end of the stop */
+	wr_threads_for_each(registry, search_thread, &s);
+	wr_threads_resume_world(registry);
+	for (int i = 0; i < MARKERS; i++)
+		cr_assert_geq(s.stack[i] + s.more[0][i], 1, "marker %d", i);
+	end_all(&m, 1);
+}
+
 static void *poll_with_markers(void *arg)
 {
 	struct mutator *m = arg;
