@@ -19,15 +19,19 @@
  * call_with_markers(t, fn, inverse): with markers in registers only, in those
  * that a call must preserve, call fn(t).
  *
- * TAKE_MARKER_REGISTERS(): the compiler has to save what the caller had in the
- * registers of call_with_markers(), and may use them.
+ * CLEAR_MARKER_REGISTERS(): of call_with_markers(); what the caller had in them
+ * is in the frame of the function that does this.
  *
  * spin_with_markers(go_on, inverse): with one in a preserved, two in scratch
  * registers and one in a vector register, spin until *go_on is 0.
  */
 #if defined(__x86_64__)
-#define TAKE_MARKER_REGISTERS() \
-	__asm__ volatile("" ::: "rbx", "r12", "r13", "r14", "r15")
+#define CLEAR_MARKER_REGISTERS()                                      \
+	__asm__ volatile("xor %%ebx, %%ebx\n\txor %%r12d, %%r12d\n\t" \
+			 "xor %%r13d, %%r13d\n\txor %%r14d, %%r14d"   \
+			 :                                            \
+			 :                                            \
+			 : "rbx", "r12", "r13", "r14", "cc")
 
 static void call_with_markers(struct wr_thread *t, void *fn, uintptr_t inverse)
 {
@@ -67,8 +71,12 @@ static void spin_with_markers(const int *go_on, uintptr_t inverse)
 }
 
 #elif defined(__aarch64__)
-#define TAKE_MARKER_REGISTERS() \
-	__asm__ volatile("" ::: "x19", "x20", "x21", "x22")
+#define CLEAR_MARKER_REGISTERS()                            \
+	__asm__ volatile("mov x25, xzr\n\tmov x26, xzr\n\t" \
+			 "mov x27, xzr\n\tmov x28, xzr"     \
+			 :                                  \
+			 :                                  \
+			 : "x25", "x26", "x27", "x28")
 
 static void call_with_markers(struct wr_thread *t, void *fn, uintptr_t inverse)
 {
@@ -76,17 +84,17 @@ static void call_with_markers(struct wr_thread *t, void *fn, uintptr_t inverse)
 	register uintptr_t x1 __asm__("x1") = inverse;
 	register void *x9 __asm__("x9") = fn;
 
-	__asm__ volatile("mvn x19, x1\n\t"
-			 "add x20, x19, #1\n\t"
-			 "add x21, x19, #2\n\t"
-			 "add x22, x19, #3\n\t"
+	__asm__ volatile("mvn x25, x1\n\t"
+			 "add x26, x25, #1\n\t"
+			 "add x27, x25, #2\n\t"
+			 "add x28, x25, #3\n\t"
 			 "blr x9\n\t"
-			 "mov x19, xzr\n\t"
+			 "mov x25, xzr\n\t"
 			 : "+r"(x0), "+r"(x1), "+r"(x9)
 			 :
 			 : "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x10",
 			   "x11", "x12", "x13", "x14", "x15", "x16", "x17",
-			   "x19", "x20", "x21", "x22", "x30", "memory", "cc",
+			   "x25", "x26", "x27", "x28", "x30", "memory", "cc",
 			   "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7",
 			   "v16", "v17", "v18", "v19", "v20", "v21", "v22",
 			   "v23", "v24", "v25", "v26", "v27", "v28", "v29",
@@ -110,7 +118,11 @@ static void spin_with_markers(const int *go_on, uintptr_t inverse)
 }
 
 #elif defined(__riscv)
-#define TAKE_MARKER_REGISTERS() __asm__ volatile("" ::: "s2", "s3", "s4", "s5")
+#define CLEAR_MARKER_REGISTERS()                                          \
+	__asm__ volatile("li s8, 0\n\tli s9, 0\n\tli s10, 0\n\tli s11, 0" \
+			 :                                                \
+			 :                                                \
+			 : "s8", "s9", "s10", "s11")
 
 static void call_with_markers(struct wr_thread *t, void *fn, uintptr_t inverse)
 {
@@ -118,16 +130,16 @@ static void call_with_markers(struct wr_thread *t, void *fn, uintptr_t inverse)
 	register uintptr_t a1 __asm__("a1") = inverse;
 	register void *t0 __asm__("t0") = fn;
 
-	__asm__ volatile("not s2, a1\n\t"
-			 "addi s3, s2, 1\n\t"
-			 "addi s4, s2, 2\n\t"
-			 "addi s5, s2, 3\n\t"
+	__asm__ volatile("not s8, a1\n\t"
+			 "addi s9, s8, 1\n\t"
+			 "addi s10, s8, 2\n\t"
+			 "addi s11, s8, 3\n\t"
 			 "jalr t0\n\t"
-			 "li s2, 0\n\t"
+			 "li s8, 0\n\t"
 			 : "+r"(a0), "+r"(a1), "+r"(t0)
 			 :
 			 : "a2", "a3", "a4", "a5", "a6", "a7", "t1", "t2", "t3",
-			   "t4", "t5", "t6", "s2", "s3", "s4", "s5", "ra",
+			   "t4", "t5", "t6", "s8", "s9", "s10", "s11", "ra",
 			   "memory", "ft0", "ft1", "ft2", "ft3", "ft4", "ft5",
 			   "ft6", "ft7", "ft8", "ft9", "ft10", "ft11", "fa0",
 			   "fa1", "fa2", "fa3", "fa4", "fa5", "fa6", "fa7");

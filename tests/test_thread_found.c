@@ -103,9 +103,10 @@ static struct mutator *leaving;
 
 static __attribute__((noinline)) void enter_and_leave(struct wr_thread *t)
 {
-	bool entered = wr_thread_block_enter(t);
+	bool entered;
 
-	TAKE_MARKER_REGISTERS();
+	CLEAR_MARKER_REGISTERS();
+	entered = wr_thread_block_enter(t);
 	STORE(leaving->ready, 1);
 	wait_for(&leaving->result);
 	if (entered)
