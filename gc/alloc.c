@@ -55,6 +55,7 @@ static void publish(struct weir_mutator *m, char *p, size_t n, weir_kind kind)
 			 (uint8_t)(m->b.newborn | kind << WEIR_META_KIND_SHIFT |
 				   (last ? 0 : WEIR_META_END)),
 			 __ATOMIC_RELEASE);
+	WEIR_PUBLISH_BARRIER();
 }
 
 /* Hand over what was taken; start a cycle when it is time. */
@@ -413,6 +414,7 @@ static char *large_alloc(struct weir_mutator *m, unsigned space, size_t n,
 	__atomic_store_n(&h->meta[wg_granule_of(h, p)],
 			 (uint8_t)(m->b.newborn | kind << WEIR_META_KIND_SHIFT),
 			 __ATOMIC_RELEASE);
+	WEIR_PUBLISH_BARRIER();
 	return (char *)p;
 }
 

@@ -92,7 +92,10 @@ static void set_bits(uint64_t *map, size_t from, size_t to)
 				  __ATOMIC_RELEASE);
 }
 
-/* Release: the cleared bit is out before the unprotecting system call. */
+/* The cleared bit is out before the kernel changes the entry.  The release does
+ * not see to that, it orders nothing behind it: the system call does, with the
+ * full barrier of taking a reference to the address space (userfaultfd) or its
+ * lock (mprotect). */
 static void clear_bits(uint64_t *map, size_t from, size_t to)
 {
 	for (size_t w = from / 64; w * 64 < to; w++) {

@@ -55,6 +55,22 @@ struct weir_buffers {
 
 #define WEIR_COMPILER_BARRIER() __asm__ volatile("" ::: "memory")
 
+/*
+ * Behind the store of an object's start: it and what comes before it, the
+ * object's end and its zeroes, are seen no later than anything that this thread
+ * stores from now on.  The collector reads references from a page that it has
+ * just protected, and must then find the object; the protecting system call
+ * waits for stores to that page, not for those to the granule table.  x86
+ * keeps stores in order by itself.
+ */
+#if defined(__aarch64__)
+#define WEIR_PUBLISH_BARRIER() __asm__ volatile("dmb ishst" ::: "memory")
+#elif defined(__riscv)
+#define WEIR_PUBLISH_BARRIER() __asm__ volatile("fence w,w" ::: "memory")
+#else
+#define WEIR_PUBLISH_BARRIER() WEIR_COMPILER_BARRIER()
+#endif
+
 /* The inline form of a safepoint. */
 static inline void weir_safepoint(weir_mutator *mutator)
 {
@@ -97,7 +113,7 @@ weir_alloc_inline_or(weir_mutator *mutator, size_t size, weir_kind kind,
 			 (uint8_t)(b->newborn | kind << WEIR_META_KIND_SHIFT |
 				   (last ? 0 : WEIR_META_END)),
 			 __ATOMIC_RELEASE);
-	WEIR_COMPILER_BARRIER();
+	WEIR_PUBLISH_BARRIER();
 	__atomic_store_n(&b->critical, 0, __ATOMIC_RELAXED);
 	WEIR_COMPILER_BARRIER();
 	if (__builtin_expect(__atomic_load_n(&b->pending, __ATOMIC_RELAXED), 0))
