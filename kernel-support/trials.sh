@@ -110,7 +110,7 @@ show_trial()
 		lines++
 	}
 	/^> pages / { counted = $0; sub("> ", "", counted) }
-	/^\| torture: SKIP: / { why = $0; sub(/.*SKIP: /, "", why) }
+	/^[>|] torture: SKIP: / { why = $0; sub(/.*SKIP: /, "", why) }
 	/^\| weir-kernel-check: cannot count: / {
 		why = $0
 		sub(/.*cannot count: /, "", why)
@@ -167,7 +167,7 @@ do_try()
 tally()
 {
 	awk -v pattern="$2" '
-	$0 ~ pattern {
+	/^(not )?ok / && $0 ~ pattern {
 		if (/^not ok/)
 			failed++
 		else if (/ # SKIP /)
