@@ -11,6 +11,8 @@
 #include <weir/alloc.h>
 #include <weir/weir.h>
 
+#include "tests/need.h"
+
 static weir_heap *heap;
 static weir_mutator *self;
 

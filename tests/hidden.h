@@ -20,6 +20,8 @@
 
 #include <weir/weir.h>
 
+#include "tests/need.h"
+
 /* On threads of a test's own, where Criterion's assertions may not be used. */
 #define must(cond)                                                            \
 	do {                                                                  \

@@ -66,6 +66,7 @@ Test(cycle, minor_cycles_find_young_objects_behind_old_ones)
 	const size_t n = 100000;
 
 	heap_open("verify=on,poison=on,heap-min=64m");
+	need_barrier(heap);
 	cr_assert_eq(weir_root_add(heap, &table, sizeof(table)), 0);
 	table = weir_alloc(self, n * sizeof(void *));
 	for (size_t i = 0; i < n; i++) {

@@ -50,6 +50,7 @@ static struct weir_stats busy_heap(const char *more)
 	snprintf(options, sizeof(options),
 		 "heap-max=48m,heap-min=1m,verify=on,%s", more);
 	heap_open(options);
+	need_barrier(heap);
 	cr_assert_eq(weir_root_add(heap, kept, sizeof(kept)), 0);
 	for (int k = 0; k < 2; k++)
 		cr_assert_eq(pthread_create(&t[k], NULL, allocate_until, &stop),
@@ -306,6 +307,7 @@ Test(events_heap, log_has_a_line_a_batch_of_slices)
 	snprintf(option, sizeof(option),
 		 "log=gc,log-file=%s,heap-min=256m,verify=on", name);
 	heap_open(option);
+	need_barrier(heap);
 	cr_assert_eq(weir_root_add(heap, words, sizeof(words)), 0);
 	for (size_t i = 0; i < 16384; i++)
 		words[i] = weir_alloc(self, sizeof(struct word));

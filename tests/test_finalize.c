@@ -479,6 +479,7 @@ Test(finalize, a_million_of_living_objects_cost_the_pause_little)
 	weir_heap *h = start("heap-max=1g");
 	double live_full = 1e9, live_minor = 1e9, live_stopped, dead;
 
+	need_barrier(h);
 	cr_assert_eq(hidden(h, make_many, NULL), 0, "%s", weir_error_text());
 	minor(h);
 	for (int i = 0; i < 3; i++) {

@@ -40,6 +40,7 @@ Test(stats, histograms_agree)
 	uint64_t cycles = 0;
 
 	heap_open("heap-min=1m");
+	need_barrier(heap);
 	for (int i = 0; i < 2; i++)
 		cr_assert_eq(pthread_create(&t[i], NULL, allocate_until, &stop),
 			     0);

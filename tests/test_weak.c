@@ -514,6 +514,7 @@ Test(weak, a_million_live_references_cost_the_pause_little)
 	struct many d = {.weak = calloc(MANY, sizeof(weir_weak *))};
 	double live_full = 1e9, live_minor = 1e9, live_stopped, dead;
 
+	need_barrier(h);
 	cr_assert_eq(hidden(h, make_many, &d), 0, "%s", weir_error_text());
 	minor(h);
 	for (int i = 0; i < 3; i++) {
