@@ -275,7 +275,7 @@ static size_t resolve_interior(const struct weir_heap *h, uintptr_t p)
 		break;
 	}
 	start = wg_meta_prev(h->meta, g, (size_t)i * WG_BLOCK_GRANULES);
-	if (start == SIZE_MAX || wg_meta_end(h->meta, start) < g)
+	if (start == SIZE_MAX || wg_meta_ends_before(h->meta, start, g))
 		return SIZE_MAX;
 	return start;
 }

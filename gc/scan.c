@@ -188,7 +188,7 @@ static void scan_marked_small(struct wg_marker *m, uint32_t i, uintptr_t start,
 		size_t s = wg_meta_prev(h->meta, g - 1, begin);
 
 		if (s != SIZE_MAX && wg_is_black(h, s) &&
-		    wg_meta_end(h->meta, s) >= g)
+		    !wg_meta_ends_before(h->meta, s, g))
 			scan_clipped(m, s, start, end);
 	}
 	for (g = wg_meta_next(h->meta, g, limit, h->colour); g < stop;
