@@ -21,7 +21,9 @@
  * while markers and sweepers write.  A block's granule bytes are one page, so
  * they are whole; but the block table may be later.  Hence the notes of black
  * objects are all set, and a block that looks swept may still have its dead:
- * these are found black or young once more and go a cycle later.
+ * these are found black or young once more and go a cycle later.  A thread may
+ * have been about to publish an object, whose END is there then and its START
+ * is not: nothing begins there, and the next sweep of the block clears it.
  *
  * The colour turns under the control lock, and marking ends in a pause, so
  * fork sees a cycle either open or not.  The child's collector threads start
@@ -177,6 +179,7 @@ static void reset_heap(struct weir_heap *h)
 	h->newborn = WG_YOUNG;
 	h->resume = h->open_full;
 	h->all_dirty = true;
+	h->stray_ends = true;
 	if (h->later)
 		h->later->count = 0; /* their pages are dirty again */
 	h->overflow = h->overflow_deferred = false;

@@ -234,6 +234,7 @@ struct weir_heap {
 	bool running;            /* a cycle is under way */
 	bool threads_up;         /* collector threads exist (not after fork) */
 	bool all_dirty;          /* the barrier knows nothing: scan all */
+	bool stray_ends;         /* a child of fork: see gc/fork.c */
 	bool tracking;           /* pages were armed and stayed so */
 	bool trim_due;           /* atomic: give memory back when idle */
 	unsigned markers;        /* beside a program that never waits */
