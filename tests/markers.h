@@ -33,7 +33,8 @@
 			 :                                            \
 			 : "rbx", "r12", "r13", "r14", "cc")
 
-static void call_with_markers(struct wr_thread *t, void *fn, uintptr_t inverse)
+static inline void call_with_markers(struct wr_thread *t, void *fn,
+				     uintptr_t inverse)
 {
 	__asm__ volatile("mov %[inverse], %%rbx\n\t"
 			 "not %%rbx\n\t"
@@ -53,7 +54,7 @@ static void call_with_markers(struct wr_thread *t, void *fn, uintptr_t inverse)
 			   "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7");
 }
 
-static void spin_with_markers(const int *go_on, uintptr_t inverse)
+static inline void spin_with_markers(const int *go_on, uintptr_t inverse)
 {
 	__asm__ volatile("mov %[inverse], %%r13\n\t"
 			 "not %%r13\n\t"
@@ -78,7 +79,8 @@ static void spin_with_markers(const int *go_on, uintptr_t inverse)
 			 :                                  \
 			 : "x25", "x26", "x27", "x28")
 
-static void call_with_markers(struct wr_thread *t, void *fn, uintptr_t inverse)
+static inline void call_with_markers(struct wr_thread *t, void *fn,
+				     uintptr_t inverse)
 {
 	register struct wr_thread *x0 __asm__("x0") = t;
 	register uintptr_t x1 __asm__("x1") = inverse;
@@ -101,7 +103,7 @@ static void call_with_markers(struct wr_thread *t, void *fn, uintptr_t inverse)
 			   "v30", "v31");
 }
 
-static void spin_with_markers(const int *go_on, uintptr_t inverse)
+static inline void spin_with_markers(const int *go_on, uintptr_t inverse)
 {
 	__asm__ volatile("mvn x19, %[inverse]\n\t"
 			 "add x10, x19, #1\n\t"
@@ -124,7 +126,8 @@ static void spin_with_markers(const int *go_on, uintptr_t inverse)
 			 :                                                \
 			 : "s8", "s9", "s10", "s11")
 
-static void call_with_markers(struct wr_thread *t, void *fn, uintptr_t inverse)
+static inline void call_with_markers(struct wr_thread *t, void *fn,
+				     uintptr_t inverse)
 {
 	register struct wr_thread *a0 __asm__("a0") = t;
 	register uintptr_t a1 __asm__("a1") = inverse;
@@ -145,7 +148,7 @@ static void call_with_markers(struct wr_thread *t, void *fn, uintptr_t inverse)
 			   "fa1", "fa2", "fa3", "fa4", "fa5", "fa6", "fa7");
 }
 
-static void spin_with_markers(const int *go_on, uintptr_t inverse)
+static inline void spin_with_markers(const int *go_on, uintptr_t inverse)
 {
 	__asm__ volatile("not s2, %[inverse]\n\t"
 			 "addi t3, s2, 1\n\t"
