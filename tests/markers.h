@@ -33,8 +33,7 @@
 			 :                                            \
 			 : "rbx", "r12", "r13", "r14", "cc")
 
-static inline void call_with_markers(struct wr_thread *t, void *fn,
-				     uintptr_t inverse)
+static void call_with_markers(struct wr_thread *t, void *fn, uintptr_t inverse)
 {
 	__asm__ volatile("mov %[inverse], %%rbx\n\t"
 			 "not %%rbx\n\t"
@@ -79,8 +78,7 @@ static inline void spin_with_markers(const int *go_on, uintptr_t inverse)
 			 :                                  \
 			 : "x25", "x26", "x27", "x28")
 
-static inline void call_with_markers(struct wr_thread *t, void *fn,
-				     uintptr_t inverse)
+static void call_with_markers(struct wr_thread *t, void *fn, uintptr_t inverse)
 {
 	register struct wr_thread *x0 __asm__("x0") = t;
 	register uintptr_t x1 __asm__("x1") = inverse;
@@ -126,8 +124,7 @@ static inline void spin_with_markers(const int *go_on, uintptr_t inverse)
 			 :                                                \
 			 : "s8", "s9", "s10", "s11")
 
-static inline void call_with_markers(struct wr_thread *t, void *fn,
-				     uintptr_t inverse)
+static void call_with_markers(struct wr_thread *t, void *fn, uintptr_t inverse)
 {
 	register struct wr_thread *a0 __asm__("a0") = t;
 	register uintptr_t a1 __asm__("a1") = inverse;

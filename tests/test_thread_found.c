@@ -70,6 +70,7 @@ static void *block_with_markers(void *arg)
 	STORE(m->ready, 0);
 	call_with_markers(&m->thread, (void *)(uintptr_t)wr_thread_block_enter,
 			  inverse_marker());
+	CLEAR_MARKER_REGISTERS(); /* or what is called next may save them */
 	STORE(m->ready, 1);
 	wait_for(&m->result);
 	wr_thread_block_leave(&m->thread);
