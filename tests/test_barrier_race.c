@@ -197,8 +197,10 @@ static void *split_main(void *arg)
 
 		if (!at)
 			continue;
-		for (volatile unsigned i = 0; i < s->delay; i++)
-			;
+		/* Relaxed: any of the values will do. */
+		for (unsigned i = __atomic_load_n(&s->delay, __ATOMIC_RELAXED);
+		     i; i--)
+			__asm__ volatile("");
 		*at = 1;
 	}
 	return NULL;
@@ -233,7 +235,7 @@ ParameterizedTest(struct variant *v, barrier, armed_beside_a_split)
 		/* With the zero page as with holes. */
 		if (i % 2)
 			(void)*(volatile char *)p;
-		s.delay = i * 7 % 1500;
+		__atomic_store_n(&s.delay, i * 7 % 1500, __ATOMIC_RELAXED);
 		__atomic_store_n(&s.at, p + HUGE_PAGE - PAGE, __ATOMIC_RELEASE);
 		arm(b, p, HUGE_PAGE);
 		p[3 * PAGE] = p[300 * PAGE] = 1;
