@@ -35,16 +35,6 @@ static struct side side_sizes(const struct wr_sys *sys, size_t span)
 	return s;
 }
 
-/* Whether as many addresses are left. */
-static bool room_for(const struct wr_sys *sys, size_t bytes)
-{
-	void *p = sys->reserve(bytes, (size_t)2 << 20);
-
-	if (p)
-		sys->release(p, bytes);
-	return p;
-}
-
 int wg_blocks_init(struct weir_heap *h, size_t heap_max, bool exact)
 {
 	const size_t step = (size_t)64 << 20;
@@ -62,7 +52,8 @@ int wg_blocks_init(struct weir_heap *h, size_t heap_max, bool exact)
 		side = base ? h->sys->reserve(s.total, (size_t)2 << 20) : NULL;
 		/* If it only just fits, nothing is left for anybody else:
 		 * be content with half of that. */
-		if (side && (roomy || span <= step || room_for(h->sys, span)))
+		if (side && (roomy || span <= step ||
+			     wr_sys_has_room(h->sys, span, (size_t)2 << 20)))
 			break;
 		roomy = side != NULL;
 		if (side)

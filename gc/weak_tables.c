@@ -15,16 +15,6 @@
 
 /* ---- Arrays ------------------------------------------------------------- */
 
-/* Whether as much again and more could be reserved after this. */
-static bool plenty(const struct wr_sys *sys, size_t bytes)
-{
-	void *p = sys->reserve(2 * bytes, sys->page_size);
-
-	if (p)
-		sys->release(p, 2 * bytes);
-	return p;
-}
-
 int wg_array_create(struct wg_array *a, const struct wr_sys *sys, size_t bytes)
 {
 	const size_t least = (size_t)1 << 20;
@@ -33,7 +23,8 @@ int wg_array_create(struct wg_array *a, const struct wr_sys *sys, size_t bytes)
 	for (;; bytes = wr_sys_pages(sys, bytes / 2)) {
 		a->base = sys->reserve(bytes, sys->page_size);
 		/* Where addresses are short, leave most to the others. */
-		if (a->base && bytes >= least * 32 && !plenty(sys, bytes)) {
+		if (a->base && bytes >= least * 32 &&
+		    !wr_sys_has_room(sys, 2 * bytes, sys->page_size)) {
 			sys->release(a->base, bytes);
 			bytes = wr_sys_pages(sys, bytes / 16);
 			a->base = sys->reserve(bytes, sys->page_size);

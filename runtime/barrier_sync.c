@@ -300,12 +300,13 @@ static int read_first_works(struct wr_barrier *b)
 int wr_wp_open(struct wr_barrier *b, uint64_t features)
 {
 	const struct wr_protector *how = &wp_protector;
+	uint64_t offered = wr_uffd_offered();
 	int err;
 
 	features |= UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_REMOVE;
 	/* Only if it is known that there is the one and not the other. */
-	if (wr_uffd_has(UFFD_FEATURE_PAGEFAULT_FLAG_WP) &&
-	    !wr_uffd_has(UFFD_FEATURE_WP_UNPOPULATED)) {
+	if (offered & UFFD_FEATURE_PAGEFAULT_FLAG_WP &&
+	    !(offered & UFFD_FEATURE_WP_UNPOPULATED)) {
 		err = read_first_works(b);
 		if (err)
 			return err;

@@ -155,16 +155,20 @@ static bool protects(struct trial *t, unsigned i)
 	       kernel_write(t, i) == 0;
 }
 
-static void probe_protection(unsigned page, uint64_t features,
+/* read_first: a hole is read, so that there is a page to protect. */
+static void probe_protection(unsigned page, uint64_t features, bool read_first,
 			     const char *lacks, struct wr_probe_result *r)
 {
 	struct trial t;
+	uintptr_t at;
 	bool ok;
 
 	/* SIGBUS for the trial's sake, see above; it is older than WP. */
 	features |= UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_SIGBUS;
 	if (begin(&t, features)) {
-		ok = protects(&t, page);
+		at = (uintptr_t)t.p + page * t.page;
+		ok = (!read_first || wr_uffd_populate(at, at + t.page) > 0) &&
+		     protects(&t, page);
 		end(&t);
 		if (ok) {
 			wr_probe_yes(r, "a write was held up, through %s",
@@ -178,7 +182,7 @@ static void probe_protection(unsigned page, uint64_t features,
 void wr_probe_wp(const char *root, struct wr_probe_result *r)
 {
 	(void)root;
-	probe_protection(0, 0,
+	probe_protection(0, 0, false,
 			 "the kernel has no write protection by "
 			 "userfaultfd: " WR_UFFD_WP_SINCE,
 			 r);
@@ -187,7 +191,7 @@ void wr_probe_wp(const char *root, struct wr_probe_result *r)
 void wr_probe_wp_unpopulated(const char *root, struct wr_probe_result *r)
 {
 	(void)root;
-	probe_protection(1, UFFD_FEATURE_WP_UNPOPULATED,
+	probe_protection(1, UFFD_FEATURE_WP_UNPOPULATED, false,
 			 "the kernel (older than 6.4) protects no page that "
 			 "is not there yet",
 			 r);
@@ -195,33 +199,17 @@ void wr_probe_wp_unpopulated(const char *root, struct wr_probe_result *r)
 
 void wr_probe_wp_read_first(const char *root, struct wr_probe_result *r)
 {
-	uint64_t features =
-		UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_SIGBUS;
-	struct trial t;
-	uintptr_t at;
-	bool ok;
-
 	(void)root;
-	if (begin(&t, features)) {
-		at = (uintptr_t)t.p + t.page;
-		ok = wr_uffd_populate(at, at + t.page) > 0 && protects(&t, 1);
-		end(&t);
-		if (ok) {
-			wr_probe_yes(r, "a write was held up, through %s",
-				     wr_uffd_way_name(t.uffd.way));
-			return;
-		}
-	}
-	explain_open(features,
-		     "the kernel (older than 5.14, or without write "
-		     "protection) has no such pages to protect",
-		     r);
+	probe_protection(1, 0, true,
+			 "the kernel (older than 5.14, or without write "
+			 "protection) has no such pages to protect",
+			 r);
 }
 
 void wr_probe_sigbus(const char *root, struct wr_probe_result *r)
 {
 	(void)root;
-	probe_protection(0, UFFD_FEATURE_SIGBUS,
+	probe_protection(0, UFFD_FEATURE_SIGBUS, false,
 			 "the kernel's userfaultfd sends no SIGBUS", r);
 }
 

@@ -34,6 +34,17 @@ static inline size_t wr_sys_pages(const struct wr_sys *sys, size_t n)
 	return (n + sys->page_size - 1) & ~(sys->page_size - 1);
 }
 
+/* Whether as much could be reserved now. */
+static inline bool wr_sys_has_room(const struct wr_sys *sys, size_t size,
+				   size_t align)
+{
+	void *p = sys->reserve(size, align);
+
+	if (p)
+		sys->release(p, size);
+	return p;
+}
+
 /* The real system. */
 const struct wr_sys *wr_sys_linux(void);
 

@@ -141,18 +141,26 @@ int wr_uffd_handshake(int fd, uint64_t features, uint64_t *all)
 	return (api.features & features) == features ? 0 : -EINVAL;
 }
 
-bool wr_uffd_has(uint64_t features)
+/* What the kernel offers by a new descriptor, which is closed; fd may be an
+ * error. */
+static uint64_t offered_by(int fd)
 {
 	uint64_t all = 0;
+
+	if (fd >= 0) {
+		wr_uffd_handshake(fd, 0, &all);
+		close(fd);
+	}
+	return all;
+}
+
+uint64_t wr_uffd_offered(void)
+{
 	int fd = -1;
 
 	for (unsigned i = 0; i < WR_UFFD_WAYS && fd < 0; i++)
 		fd = wr_uffd_open_way((enum wr_uffd_way)i);
-	if (fd < 0)
-		return false;
-	wr_uffd_handshake(fd, 0, &all);
-	close(fd);
-	return (all & features) == features;
+	return offered_by(fd);
 }
 
 /* Why the handshake failed, as far as a second descriptor tells. */
@@ -172,13 +180,8 @@ static int explain_features(enum wr_uffd_way way, uint64_t wanted)
 		 "it came with Linux 6.4"},
 		{UFFD_FEATURE_WP_ASYNC, "WP_ASYNC", "it came with Linux 6.7"},
 	};
-	uint64_t all = 0;
-	int fd = wr_uffd_open_way(way);
+	uint64_t all = offered_by(wr_uffd_open_way(way));
 
-	if (fd >= 0) {
-		wr_uffd_handshake(fd, 0, &all);
-		close(fd);
-	}
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
 		if (table[i].bit & wanted & ~all)
 			return wr_error(ENOTSUP,
@@ -382,11 +385,14 @@ int wr_uffd_populate(uintptr_t start, uintptr_t end)
  * and say ENOENT: then by halves, down to a page. */
 static int set_pieces(int fd, uintptr_t start, uintptr_t end, uint64_t mode)
 {
-	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-	uintptr_t middle = start + ((end - start) / 2 & ~(page - 1));
 	int n = set_protection(fd, start, end, mode), more;
+	uintptr_t page, middle;
 
-	if (n != -ENOENT || middle == start)
+	if (n != -ENOENT)
+		return n;
+	page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	middle = start + ((end - start) / 2 & ~(page - 1));
+	if (middle == start)
 		return n;
 	n = set_pieces(fd, start, middle, mode);
 	if (n < 0)

@@ -74,8 +74,9 @@ void wr_uffd_explain(enum wr_uffd_way way, int err, const char **cause,
  * *all, if not NULL, becomes every feature that the kernel has. */
 int wr_uffd_handshake(int fd, uint64_t features, uint64_t *all);
 
-/* Does the kernel offer all of these, to whoever can open a descriptor? */
-bool wr_uffd_has(uint64_t features);
+/* The features that the kernel offers to whoever can open a descriptor; 0 if
+ * none could be opened. */
+uint64_t wr_uffd_offered(void);
 
 /* Read every page of [start, end), which is read-write: where there was none
  * is the zero page then.  Returns the number of system calls, or a negative

@@ -64,7 +64,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_weak
 
 tests_test_barrier_SOURCES = \
-	tests/test_barrier.c tests/test_barrier.h \
+	tests/test_barrier.c tests/test_barrier.h tests/memory.h \
 	tests/test_barrier_kinds.c tests/test_barrier_race.c
 tests_test_events_SOURCES = tests/test_events.c tests/json.c tests/json.h
 tests_test_events_heap_SOURCES = \

@@ -4,6 +4,7 @@
 #define WEIR_TESTS_MEMORY_H
 
 #include <criterion/criterion.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -23,6 +24,26 @@ static inline size_t memory_mib(const char *what)
 	fclose(f);
 	cr_assert(found, "no %s in /proc/self/status", what);
 	return kib >> 10;
+}
+
+/* What /proc/self/smaps has behind `key` ("VmFlags:") for the mapping at p. */
+static inline bool memory_of_mapping(const volatile void *p, const char *key,
+				     char *text, size_t size)
+{
+	FILE *f = fopen("/proc/self/smaps", "r");
+	size_t at, end, n = strlen(key);
+	bool here = false, found = false;
+	char line[512];
+
+	cr_assert_not_null(f);
+	while (!found && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%zx-%zx ", &at, &end) == 2)
+			here = at <= (size_t)p && (size_t)p < end;
+		else if (here && !strncmp(line, key, n))
+			found = snprintf(text, size, "%s", line + n) > 0;
+	}
+	fclose(f);
+	return found;
 }
 
 /* Wait until resident memory is below `mib`, a minute at most; what it is. */

@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/memory.h"
 #include "tests/test_barrier.h"
 
 ParameterizedTestParameters(barrier, states)
@@ -204,19 +205,11 @@ ParameterizedTest(struct variant *v, barrier, discard)
 
 static size_t huge_kib(const char *p)
 {
-	FILE *f = fopen("/proc/self/smaps", "r");
-	char line[256];
-	size_t kib = 0, at, end;
-	bool here = false;
+	char text[64];
+	size_t kib = 0;
 
-	while (f && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%zx-%zx ", &at, &end) == 2)
-			here = at <= (size_t)p && (size_t)p < end;
-		else if (here)
-			sscanf(line, "AnonHugePages: %zu", &kib);
-	}
-	if (f)
-		fclose(f);
+	if (memory_of_mapping(p, "AnonHugePages:", text, sizeof(text)))
+		sscanf(text, "%zu", &kib);
 	return kib;
 }
 

@@ -29,6 +29,7 @@
 
 #include "runtime/barrier.h"
 #include "runtime/barrier_ops.h"
+#include "tests/memory.h"
 
 #define PAGE ((size_t)4096)
 #define NOBODY 65534
@@ -458,23 +459,12 @@ ParameterizedTest(enum wr_barrier_kind *kind, barrier_kinds,
 #define PR_SET_MEMORY_MERGE 67
 #endif
 
-/* Does the mapping at p have the flag, by /proc/self/smaps? */
 static bool has_flag(volatile char *p, const char *flag)
 {
-	FILE *f = fopen("/proc/self/smaps", "r");
-	unsigned long from, to;
-	bool here = false, has = false;
-	char line[512];
+	char text[512];
 
-	cr_assert(f);
-	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
-			here = (uintptr_t)p >= from && (uintptr_t)p < to;
-		else if (here && !strncmp(line, "VmFlags:", 8))
-			has = strstr(line, flag);
-	}
-	fclose(f);
-	return has;
+	return memory_of_mapping(p, "VmFlags:", text, sizeof(text)) &&
+	       strstr(text, flag);
 }
 
 /* A page that KSM merges loses its protection without an event: where all
