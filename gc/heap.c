@@ -393,9 +393,9 @@ size_t weir_object_size(weir_heap *h, const void *p)
 	g = wg_resolve(h, (uintptr_t)p);
 	if (g == SIZE_MAX || wg_granule_start(h, g) != (uintptr_t)p)
 		return 0;
-	bytes = wg_object_bytes(h, g);
-	if (wg_meta_load(&h->meta[g]) >> WEIR_META_KIND_SHIFT ==
-	    WG_INLINE_KINDS)
+	bytes = wg_object_bytes_now(h, g);
+	if (bytes && wg_meta_load(&h->meta[g]) >> WEIR_META_KIND_SHIFT ==
+			     WG_INLINE_KINDS)
 		bytes -= 8;
 	return bytes;
 }
@@ -407,6 +407,7 @@ static uint64_t read_counter(const uint64_t *counter)
 
 int weir_heap_stats(weir_heap *h, struct weir_stats *out)
 {
+	struct wr_barrier_stats barrier;
 	struct weir_stats s;
 	size_t size;
 
@@ -436,6 +437,8 @@ int weir_heap_stats(weir_heap *h, struct weir_stats *out)
 	wr_histogram_read(&h->stats.assist, &s.assist);
 	strncpy(s.barrier, wr_barrier_name(wr_barrier_kind(h->barrier)),
 		sizeof(s.barrier) - 1);
+	wr_barrier_stats(h->barrier, &barrier);
+	s.barrier_faults = barrier.faults;
 	memcpy(out, &s, size < sizeof(s) ? size : sizeof(s));
 	return 0;
 }

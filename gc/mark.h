@@ -168,8 +168,10 @@ void wg_scan_marked(struct wg_marker *m, uintptr_t start, uintptr_t end);
 void wg_scan_words(struct wg_marker *m, uintptr_t start, uintptr_t end);
 /* The same for roots: references into fresh blocks need no marking. */
 void wg_scan_roots(struct wg_marker *m, uintptr_t start, uintptr_t end);
-/* Bytes of the object that starts at granule g. */
+/* Bytes of the object that starts at granule g, which nobody frees now. */
 size_t wg_object_bytes(const struct weir_heap *h, size_t g);
+/* The same of an object that may be swept meanwhile: 0 if its end is gone. */
+size_t wg_object_bytes_now(const struct weir_heap *h, size_t g);
 /* Its kind. */
 const struct wg_kind *wg_object_kind(const struct weir_heap *h, size_t g,
 				     uint8_t byte, size_t bytes);

@@ -86,22 +86,30 @@ static inline size_t wg_meta_end(const uint8_t *meta, size_t g)
 	return at + (size_t)__builtin_ctzll(w) / 8;
 }
 
+/* The same for a g that need not be an object's: looks no further than `end`,
+ * which is 8-aligned, and is `end` if there is no END. */
+static inline size_t wg_meta_end_within(const uint8_t *meta, size_t g,
+					size_t end)
+{
+	size_t at = g & ~(size_t)7;
+	uint64_t w = wg_from_byte(wg_meta_word(meta + at), g) & WG_ENDS;
+
+	while (!w) {
+		at += 8;
+		if (at >= end)
+			return end;
+		w = wg_meta_word(meta + at) & WG_ENDS;
+	}
+	return at + (size_t)__builtin_ctzll(w) / 8;
+}
+
 /* Whether an END is in [start, g): the object that starts at `start` ends
  * before g.  Looks no further than g, so it is right, and ends, also where the
  * start was seen and its end is not (yet, or any more). */
 static inline bool wg_meta_ends_before(const uint8_t *meta, size_t start,
 				       size_t g)
 {
-	size_t at = start & ~(size_t)7;
-	uint64_t w = wg_from_byte(wg_meta_word(meta + at), start) & WG_ENDS;
-
-	while (!w) {
-		at += 8;
-		if (at >= g)
-			return false;
-		w = wg_meta_word(meta + at) & WG_ENDS;
-	}
-	return at + (size_t)__builtin_ctzll(w) / 8 < g;
+	return wg_meta_end_within(meta, start, (g + 7) & ~(size_t)7) < g;
 }
 
 /* First START of `colour` in [g, end), or end.  end is 8-aligned. */

@@ -29,7 +29,8 @@ static inline WG_RACY uintptr_t word_at(uintptr_t a)
 	return *(const volatile uintptr_t *)a;
 }
 
-size_t wg_object_bytes(const struct weir_heap *h, size_t g)
+/* The size of the large object at g, or 0 if it is not one. */
+static inline size_t large_bytes(const struct weir_heap *h, size_t g)
 {
 	if (wr_unlikely(!(g & (WG_BLOCK_GRANULES - 1)))) {
 		const struct wg_block *b = &h->blocks[g / WG_BLOCK_GRANULES];
@@ -37,7 +38,28 @@ size_t wg_object_bytes(const struct weir_heap *h, size_t g)
 		if (wg_block_state(b) == WG_LARGE_HEAD)
 			return __atomic_load_n(&b->size, __ATOMIC_RELAXED);
 	}
+	return 0;
+}
+
+size_t wg_object_bytes(const struct weir_heap *h, size_t g)
+{
+	size_t large = large_bytes(h, g);
+
+	if (large)
+		return large;
 	return (wg_meta_end(h->meta, g) + 1 - g) << WEIR_GRANULE_SHIFT;
+}
+
+size_t wg_object_bytes_now(const struct weir_heap *h, size_t g)
+{
+	size_t large = large_bytes(h, g);
+	size_t block_end = (g | (WG_BLOCK_GRANULES - 1)) + 1;
+	size_t end;
+
+	if (large)
+		return large;
+	end = wg_meta_end_within(h->meta, g, block_end);
+	return end == block_end ? 0 : (end + 1 - g) << WEIR_GRANULE_SHIFT;
 }
 
 const struct wg_kind *wg_object_kind(const struct weir_heap *h, size_t g,

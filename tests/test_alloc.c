@@ -39,6 +39,31 @@ Test(alloc, every_size_is_zeroed_aligned_and_found_again)
 	heap_close();
 }
 
+/* What a thread sees that asks about a dead object while a sweeper clears it:
+ * a start, and no end in the rest of the block. */
+Test(alloc, a_half_swept_object_has_no_size)
+{
+	uint8_t saved[WG_BLOCK_GRANULES], *meta;
+	size_t g, end;
+	char *p;
+
+	heap_open("heap-min=8m,heap-max=64m");
+	p = weir_alloc(self, 64);
+	for (size_t in_use = 0; in_use < 3 * WG_BLOCK; in_use += 4096)
+		cr_assert_not_null(weir_alloc(self, 4000));
+	cr_assert_eq(weir_object_size(heap, p), 64);
+	cr_assert_eq(weir_object_base(heap, p + 63), p);
+	g = wg_granule_of(heap, (uintptr_t)p);
+	end = (g | (WG_BLOCK_GRANULES - 1)) + 1;
+	meta = heap->meta + g + 1;
+	memcpy(saved, meta, end - g - 1);
+	memset(meta, 0, end - g - 1);
+	cr_assert_eq(weir_object_size(heap, p), 0);
+	memcpy(meta, saved, end - g - 1);
+	cr_assert_eq(weir_object_size(heap, p), 64);
+	heap_close();
+}
+
 Test(alloc, reused_memory_is_zeroed)
 {
 	heap_open("heap-min=4m,heap-max=64m,poison=on");

@@ -89,6 +89,9 @@ Test(meta, prev_and_end_bound_the_object_around_a_granule)
 			while (!(meta[end] & WEIR_META_END))
 				end++;
 			cr_assert_eq(wg_meta_end(meta, want), end);
+			for (size_t k = (want & ~(size_t)7) + 8; k <= N; k += 8)
+				cr_assert_eq(wg_meta_end_within(meta, want, k),
+					     end < k ? end : k);
 			for (size_t k = want; k < end + 20 && k < N; k++)
 				cr_assert_eq(wg_meta_ends_before(meta, want, k),
 					     end < k);

@@ -120,3 +120,27 @@ Test(stats, short_struct)
 		cr_assert_eq(u.byte[k], 0xa5);
 	heap_close();
 }
+
+/* Faults are counted where they come to user space, and only there. */
+Test(stats, faults_of_the_barrier)
+{
+	static void *volatile kept;
+	uint64_t before;
+
+	heap_open("barrier=mprotect,heap-min=4m");
+	cr_assert_eq(weir_root_add(heap, (void *)&kept, sizeof(kept)), 0);
+	kept = weir_alloc(self, 256 << 10);
+	cr_assert_eq(weir_collect(heap, WEIR_COLLECT_FULL), 0);
+	/* What that one marked is armed by a minor one. */
+	cr_assert_eq(weir_collect(heap, WEIR_COLLECT_MINOR), 0);
+	before = heap_stats().barrier_faults;
+	((char *volatile)kept)[100000] = 1;
+	((char *volatile)kept)[100001] = 1;
+	cr_assert_eq(heap_stats().barrier_faults, before + 1);
+	heap_close();
+	heap_open("barrier=none,heap-min=4m");
+	for (int i = 0; i < 2; i++)
+		cr_assert_eq(weir_collect(heap, WEIR_COLLECT_FULL), 0);
+	cr_assert_eq(heap_stats().barrier_faults, 0);
+	heap_close();
+}

@@ -27,6 +27,9 @@
  *    longjmp() and no C++ exception out of them.  pthread_exit() is allowed.
  *  - A reference keeps its object alive if it points to any byte of it; one
  *    that points past its last byte does not.
+ *  - A reference goes from thread to thread as any pointer does: by a lock,
+ *    or a store with release and a load with acquire order.  Without that
+ *    the other thread may see old contents; the collector needs none of it.
  *  - With data-segments=on, what dl_iterate_phdr() calls must not allocate or
  *    wait for a cycle: it holds the loader's lock, which a cycle needs.
  *  - fork() may be called at any time.  The child goes on with the calling
@@ -390,6 +393,9 @@ struct weir_stats {
 					  * while its stack was looked at */
 	struct weir_histogram assist;    /* a mutator held to help or wait */
 	char barrier[16];                /* the back end in use */
+	/* Write faults that reached the barrier, each once; 0 under async,
+	 * where the kernel answers them and counts none, and under none. */
+	uint64_t barrier_faults;
 };
 
 /* Fill *stats (its `size` set by the caller; smaller structs are filled as
