@@ -10,12 +10,6 @@ logs=$builddir/guest/logs
 # with the reason; they are reported as skipped.
 left_out()
 {
-	case $kernel-$1 in
-	*-64k-test_barrier | *-64k-test_barrier_signal | *-64k-test_dirty | \
-		*-64k-test_read)
-		why="it counts in pages of 4 KiB"
-		return 0 ;;
-	esac
 	[ "${TRY:-}" != long ] || return 1
 	case $1 in
 	test_preclean | test_ephemeron_chain)

@@ -31,7 +31,7 @@
 #include "runtime/barrier_ops.h"
 #include "tests/memory.h"
 
-#define PAGE ((size_t)4096)
+#define PAGE ((size_t)getpagesize())
 #define NOBODY 65534
 
 static void drop_privileges(void)

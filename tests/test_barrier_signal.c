@@ -23,7 +23,7 @@
 
 #include "runtime/barrier.h"
 
-#define PAGE ((size_t)4096)
+#define PAGE ((size_t)getpagesize())
 
 static struct wr_barrier *make(enum wr_barrier_kind kind)
 {
@@ -234,6 +234,8 @@ Test(barrier_signal, mprotect_runs_out_of_mappings)
 	if (limit > 300000)
 		cr_skip("vm.max_map_count is %zu: too high to reach", limit);
 	pages = limit + 1000;
+	if (pages > (size_t)sysconf(_SC_PHYS_PAGES) / 2)
+		cr_skip("%zu pages need more memory than there is", pages);
 	p = map_range(b, pages);
 	arm(b, p, pages);
 	for (size_t i = 0; i < pages; i += 2)

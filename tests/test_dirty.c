@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* Passes over dirty pages: what they find, arm and scan; with the barrier that
  * is chosen here, on a heap whose collector is asleep. */
+#include <unistd.h>
+
 #include "gc/dirty.h"
 #include "tests/marked.h"
 
 #define OBJECTS 400 /* of a page each */
-#define SIZE 4096
+#define SIZE ((size_t)getpagesize())
 
 static char *object[OBJECTS];
 static void *kid[OBJECTS];

@@ -425,7 +425,7 @@ Test(probe, map_count)
 {
 	const char *root = fake_root();
 	struct wr_probe_result r = run("map-count", root);
-	size_t pages = 2000000, n = 0;
+	size_t pages = 2000000, n = 0, page = (size_t)getpagesize();
 	char *p;
 
 	cr_assert(r.available, "%s", r.cause);
@@ -438,18 +438,18 @@ Test(probe, map_count)
 	return; /* the sanitizer needs mappings of its own */
 #endif
 	/* Use them up. */
-	p = mmap(NULL, pages * 4096, PROT_NONE,
+	p = mmap(NULL, pages * page, PROT_NONE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	cr_assert_neq(p, MAP_FAILED);
-	while (n < 400000 && !mprotect(p + n * 4096, 4096, PROT_READ))
+	while (n < 400000 && !mprotect(p + n * page, page, PROT_READ))
 		n += 2;
 	if (n >= 400000) {
-		munmap(p, pages * 4096);
+		munmap(p, pages * page);
 		cr_skip("more than 400000 mappings are allowed");
 	}
 	r = (struct wr_probe_result){.available = true};
 	wr_probe_find("map-count")->run("", &r);
-	munmap(p, pages * 4096);
+	munmap(p, pages * page);
 	cr_assert_not(r.available, "%zu used: %s", n, r.detail);
 	cr_assert(strstr(r.cause, "near its limit"), "%s", r.cause);
 	cr_assert(strstr(r.cure, "vm.max_map_count"), "%s", r.cure);

@@ -17,9 +17,11 @@
 #include "tests/take_away.h"
 
 #define LARGE ((size_t)1 << 20)
+#define PAGE ((size_t)getpagesize())
 #define SMALL 128 /* bytes */
-#define SMALLS 400
+#define SMALLS 3200
 #define TARGETS 40 /* young objects whose references are read */
+#define STRIDE 64  /* of small ones, for each on a page of its own */
 
 /* Registered as roots. */
 static struct {
@@ -34,14 +36,14 @@ static bool protects;
 static void count(void *arg, const struct wr_run *runs, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		*(size_t *)arg += (runs[i].end - runs[i].start) / 4096;
+		*(size_t *)arg += (runs[i].end - runs[i].start) / PAGE;
 }
 
 /* Dirty pages of those that [p, p + size) touches. */
 static size_t dirty(const char *p, size_t size)
 {
-	uintptr_t from = (uintptr_t)p & ~(uintptr_t)4095;
-	uintptr_t to = ((uintptr_t)p + size + 4095) & ~(uintptr_t)4095;
+	uintptr_t from = (uintptr_t)p & ~(PAGE - 1);
+	uintptr_t to = ((uintptr_t)p + size + PAGE - 1) & ~(PAGE - 1);
 	size_t n = 0;
 
 	cr_assert_eq(wr_barrier_fetch(heap->barrier, (void *)from, to - from, 0,
@@ -83,8 +85,10 @@ static void open_heap(enum wr_barrier_kind kind)
 static void must_be_clean(const char *p, size_t size)
 {
 	if (protects)
-		cr_assert_eq(dirty(p, size), 0, "%zu pages are not armed",
-			     dirty(p, size));
+		cr_assert_eq(dirty(p, size), 0,
+			     "%zu pages of %zu bytes at %zu of the large one "
+			     "are not armed",
+			     dirty(p, size), size, (size_t)(p - old.large));
 }
 
 /* ---- Where from --------------------------------------------------------- */
@@ -138,9 +142,10 @@ static void read_all(enum source source, int fd, void *to, size_t size)
 
 static void read_bytes(enum source source, char *to, size_t size)
 {
-	char bytes[3 * 4096] = {0};
+	char bytes[2 * PAGE];
 	int other, fd;
 
+	memset(bytes, 0, sizeof(bytes));
 	for (size_t i = 0; i < size; i++)
 		bytes[i] = fill_of(i + source);
 	fd = offer(source, bytes, size, &other);
@@ -156,8 +161,8 @@ static void bytes_into_old_objects(void)
 {
 	for (enum source s = 0; s < SOURCES; s++) {
 		/* Across pages, and at the very end. */
-		read_bytes(s, old.large + 8192 * 3 * s + 100, 2 * 4096);
-		read_bytes(s, old.large + LARGE - 4096 * (s + 1), 4096);
+		read_bytes(s, old.large + PAGE * 4 * s + 100, 2 * PAGE);
+		read_bytes(s, old.large + LARGE - PAGE * (s + 1), PAGE);
 		read_bytes(s, old.small[s * (SMALLS / SOURCES)], SMALL);
 	}
 	collect(WEIR_COLLECT_FULL);
@@ -203,13 +208,14 @@ static __attribute__((noinline)) int make_targets(enum source source,
 /* A full read puts all references into one object, or a few into each. */
 static void references_into(enum source source, bool large)
 {
-	size_t at = large ? 50 * 4096 - 64 : 0, each = large ? TARGETS : 8;
+	size_t at = large ? (LARGE / PAGE / 2) * PAGE - 64 : 0,
+	       each = large ? TARGETS : 8;
 	size_t lost = 0;
 	int other, fd = make_targets(source, &other);
 
 	scrub();
 	for (size_t i = 0; i < TARGETS; i += each) {
-		char *to = large ? old.large + at : old.small[10 * i];
+		char *to = large ? old.large + at : old.small[STRIDE * i];
 
 		must_be_clean(to, each * 8);
 		read_all(source, fd, to, each * 8);
@@ -223,7 +229,7 @@ static void references_into(enum source source, bool large)
 		uint64_t **to =
 			(uint64_t **)(void *)(large ? old.large + at
 						    : old.small[i / each *
-								each * 10]);
+								each * STRIDE]);
 		uint64_t *p = to[i % each];
 
 		cr_assert_eq(weir_weak_get(weak[i]), p, "%zu was collected", i);
@@ -262,7 +268,7 @@ static void *collect_main(void *arg)
 static void beside_cycles(void)
 {
 	unsigned cycles = 0;
-	char bytes[4096];
+	char bytes[PAGE];
 	pthread_t t;
 
 	stop = 0;
