@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * For those who put another collector's interface on top of weir, or run
+ * programs that keep hidden pointers, stacks of their own or references the
+ * collector cannot see written.  The conventions are those of <weir/weir.h>.
+ */
+#ifndef WEIR_EMBED_H
+#define WEIR_EMBED_H
+
+#include <weir/weir.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Links: words that are cleared when an object dies ------------------ */
+
+#define WEIR_LINK_SHORT 0u /* cleared before finalizers are queued */
+#define WEIR_LINK_LONG 1u  /* cleared once no finalizer keeps it, either */
+
+/*
+ * Store 0 in *slot when the object that `target` points into is found
+ * unreachable.  The slot is any aligned word; what it holds does not matter,
+ * and must not be seen as a reference (hidden, or in a leaf object) if it is
+ * not to keep the target.  It is cleared with all mutators stopped.  The link
+ * goes away when it was cleared, and when the slot is in a heap object that
+ * died; a slot outside of the heap must be removed before its memory goes.
+ * Each slot has at most one short and one long link.
+ *
+ * Returns 0, or 1 if the slot had such a link, whose target is replaced.
+ * -EINVAL: slot NULL or not aligned, target not in an object, unknown flags;
+ * -ENOMEM; -EDEADLK in a trace or root callback.  Any thread.
+ */
+WEIR_API int weir_link_add(weir_heap *heap, void **slot, const void *target,
+			   unsigned flags);
+/* -ENOENT: there is none (any more). */
+WEIR_API int weir_link_remove(weir_heap *heap, void **slot, unsigned flags);
+/* Let the link of `from` clear `to` instead; the words themselves are the
+ * caller's to copy.  -ENOENT: `from` has none; -EEXIST: `to` has one. */
+WEIR_API int weir_link_move(weir_heap *heap, void **from, void **to,
+			    unsigned flags);
+
+/*
+ * Run fn(arg) while no pause is: no link and no weak reference is cleared
+ * meanwhile.  One thread at a time; calls nest.  fn must be short, must not
+ * allocate or wait for anything; it may use the functions above.  A pause
+ * waits for it.  Returns what fn returned; NULL with errno EINVAL, fn not
+ * called, if fn is NULL or the heap is none.  Any thread, not in a blocking
+ * region: an unattached thread is not stopped anyway but is serialised too.
+ */
+WEIR_API void *weir_locked_call(weir_heap *heap, void *(*fn)(void *),
+				void *arg);
+
+/* ---- Kinds -------------------------------------------------------------- */
+
+/*
+ * A flag of weir_kind_trace(): the references of a live object of this kind
+ * may change without a write to its pages (they are in memory outside of the
+ * heap, say).  So fn runs for every live one in the pause of every cycle, also
+ * of a minor one.  Not together with WEIR_TRACE_CONCURRENT (-EINVAL).
+ */
+#define WEIR_TRACE_ALWAYS 2u
+
+/* ---- Events ------------------------------------------------------------- */
+
+enum weir_event {
+	WEIR_EVENT_CYCLE_BEGIN, /* before anything is marked */
+	WEIR_EVENT_STOPPED,     /* the pause: all mutators are stopped */
+	WEIR_EVENT_RESUMING,    /* its end: they are about to go on */
+	WEIR_EVENT_CYCLE_END,   /* swept */
+};
+
+/*
+ * fn is called on the collector's thread.  Between STOPPED and RESUMING what
+ * holds for root callbacks holds for it: no malloc(), no lock that a stopped
+ * thread could hold.  It must not call the library but for
+ * weir_heap_stats().  One for a heap: a second call replaces the first, NULL
+ * removes it; when the call returns the old one is not called any more
+ * (-EDEADLK from within fn or a trace or root callback).  An attached caller
+ * counts as blocked while it waits.  After fork() the child has it too.
+ */
+typedef void weir_event_fn(weir_heap *heap, enum weir_event event, void *arg);
+WEIR_API int weir_heap_on_event(weir_heap *heap, weir_event_fn *fn, void *arg);
+
+/* How many finalizers are queued now; weir_finalizers_run() runs them.  Cheap;
+ * any thread.  0 for a heap that is none. */
+WEIR_API size_t weir_finalizers_queued(weir_heap *heap);
+
+/* ---- Roots and stacks --------------------------------------------------- */
+
+/* From now on writable data segments of the program and its shared objects
+ * are roots (on != 0) or not, whatever data-segments= said. */
+WEIR_API int weir_root_data_segments(weir_heap *heap, int on);
+
+/* Never scan [start, start + size) as part of a data segment; ranges that are
+ * registered with weir_root_add() are scanned.  -EINVAL, -ENOMEM, -EDEADLK as
+ * in weir_root_add(). */
+WEIR_API int weir_root_exclude(weir_heap *heap, const void *start, size_t size);
+
+/*
+ * The calling thread is about to switch to, or runs on, a stack of its own
+ * making whose highest address is `base`: what is live is scanned from its
+ * stack pointer up to there.  NULL: back on the thread's own stack.  Where the
+ * stack pointer is found decides: on the thread's own stack that one is
+ * scanned; elsewhere up to `base` if that is above the stack pointer in the
+ * same mapping of memory, else to the end of the mapping, so that the call may
+ * come before or after the switch.  Stacks that no thread runs on are the
+ * program's to report, with weir_root_add() or a root callback.  -EINVAL as
+ * always.
+ */
+WEIR_API int weir_thread_set_stack(weir_mutator *mutator, void *base);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
