@@ -480,8 +480,10 @@ static bool make_room(struct weir_mutator *m, size_t size, int attempt)
 
 	if (attempt > 2 && was_outrun(h, size, attempt))
 		attempt = 2;
-	if (attempt > 2 && !ask_program(m, size))
+	if ((attempt > 2 || wg_disabled(h)) && !ask_program(m, size))
 		return false;
+	if (wg_disabled(h))
+		return true; /* the program gave way */
 	begin = assist_begin(h);
 	/* Relaxed: partner of the load in wg_pace_can_wait(), which looks again
 	 * every few milliseconds. */
@@ -540,6 +542,12 @@ static void *no_memory(const struct weir_heap *h, size_t size, size_t n,
 			 "vm.overcommit_ratio) or vm.max_map_count, or drop "
 			 "references",
 			 function, size, used);
+	else if (wg_disabled(h))
+		wr_error(ENOMEM,
+			 "%s: no room for %zu bytes: %zu of %zu MiB are in use "
+			 "and cycles are disabled; call weir_collect_enable() "
+			 "or raise heap-max",
+			 function, size, used, wg_hard(h) >> 20);
 	else
 		wr_error(ENOMEM,
 			 "%s: no room for %zu bytes: %zu of %zu MiB are "

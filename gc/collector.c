@@ -18,6 +18,8 @@
 #include <errno.h>
 #include <time.h>
 
+#include <weir/embed.h>
+
 #include "gc/team.h"
 #include "gc/weak.h"
 
@@ -152,7 +154,8 @@ void wg_cycle_request(struct weir_heap *h, unsigned req)
 	if (trigger == UINT64_MAX && !req)
 		return;
 	wr_mutex_lock(&h->ctl_lock);
-	request(h, req);
+	if (!h->disabled)
+		request(h, req);
 	wr_mutex_unlock(&h->ctl_lock);
 }
 
@@ -175,8 +178,9 @@ void wg_cycle_wait(struct weir_heap *h, struct weir_mutator *m, unsigned req)
 	} else {
 		uint64_t number = h->cycles_started + 1;
 
-		request(h, req);
-		while (!reached(h, req, number))
+		if (!h->disabled)
+			request(h, req);
+		while (!h->disabled && !reached(h, req, number))
 			wr_mutex_wait(&h->ctl_lock, &h->ctl_done);
 	}
 	wr_mutex_unlock(&h->ctl_lock);
@@ -214,6 +218,51 @@ void wg_cycle_ask(struct weir_heap *h, struct weir_mutator *m, unsigned req)
 		wr_thread_block_leave(&m->thread);
 }
 
+/* Who waits for a cycle that was asked for before gets it: disabling waits for
+ * it too, and then for nobody to come between. */
+int weir_collect_disable(weir_heap *h)
+{
+	struct weir_mutator *m = wg_mutator_self();
+	int err = wg_heap_enter(h);
+	bool blocked;
+
+	if (err)
+		return err;
+	blocked = m && wr_thread_block_enter(&m->thread);
+	wr_mutex_lock(&h->ctl_lock);
+	while (!h->disabled && (h->running || h->requests))
+		wr_mutex_wait(&h->ctl_lock, &h->ctl_done);
+	__atomic_store_n(&h->disabled, h->disabled + 1, __ATOMIC_RELAXED);
+	wr_mutex_unlock(&h->ctl_lock);
+	if (blocked)
+		wr_thread_block_leave(&m->thread);
+	return 0;
+}
+
+int weir_collect_enable(weir_heap *h)
+{
+	struct weir_mutator *m = wg_mutator_self();
+	int err = wg_heap_enter(h);
+	bool blocked;
+	unsigned n;
+
+	if (err)
+		return err;
+	blocked = m && wr_thread_block_enter(&m->thread);
+	wr_mutex_lock(&h->ctl_lock);
+	n = h->disabled;
+	if (n)
+		__atomic_store_n(&h->disabled, n - 1, __ATOMIC_RELAXED);
+	/* Somebody asked in vain: the next one to look asks again. */
+	if (n == 1 && !h->running &&
+	    __atomic_load_n(&h->trigger, __ATOMIC_RELAXED) == UINT64_MAX)
+		__atomic_store_n(&h->trigger, 0, __ATOMIC_RELAXED);
+	wr_mutex_unlock(&h->ctl_lock);
+	if (blocked)
+		wr_thread_block_leave(&m->thread);
+	return n ? 0 : wr_invalid(__func__, "cycles were not disabled");
+}
+
 int weir_collect(weir_heap *h, unsigned flags)
 {
 	struct weir_mutator *m = wg_mutator_self();
@@ -225,6 +274,9 @@ int weir_collect(weir_heap *h, unsigned flags)
 	if (flags &
 	    ~(WEIR_COLLECT_MINOR | WEIR_COLLECT_NOWAIT | WEIR_COLLECT_STOPPED))
 		return wr_invalid(__func__, "unknown flags %#x", flags);
+	if (wg_disabled(h))
+		return wr_error(EBUSY, "weir_collect: cycles are disabled; "
+				       "call weir_collect_enable() first");
 	if (flags & WEIR_COLLECT_STOPPED)
 		req |= WG_REQ_STOPPED;
 	if (!(flags & WEIR_COLLECT_NOWAIT)) {

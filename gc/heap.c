@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <weir/embed.h>
+
 #include "gc/mutant.h"
 #include "gc/report.h"
 #include "gc/weak.h"
@@ -398,6 +400,27 @@ size_t weir_object_size(weir_heap *h, const void *p)
 			     WG_INLINE_KINDS)
 		bytes -= 8;
 	return bytes;
+}
+
+int weir_object_kind(weir_heap *h, const void *p, weir_kind *kind)
+{
+	size_t g, bytes;
+	uint64_t k;
+
+	if (!wg_heap_ok(h))
+		return -EINVAL;
+	if (!kind)
+		return wr_invalid(__func__, "no place for the result");
+	g = wg_resolve(h, (uintptr_t)p);
+	if (g == SIZE_MAX || wg_granule_start(h, g) != (uintptr_t)p)
+		return wr_error(ENOENT, "weir_object_kind: no object starts "
+					"there");
+	bytes = wg_object_bytes_now(h, g);
+	k = wg_meta_load(&h->meta[g]) >> WEIR_META_KIND_SHIFT;
+	if (k == WG_INLINE_KINDS && bytes)
+		memcpy(&k, (const char *)p + bytes - 8, sizeof(k));
+	*kind = (weir_kind)k;
+	return 0;
 }
 
 static uint64_t read_counter(const uint64_t *counter)

@@ -232,6 +232,8 @@ struct weir_heap {
 	uint64_t cycles_done;    /* swept */
 	uint64_t full_done;      /* of them full */
 	bool running;            /* a cycle is under way */
+	unsigned disabled;       /* atomic: weir_collect_disable() calls that
+				  * are open; written under ctl_lock */
 	bool threads_up;         /* collector threads exist (not after fork) */
 	bool all_dirty;          /* the barrier knows nothing: scan all */
 	bool stray_ends;         /* a child of fork: see gc/fork.c */
@@ -514,6 +516,13 @@ void wg_control_init(struct weir_heap *h);
 int wg_collector_start(struct weir_heap *h);
 void wg_collector_stop(struct weir_heap *h);
 bool wg_on_collector_thread(void); /* of the library's marker threads */
+/* Whether no cycle may begin.  Relaxed: partner of the stores under ctl_lock;
+ * who must know looks again under it. */
+static inline bool wg_disabled(const struct weir_heap *h)
+{
+	return wr_unlikely(__atomic_load_n(&h->disabled, __ATOMIC_RELAXED));
+}
+
 /* Ask for a cycle; does not wait.  Lock-free unless it must wake. */
 void wg_cycle_request(struct weir_heap *h, unsigned requests);
 /* The same from a thread that may be attached, not CRITICAL. */

@@ -61,6 +61,21 @@ WEIR_API void *weir_locked_call(weir_heap *heap, void *(*fn)(void *),
  */
 #define WEIR_TRACE_ALWAYS 2u
 
+/* The kind that the object which starts at `p` was allocated with; -ENOENT if
+ * none does.  Any thread. */
+WEIR_API int weir_object_kind(weir_heap *heap, const void *p, weir_kind *kind);
+
+/* ---- No cycles for a while ---------------------------------------------- */
+
+/*
+ * No cycle begins until weir_collect_enable() was called as often; one that is
+ * under way or asked for is waited for.  Meanwhile weir_collect() is -EBUSY,
+ * and allocation at the limit fails at once.  The same places and errors as
+ * weir_collect(); enable: -EINVAL if it was not disabled.
+ */
+WEIR_API int weir_collect_disable(weir_heap *heap);
+WEIR_API int weir_collect_enable(weir_heap *heap);
+
 /* ---- Events ------------------------------------------------------------- */
 
 enum weir_event {

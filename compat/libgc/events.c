@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the cycle tells: the collection count, the plausible addresses, the
+ * program's start and event callbacks.
+ *
+ * libgc calls them on the thread that collects, in the pause; so it is here,
+ * but that thread is the collector's own.  START comes before the cycle's
+ * work begins, beside the program.
+ */
+#include "internal.h"
+
+static GC_start_callback_proc start_callback;      /* atomic */
+static GC_on_collection_event_proc event_callback; /* atomic */
+static GC_on_thread_event_proc thread_callback;    /* never called */
+static uint64_t cycles;                            /* atomic: ended */
+static uint64_t at_last;                           /* atomic: allocated then */
+
+static void tell(GC_EventType type)
+{
+	GC_on_collection_event_proc fn =
+		__atomic_load_n(&event_callback, __ATOMIC_ACQUIRE);
+
+	if (fn)
+		fn(type);
+}
+
+static void event(weir_heap *h, enum weir_event e, void *arg)
+{
+	GC_start_callback_proc start;
+	struct weir_stats s = {.size = sizeof(s)};
+
+	(void)arg;
+	switch (e) {
+	case WEIR_EVENT_CYCLE_BEGIN:
+		tell(GC_EVENT_START);
+		start = __atomic_load_n(&start_callback, __ATOMIC_ACQUIRE);
+		if (start)
+			start();
+		break;
+	case WEIR_EVENT_STOPPED:
+		tell(GC_EVENT_PRE_STOP_WORLD);
+		tell(GC_EVENT_POST_STOP_WORLD);
+		tell(GC_EVENT_MARK_START);
+		break;
+	case WEIR_EVENT_RESUMING:
+		tell(GC_EVENT_MARK_END);
+		tell(GC_EVENT_PRE_START_WORLD);
+		/* Relaxed, all three: counters that order nothing. */
+		__atomic_add_fetch(&cycles, 1, __ATOMIC_RELAXED);
+		__atomic_store_n(&GC_gc_no, GC_gc_no + 1, __ATOMIC_RELAXED);
+		break;
+	case WEIR_EVENT_CYCLE_END:
+		weir_heap_stats(h, &s);
+		__atomic_store_n(&at_last, s.allocated, __ATOMIC_RELAXED);
+		tell(GC_EVENT_POST_START_WORLD);
+		tell(GC_EVENT_RECLAIM_START);
+		tell(GC_EVENT_RECLAIM_END);
+		tell(GC_EVENT_END);
+		break;
+	}
+}
+
+void lg_events_init(void)
+{
+	/* The heap's range never moves: what an object can have for address. */
+	GC_least_plausible_heap_addr = (void *)4096;
+	GC_greatest_plausible_heap_addr = (void *)(UINTPTR_MAX - 4096);
+	if (weir_heap_on_event(lg_heap, event, NULL))
+		lg_fatal("libgc on weir: %s", weir_error_text());
+}
+
+uint64_t lg_cycles(void)
+{
+	return __atomic_load_n(&cycles, __ATOMIC_RELAXED);
+}
+
+LG_API GC_word GC_get_gc_no(void)
+{
+	return __atomic_load_n(&GC_gc_no, __ATOMIC_RELAXED);
+}
+
+LG_API void GC_set_start_callback(GC_start_callback_proc fn)
+{
+	__atomic_store_n(&start_callback, fn, __ATOMIC_RELEASE);
+}
+
+LG_API GC_start_callback_proc GC_get_start_callback(void)
+{
+	return __atomic_load_n(&start_callback, __ATOMIC_ACQUIRE);
+}
+
+LG_API void GC_set_on_collection_event(GC_on_collection_event_proc fn)
+{
+	__atomic_store_n(&event_callback, fn, __ATOMIC_RELEASE);
+}
+
+LG_API GC_on_collection_event_proc GC_get_on_collection_event(void)
+{
+	return __atomic_load_n(&event_callback, __ATOMIC_ACQUIRE);
+}
+
+/* Threads are held by the collector all the time, one by one. */
+LG_API void GC_set_on_thread_event(GC_on_thread_event_proc fn)
+{
+	if (fn)
+		lg_unsupported();
+	thread_callback = fn;
+}
+
+LG_API GC_on_thread_event_proc GC_get_on_thread_event(void)
+{
+	return thread_callback;
+}
+
+LG_API size_t GC_get_bytes_since_gc(void)
+{
+	struct weir_stats s = {.size = sizeof(s)};
+	uint64_t last = __atomic_load_n(&at_last, __ATOMIC_RELAXED);
+
+	if (!lg_heap || weir_heap_stats(lg_heap, &s) || s.allocated < last)
+		return 0;
+	return s.allocated - last;
+}

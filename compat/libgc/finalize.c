@@ -1,0 +1,408 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Finalizers and disappearing links.
+ *
+ * A finalizer is an entry here, found by its object, and weir's finalizer with
+ * the entry for its argument.  The program's data are kept alive by a slot
+ * until the finalizer ran, as libgc's table does.  Entries hide the address of
+ * their object.
+ *
+ * Finalizers run where libgc runs them: in the thread that allocates, after a
+ * cycle found some; in GC_gcollect(); or only in GC_invoke_finalizers() if the
+ * program says "on demand", when its notifier is called once a cycle.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+struct finalizer {
+	uintptr_t hidden;        /* ~object */
+	GC_finalization_proc fn; /* to be called */
+	size_t slot;             /* that keeps the program's data */
+	struct finalizer *next;  /* of the bucket */
+};
+
+static struct finalizer **bucket; /* under lg_lock, all */
+static size_t buckets;            /* a power of two, or 0 */
+static size_t count;              /* entries; atomic, to peek */
+
+static struct finalizer **place(uintptr_t hidden)
+{
+	size_t i = (size_t)((hidden >> 4) * 0x9e3779b97f4a7c15ull >> 24) &
+		   (buckets - 1);
+	struct finalizer **at = &bucket[i];
+
+	while (*at && (*at)->hidden != hidden)
+		at = &(*at)->next;
+	return at;
+}
+
+static bool grow(void)
+{
+	size_t old_n = buckets;
+	struct finalizer **old = bucket;
+
+	bucket = calloc(old_n ? 2 * old_n : 256, sizeof(struct finalizer *));
+	if (!bucket) {
+		bucket = old;
+		return false;
+	}
+	buckets = old_n ? 2 * old_n : 256;
+	for (size_t i = 0; i < old_n; i++)
+		for (struct finalizer *f = old[i], *next; f; f = next) {
+			struct finalizer **at = place(f->hidden);
+
+			next = f->next;
+			f->next = NULL;
+			*at = f;
+		}
+	free(old);
+	return true;
+}
+
+/* Out of the table; NULL if it is not in it. */
+static struct finalizer *take(void *object)
+{
+	struct finalizer **at, *f;
+
+	if (!buckets)
+		return NULL;
+	at = place(~(uintptr_t)object);
+	f = *at;
+	if (f) {
+		*at = f->next;
+		__atomic_store_n(&count, count - 1, __ATOMIC_RELAXED);
+	}
+	return f;
+}
+
+/* weir runs it: the object is alive, and so are its data until the slot is
+ * given back. */
+static void run(void *object, void *arg)
+{
+	GC_finalization_proc fn;
+	void *data;
+	struct finalizer *f = arg;
+
+	pthread_mutex_lock(&lg_lock);
+	if (take(object) != f)
+		lg_fatal("libgc on weir: a finalizer's table is damaged");
+	fn = f->fn;
+	data = (void *)lg_kept(f->slot);
+	lg_unkeep(f->slot);
+	pthread_mutex_unlock(&lg_lock);
+	free(f);
+	fn(object, data);
+}
+
+static void set(void *object, GC_finalization_proc fn, void *data,
+		GC_finalization_proc *old_fn, void **old_data, unsigned flags)
+{
+	struct finalizer *f = NULL, *old = NULL;
+	bool ok = true;
+
+	lg_mutator();
+	if (old_fn)
+		*old_fn = NULL;
+	if (old_data)
+		*old_data = NULL;
+	if (weir_object_base(lg_heap, object) != object)
+		return; /* as libgc does for what is not in its heap */
+	if (fn) {
+		f = malloc(sizeof(*f));
+		ok = f != NULL;
+	}
+	pthread_mutex_lock(&lg_lock);
+	old = take(object);
+	if (old) {
+		if (old_fn)
+			*old_fn = old->fn;
+		if (old_data)
+			*old_data = (void *)lg_kept(old->slot);
+		lg_unkeep(old->slot);
+	}
+	if (f && (count < buckets || grow())) {
+		*f = (struct finalizer){.hidden = ~(uintptr_t)object, .fn = fn};
+		f->slot = lg_keep(data);
+		ok = f->slot != 0;
+		if (ok) {
+			*place(f->hidden) = f;
+			__atomic_store_n(&count, count + 1, __ATOMIC_RELAXED);
+		}
+	} else if (f) {
+		ok = false;
+	}
+	pthread_mutex_unlock(&lg_lock);
+	if (ok &&
+	    weir_finalizer_set(lg_heap, object, fn ? run : NULL, f, flags) < 0)
+		ok = false;
+	if (!ok)
+		lg_fatal("libgc on weir: no memory for a finalizer");
+	free(old);
+}
+
+void lg_finalize_forget(void *object)
+{
+	struct finalizer *f;
+
+	/* Relaxed: an object's finalizer was set by a thread that then handed
+	 * it to this one. */
+	if (!__atomic_load_n(&count, __ATOMIC_RELAXED))
+		return;
+	pthread_mutex_lock(&lg_lock);
+	f = take(object);
+	if (f)
+		lg_unkeep(f->slot);
+	pthread_mutex_unlock(&lg_lock);
+	if (f) {
+		weir_finalizer_set(lg_heap, object, NULL, NULL, 0);
+		free(f);
+	}
+}
+
+/* Objects are finalized before what they reach. */
+LG_API void GC_register_finalizer(void *object, GC_finalization_proc fn,
+				  void *data, GC_finalization_proc *old_fn,
+				  void **old_data)
+{
+	set(object, fn, data, old_fn, old_data, WEIR_FINALIZE_ORDERED);
+}
+
+LG_API void GC_register_finalizer_ignore_self(void *object,
+					      GC_finalization_proc fn,
+					      void *data,
+					      GC_finalization_proc *old_fn,
+					      void **old_data)
+{
+	set(object, fn, data, old_fn, old_data, WEIR_FINALIZE_ORDERED);
+}
+
+LG_API void GC_register_finalizer_no_order(void *object,
+					   GC_finalization_proc fn, void *data,
+					   GC_finalization_proc *old_fn,
+					   void **old_data)
+{
+	set(object, fn, data, old_fn, old_data, WEIR_FINALIZE_UNORDERED);
+}
+
+/* Only once nothing else that is finalizable reaches it. */
+LG_API void GC_register_finalizer_unreachable(void *object,
+					      GC_finalization_proc fn,
+					      void *data,
+					      GC_finalization_proc *old_fn,
+					      void **old_data)
+{
+	set(object, fn, data, old_fn, old_data, WEIR_FINALIZE_ORDERED);
+}
+
+/* ---- Running them ------------------------------------------------------- */
+
+static __thread bool running __attribute__((tls_model("initial-exec")));
+
+LG_API int GC_should_invoke_finalizers(void)
+{
+	return lg_heap && weir_finalizers_queued(lg_heap) != 0;
+}
+
+LG_API int GC_invoke_finalizers(void)
+{
+	weir_mutator *m = lg_mutator();
+	bool outer = running;
+	long n;
+
+	running = true;
+	n = weir_finalizers_run(m, 0);
+	running = outer;
+	return n > 0 ? (int)n : 0;
+}
+
+void lg_finalize_due(void)
+{
+	static uint64_t told; /* atomic: cycles by the last call */
+	GC_finalizer_notifier_proc notify;
+	uint64_t now, last;
+
+	if (!GC_finalize_on_demand) {
+		/* A finalizer that allocates does not run others. */
+		if (!running)
+			GC_invoke_finalizers();
+		return;
+	}
+	notify = GC_finalizer_notifier;
+	if (!notify)
+		return;
+	/* Relaxed: who of several threads calls is of no matter, once does. */
+	now = lg_cycles();
+	last = __atomic_load_n(&told, __ATOMIC_RELAXED);
+	if (last != now &&
+	    __atomic_compare_exchange_n(&told, &last, now, false,
+					__ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		notify();
+}
+
+LG_API void GC_finalize_all(void);
+LG_API void GC_finalize_all(void)
+{
+	lg_unsupported();
+}
+
+LG_API void GC_set_finalize_on_demand(int on)
+{
+	GC_finalize_on_demand = on;
+}
+
+LG_API int GC_get_finalize_on_demand(void)
+{
+	return GC_finalize_on_demand;
+}
+
+LG_API void GC_set_java_finalization(int on)
+{
+	GC_java_finalization = on;
+}
+
+LG_API int GC_get_java_finalization(void)
+{
+	return GC_java_finalization;
+}
+
+LG_API void GC_set_finalizer_notifier(GC_finalizer_notifier_proc fn)
+{
+	GC_finalizer_notifier = fn;
+}
+
+LG_API GC_finalizer_notifier_proc GC_get_finalizer_notifier(void)
+{
+	return GC_finalizer_notifier;
+}
+
+LG_API void GC_set_await_finalize_proc(GC_await_finalize_proc fn)
+{
+	if (fn)
+		lg_unsupported();
+}
+
+LG_API GC_await_finalize_proc GC_get_await_finalize_proc(void)
+{
+	return NULL;
+}
+
+/* ---- Objects that come with one ------------------------------------------ */
+
+LG_API void GC_init_finalized_malloc(void)
+{
+	lg_mutator();
+}
+
+LG_API void *GC_finalized_malloc(size_t n,
+				 const struct GC_finalizer_closure *closure)
+{
+	void *p = GC_malloc(n);
+
+	if (p)
+		set(p, closure->proc, closure->cd, NULL, NULL,
+		    WEIR_FINALIZE_UNORDERED);
+	return p;
+}
+
+LG_API void GC_register_disclaim_proc(int kind, GC_disclaim_proc fn, int all)
+{
+	(void)kind;
+	(void)all;
+	if (fn)
+		lg_unsupported();
+}
+
+/* ---- Disappearing links ------------------------------------------------- */
+
+static int link_add(void **link, const void *object, unsigned flags,
+		    const char *function)
+{
+	int err;
+
+	lg_mutator();
+	if ((uintptr_t)link % sizeof(*link))
+		lg_fatal("%s: the link %p is not aligned", function,
+			 (void *)link);
+	/* What is not in the heap does not die. */
+	if (!weir_object_base(lg_heap, object))
+		return GC_SUCCESS;
+	err = weir_link_add(lg_heap, link, object, flags);
+	if (err == -ENOMEM)
+		return GC_NO_MEMORY;
+	return err == 1 ? GC_DUPLICATE : GC_SUCCESS;
+}
+
+static int link_move(void **from, void **to, unsigned flags)
+{
+	int err;
+
+	lg_mutator();
+	if (from == to)
+		return GC_SUCCESS;
+	err = weir_link_move(lg_heap, from, to, flags);
+	return err == -EEXIST ? GC_DUPLICATE : err ? GC_NOT_FOUND : GC_SUCCESS;
+}
+
+LG_API int GC_general_register_disappearing_link(void **link,
+						 const void *object)
+{
+	return link_add(link, object, WEIR_LINK_SHORT, __func__);
+}
+
+LG_API int GC_register_disappearing_link(void **link)
+{
+	void *base = GC_base(link);
+
+	if (!base)
+		lg_fatal("GC_register_disappearing_link: %p is not in an "
+			 "object",
+			 (void *)link);
+	return link_add(link, base, WEIR_LINK_SHORT, __func__);
+}
+
+LG_API int GC_register_long_link(void **link, const void *object)
+{
+	return link_add(link, object, WEIR_LINK_LONG, __func__);
+}
+
+LG_API int GC_move_disappearing_link(void **from, void **to)
+{
+	return link_move(from, to, WEIR_LINK_SHORT);
+}
+
+LG_API int GC_move_long_link(void **from, void **to)
+{
+	return link_move(from, to, WEIR_LINK_LONG);
+}
+
+LG_API int GC_unregister_disappearing_link(void **link)
+{
+	return lg_heap && !weir_link_remove(lg_heap, link, WEIR_LINK_SHORT);
+}
+
+LG_API int GC_unregister_long_link(void **link)
+{
+	return lg_heap && !weir_link_remove(lg_heap, link, WEIR_LINK_LONG);
+}
+
+/* ---- Not supported ------------------------------------------------------ */
+
+LG_API void GC_set_toggleref_func(GC_toggleref_func fn)
+{
+	if (fn)
+		lg_unsupported();
+}
+
+LG_API GC_toggleref_func GC_get_toggleref_func(void)
+{
+	return NULL;
+}
+
+LG_API int GC_toggleref_add(void *object, int is_strong)
+{
+	(void)object;
+	(void)is_strong;
+	lg_unsupported();
+}

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libgc.so.1 on weir: what its files share.
+ *
+ * One heap, made by the first call that needs it.  Every thread that allocates
+ * is attached: by GC_pthread_create(), GC_register_my_thread(), or by itself
+ * when it first allocates.
+ *
+ * Locks.  lg_lock guards the tables here (roots, finalizers, uncollectable
+ * objects, kinds).  It may be held by a thread that is stopped, so callbacks of
+ * the collector never take it: what they read is published with atomic stores
+ * and never moves.  Under it nothing is allocated from the heap, and no
+ * function of the program is called.
+ */
+#ifndef WEIR_COMPAT_LIBGC_INTERNAL_H
+#define WEIR_COMPAT_LIBGC_INTERNAL_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <weir/alloc.h>
+#include <weir/embed.h>
+#include <weir/weir.h>
+
+#define GC_THREADS
+#define GC_NO_THREAD_REDIRECTS
+#include "gc/gc.h"
+#include "gc/gc_disclaim.h"
+#include "gc/gc_gcj.h"
+#include "gc/gc_inline.h"
+#include "gc/gc_mark.h"
+#include "gc/gc_typed.h"
+
+#define LG_API __attribute__((visibility("default")))
+#define lg_likely(x) __builtin_expect(!!(x), 1)
+#define lg_unlikely(x) __builtin_expect(!!(x), 0)
+
+/* What the heap is; NULL before init. */
+extern weir_heap *lg_heap;
+
+/* The calling thread's handle, NULL as long as it has none. */
+extern __thread weir_mutator *lg_self
+	__attribute__((tls_model("initial-exec")));
+
+/* What the callback that is running on this thread reports to, or NULL. */
+extern __thread weir_visitor *lg_visitor
+	__attribute__((tls_model("initial-exec")));
+
+extern pthread_mutex_t lg_lock;
+
+/* init.c */
+/* The heap, made if need be; ends the process, with the cause, if it cannot
+ * be. */
+weir_heap *lg_init(void);
+/* Attach the calling thread. */
+weir_mutator *lg_attach(void) __attribute__((cold));
+/* Say why and end the process. */
+void lg_fatal(const char *format, ...)
+	__attribute__((cold, noreturn, format(printf, 1, 2)));
+/* The same for what is not supported, by name. */
+#define lg_unsupported()                                                    \
+	lg_fatal("%s is not supported by weir's libgc.so.1; docs/LIBGC.md " \
+		 "says what to use instead",                                \
+		 __func__)
+void lg_warn(const char *format, GC_word arg);
+
+static inline weir_mutator *lg_mutator(void)
+{
+	weir_mutator *m = lg_self;
+
+	return lg_likely(m) ? m : lg_attach();
+}
+
+/* libgc keeps alive what a pointer just past the end points to, by giving
+ * each object a byte more, where interior pointers count. */
+static inline size_t lg_padded(size_t n)
+{
+	return n + (size_t)(GC_all_interior_pointers != 0);
+}
+
+/* alloc.c */
+/* Out of memory: what the program's function makes of it. */
+void *lg_no_memory(size_t n) __attribute__((cold));
+/* n bytes, as they are, of weir's kind. */
+void *lg_alloc(size_t n, weir_kind kind);
+/* After an allocation that was not inline: finalizers that wait. */
+void lg_after_slow(void);
+
+/* kinds.c */
+/* weir's kind for libgc's; ends the process for a bad one. */
+weir_kind lg_kind(int kind);
+/* libgc's number of weir's kind. */
+int lg_kind_of(weir_kind kind);
+
+/* roots.c */
+void lg_roots_init(void);
+/* Keep `object` alive; its slot, 0: no memory.  Under lg_lock. */
+size_t lg_keep(const void *object);
+void lg_keep_other(size_t slot, const void *object);
+void lg_unkeep(size_t slot);
+const void *lg_kept(size_t slot);
+
+/* uncollectable.c */
+bool lg_make_uncollectable(void *object);
+/* Whether it was. */
+bool lg_make_collectable(void *object);
+
+/* finalize.c */
+void lg_finalize_forget(void *object);
+/* Finalizers wait: run them, or tell the program, as it wants it. */
+void lg_finalize_due(void);
+
+/* events.c */
+void lg_events_init(void);
+uint64_t lg_cycles(void);
+
+#endif

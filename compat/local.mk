@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT
+# libgc.so.1: weir with libgc's interface, whole in itself.  It is installed
+# beside the system's, not in place of it: weir-libgc sets the path.
+weirlibgcdir = $(pkglibdir)
+weirlibgc_LTLIBRARIES = compat/libgc/libgc.la
+
+compat_libgc_libgc_la_SOURCES = $(WEIR_SOURCES) \
+	compat/libgc/alloc.c compat/libgc/control.c compat/libgc/debug.c \
+	compat/libgc/events.c compat/libgc/finalize.c compat/libgc/init.c \
+	compat/libgc/internal.h compat/libgc/kinds.c compat/libgc/roots.c \
+	compat/libgc/threads.c compat/libgc/uncollectable.c \
+	compat/libgc/unsupported.c compat/libgc/vars.c
+compat_libgc_libgc_la_CPPFLAGS = $(AM_CPPFLAGS) \
+	-I$(top_srcdir)/compat/libgc/include
+compat_libgc_libgc_la_LDFLAGS = $(AM_LDFLAGS) $(WEIR_LIB_LDFLAGS) \
+	-version-info 1:0:0 \
+	-Wl,--version-script=$(top_srcdir)/compat/libgc/libgc.map
+EXTRA_compat_libgc_libgc_la_DEPENDENCIES = compat/libgc/libgc.map
+EXTRA_DIST += compat/libgc/libgc.map
+
+weirlibgcincludedir = $(includedir)/weir/libgc
+weirlibgcinclude_HEADERS = compat/libgc/include/gc.h
+weirlibgcgcdir = $(weirlibgcincludedir)/gc
+weirlibgcgc_HEADERS = compat/libgc/include/gc/gc.h \
+	compat/libgc/include/gc/gc_disclaim.h \
+	compat/libgc/include/gc/gc_gcj.h \
+	compat/libgc/include/gc/gc_inline.h \
+	compat/libgc/include/gc/gc_mark.h \
+	compat/libgc/include/gc/gc_pthread_redirects.h \
+	compat/libgc/include/gc/gc_tiny_fl.h \
+	compat/libgc/include/gc/gc_typed.h \
+	compat/libgc/include/gc/gc_version.h
