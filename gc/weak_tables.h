@@ -76,6 +76,13 @@ struct wg_watches {
 	uint32_t end;            /* which is to go on up to this */
 };
 
+/* A hash table of watches, chained by `next`. */
+struct wg_chains {
+	struct wg_array bucket; /* uint32_t: first of a chain */
+	uint32_t buckets;       /* in use; see weak_tables.c */
+	uint32_t (*hash)(const struct wg_watch *e); /* an entry's */
+};
+
 struct weir_weak {
 	struct wg_watch watch; /* nothing more */
 };
@@ -88,11 +95,10 @@ struct wg_finalizer {
 
 struct wg_finalizers {
 	struct wg_watches table;
-	struct wg_array bucket; /* uint32_t: first of a chain */
-	uint32_t buckets;       /* in use; linear hashing, see finalize.c */
-	struct wg_array queue;  /* uint32_t: those to be run */
-	uint32_t head, tail;    /* [head, tail) of it */
-	uint32_t queued;        /* atomic: tail - head */
+	struct wg_chains chains; /* by object; of them one is not QUEUED */
+	struct wg_array queue;   /* uint32_t: those to be run */
+	uint32_t head, tail;     /* [head, tail) of it */
+	uint32_t queued;         /* atomic: tail - head */
 };
 
 struct wg_ephemeron {
@@ -176,6 +182,19 @@ void wg_watch_free(struct wg_watches *t, uint32_t i);
  * pause, held. */
 void wg_watches_filter(struct weir_heap *h, struct wg_watches *t, bool all);
 void wg_watches_fork_child(struct wg_watches *t);
+
+int wg_chains_create(struct weir_heap *h, struct wg_chains *c,
+		     const struct wg_watches *t,
+		     uint32_t (*hash)(const struct wg_watch *e));
+void wg_chains_destroy(struct weir_heap *h, struct wg_chains *c);
+/* The first of the chain of a hash value.  Lock held, as for the rest. */
+uint32_t *wg_chain(const struct wg_chains *c, uint32_t hash);
+/* Put entry i in. */
+void wg_chain_add(struct weir_heap *h, struct wg_chains *c,
+		  const struct wg_watches *t, uint32_t i);
+/* Take entry i out, what it is hashed by being as it was. */
+void wg_chain_remove(struct wg_chains *c, const struct wg_watches *t,
+		     uint32_t i);
 
 static inline struct wg_watch *wg_watch_at(const struct wg_watches *t,
 					   uint32_t i)
