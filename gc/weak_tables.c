@@ -177,7 +177,7 @@ static void filter_batch(struct weir_heap *h, struct wg_watches *t,
 		struct wg_watch *e = wg_watch_at(t, i);
 
 		wg_watch_prefetch(h, t, t->at, end);
-		if (wg_watch_undecided(h, e))
+		if (wg_watch_undecided(h, t, e))
 			pending[t->kept++] = i;
 		else
 			wg_watch_set(e, e->state & ~(uint32_t)WG_WATCH_PENDING);
@@ -192,7 +192,8 @@ static void walk_batch(struct weir_heap *h, struct wg_watches *t, uint32_t i,
 
 		if (i + WG_AHEAD < end)
 			wg_watch_prefetch_meta(h, wg_watch_at(t, i + WG_AHEAD));
-		if (!(e->state & WG_WATCH_PENDING) && wg_watch_undecided(h, e))
+		if (!(e->state & WG_WATCH_PENDING) &&
+		    wg_watch_undecided(h, t, e))
 			wg_watch_pend(t, i);
 	}
 }
