@@ -3,10 +3,7 @@
  * Finalizers: the table, and what the pause does with it.
  *
  * The table is hashed by object address; an object has at most one entry that
- * is not QUEUED.  It is W. Litwin's linear hashing ("Linear hashing: a new
- * tool for file and table addressing", VLDB 1980): each new entry splits one
- * bucket, so that no insertion, with its thread not to be stopped, rehashes
- * the whole.
+ * is not QUEUED.
  *
  * In the pause, marking done, the entries that are pending are those whose
  * objects are unreachable.  Unordered ones are queued.  For the ordered ones
@@ -29,23 +26,22 @@ static inline struct wg_finalizer *entry(const struct wg_finalizers *f,
 	return (struct wg_finalizer *)(void *)wg_watch_at(&f->table, i);
 }
 
+static uint32_t hash_of(const struct wg_watch *e)
+{
+	return wg_weak_hash(e->object);
+}
+
 int wg_finalizers_create(struct weir_heap *h)
 {
 	struct wg_finalizers *f = &h->weak->fin;
 	int err = wg_watches_create(h, &f->table, sizeof(struct wg_finalizer));
 
 	if (!err)
-		err = wg_array_create(&f->bucket, h->sys,
-				      f->table.pending.reserved);
+		err = wg_chains_create(h, &f->chains, &f->table, hash_of);
 	if (!err)
 		err = wg_array_create(&f->queue, h->sys,
 				      f->table.pending.reserved);
-	if (err)
-		return err;
-	f->buckets = 1;
-	if (!wg_array_grow(&f->bucket, h->sys, sizeof(uint32_t)))
-		return wr_error(ENOMEM, "no memory for finalizers");
-	return 0;
+	return err;
 }
 
 void wg_finalizers_destroy(struct weir_heap *h)
@@ -53,77 +49,30 @@ void wg_finalizers_destroy(struct weir_heap *h)
 	struct wg_finalizers *f = &h->weak->fin;
 
 	wg_watches_destroy(h, &f->table);
-	wg_array_destroy(&f->bucket, h->sys);
+	wg_chains_destroy(h, &f->chains);
 	wg_array_destroy(&f->queue, h->sys);
 }
 
 /* ---- The hash table ----------------------------------------------------- */
 
-/* Largest power of two that is not above n. */
-static inline uint32_t floor_power(uint32_t n)
+/* The object's entry that is not queued, or 0. */
+static uint32_t find(const struct wg_finalizers *f, uintptr_t object)
 {
-	return 1u << (31 - __builtin_clz(n));
-}
+	uint32_t i = *wg_chain(&f->chains, wg_weak_hash(object));
 
-static uint32_t *bucket_of(const struct wg_finalizers *f, uintptr_t object)
-{
-	uint32_t hash = wg_weak_hash(object);
-	uint32_t half = floor_power(f->buckets);
-	uint32_t b = hash & (2 * half - 1);
-
-	if (b >= f->buckets)
-		b &= half - 1;
-	return &wg_indexes(&f->bucket)[b];
-}
-
-/* One more bucket: what belongs there comes out of the one that it splits.
- * Without memory the chains only get longer. */
-static void split(struct weir_heap *h, struct wg_finalizers *f)
-{
-	uint32_t *bucket = wg_indexes(&f->bucket);
-	uint32_t b = f->buckets;
-	uint32_t *from = &bucket[b - floor_power(b)], *to = &bucket[b];
-
-	if (!wg_array_grow(&f->bucket, h->sys, (b + 1ul) * sizeof(*bucket)))
-		return;
-	*to = 0;
-	f->buckets++;
-	while (*from) {
-		struct wg_watch *e = wg_watch_at(&f->table, *from);
-
-		if (bucket_of(f, e->object) == &bucket[b]) {
-			*to = *from;
-			*from = e->next;
-			to = &e->next;
-			*to = 0;
-		} else {
-			from = &e->next;
-		}
-	}
-}
-
-/* The link to the object's entry that is not queued, or to 0. */
-static uint32_t *find(const struct wg_finalizers *f, uintptr_t object)
-{
-	uint32_t *link = bucket_of(f, object);
-
-	for (; *link; link = &wg_watch_at(&f->table, *link)->next) {
-		struct wg_watch *e = wg_watch_at(&f->table, *link);
+	while (i) {
+		const struct wg_watch *e = wg_watch_at(&f->table, i);
 
 		if (e->object == object && !(e->state & WG_WATCH_QUEUED))
 			break;
+		i = e->next;
 	}
-	return link;
+	return i;
 }
 
 void wg_finalizer_drop(struct wg_finalizers *f, uint32_t i)
 {
-	struct wg_watch *e = wg_watch_at(&f->table, i);
-	uint32_t *link = bucket_of(f, e->object);
-
-	while (*link != i)
-		link = &wg_watch_at(&f->table, *link)->next;
-	*link = e->next;
+	wg_chain_remove(&f->chains, &f->table, i);
 	wg_watch_free(&f->table, i);
 }
 
@@ -131,7 +80,7 @@ static bool insert(struct weir_heap *h, struct wg_finalizers *f,
 		   uintptr_t object, uint32_t state, weir_finalizer_fn *fn,
 		   void *arg)
 {
-	uint32_t *link, i;
+	uint32_t i;
 
 	if (!wg_array_grow(&f->queue, h->sys,
 			   (f->table.high + 1ul) * sizeof(uint32_t)))
@@ -141,11 +90,7 @@ static bool insert(struct weir_heap *h, struct wg_finalizers *f,
 		return false;
 	entry(f, i)->fn = fn;
 	entry(f, i)->arg = arg;
-	link = bucket_of(f, object);
-	wg_watch_at(&f->table, i)->next = *link;
-	*link = i;
-	if (f->table.count > f->buckets)
-		split(h, f);
+	wg_chain_add(h, &f->chains, &f->table, i);
 	return true;
 }
 
@@ -169,7 +114,7 @@ int weir_finalizer_set(weir_heap *h, void *object, weir_finalizer_fn *fn,
 		return wr_invalid(__func__, "unknown flags %#x", flags);
 	f = &h->weak->fin;
 	wg_weak_lock(h, m);
-	i = *find(f, (uintptr_t)object);
+	i = find(f, (uintptr_t)object);
 	if (!fn && i) {
 		wg_finalizer_drop(f, i);
 	} else if (i) {

@@ -19,6 +19,7 @@ WEIR_SOURCES += gc/heap.h
 WEIR_SOURCES += gc/invariants.c
 WEIR_SOURCES += gc/invariants.h
 WEIR_SOURCES += gc/kind.c
+WEIR_SOURCES += gc/link.c
 WEIR_SOURCES += gc/mark.c
 WEIR_SOURCES += gc/mark.h
 WEIR_SOURCES += gc/meta.h

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Weak references, finalizers and ephemerons: what the cycle calls.
+ * Weak references, links, finalizers and ephemerons: what the cycle calls.
  *
  * The order in the pause, marking being done:
  *
  *  1. ephemerons: values whose keys are marked, and what these lead to;
- *  2. weak references to what is not marked are cleared.  A reference is
- *     cleared before any finalizer that could bring its target back runs, so
- *     nobody gets at an object through it whose finalizer ran;
+ *  2. weak references and short links to what is not marked are cleared.  A
+ *     reference is cleared before any finalizer that could bring its target
+ * back runs, so nobody gets at an object through it whose finalizer ran;
  *  3. finalizers of what is not marked are queued, the objects and what they
  *     reach are marked, ephemeron values again among it: a finalizer finds
  *     the entries of tables that its object is a key of;
- *  4. ephemerons whose keys are still not marked are cleared.
+ *  4. ephemerons whose keys are still not marked are cleared, and so are long
+ *     links by their targets; links in what is not marked are dropped.
  *
  * Locks.  One, of the rank `finalizers`.  A mutator holds it only while
  * CRITICAL, so no stopped thread has it; in the pause it can be held by a
@@ -80,6 +81,8 @@ int wg_weak_create(struct weir_heap *h)
 	pthread_cond_init(&w->wake, NULL);
 	err = wg_watches_create(h, &w->refs, sizeof(struct weir_weak));
 	if (!err)
+		err = wg_links_create(h);
+	if (!err)
 		err = wg_finalizers_create(h);
 	if (!err)
 		err = wg_ephemerons_create(h);
@@ -94,6 +97,7 @@ void wg_weak_destroy(struct weir_heap *h)
 		return;
 	wg_weak_thread_stop(h);
 	wg_watches_destroy(h, &w->refs);
+	wg_links_destroy(h);
 	wg_finalizers_destroy(h);
 	wg_ephemerons_destroy(h);
 	pthread_cond_destroy(&w->wake);
@@ -149,6 +153,7 @@ void wg_weak_preclean(struct weir_heap *h)
 
 	wg_ephemerons_resolve(h);
 	wg_watches_filter(h, &w->refs, full);
+	wg_watches_filter(h, &w->links.table, full);
 	wg_watches_filter(h, &w->fin.table, full);
 	w->precleaned = true;
 }
@@ -162,12 +167,16 @@ void wg_weak_pause(struct weir_heap *h)
 
 	wg_weak_lock(h, NULL);
 	wg_ephemerons_resolve(h);
-	if (all)
+	if (all) {
 		wg_watches_filter(h, &w->refs, true);
+		wg_watches_filter(h, &w->links.table, true);
+	}
 	wg_refs_clear(h);
+	wg_links_clear(h);
 	wg_watches_filter(h, &w->fin.table, all);
 	wg_finalizers_pause(h);
 	wg_ephemerons_finish(h);
+	wg_links_finish(h);
 	w->colour = h->colour;
 	w->last_full = full;
 	w->precleaned = w->queue_marked = false;
@@ -204,6 +213,7 @@ void wg_weak_fork(struct weir_heap *h, int stage)
 	if (stage == 2) {
 		w->precleaned = w->queue_marked = false;
 		wg_watches_fork_child(&w->refs);
+		wg_watches_fork_child(&w->links.table);
 		wg_watches_fork_child(&w->fin.table);
 		wg_ephemerons_fork_child(h);
 		wg_finalizers_fork_child(h);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the cycle asks of weak references, finalizers and ephemerons. */
+/* What the cycle asks of weak references, links, finalizers and ephemerons. */
 #ifndef WEIR_GC_WEAK_H
 #define WEIR_GC_WEAK_H
 
@@ -18,8 +18,8 @@ void wg_weak_thread_allow(struct weir_heap *h);
 void wg_weak_scan_roots(struct weir_heap *h, struct wg_marker *m);
 /* Before the pause, beside the program: what can be decided early. */
 void wg_weak_preclean(struct weir_heap *h);
-/* In the pause, marking drained: ephemerons, clear weak references, queue
- * finalizers (and mark what they keep).  Leaves the mark stacks empty. */
+/* In the pause, marking drained: ephemerons, clear weak references and links,
+ * queue finalizers (and mark what they keep).  Leaves the mark stacks empty. */
 void wg_weak_pause(struct weir_heap *h);
 /* After the pause: wake whoever runs finalizers, free dead entries. */
 void wg_weak_after(struct weir_heap *h);

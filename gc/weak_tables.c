@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Arrays that grow in place, and watches; see gc/weak_tables.h.
+ * Arrays that grow in place, watches, and chains; see gc/weak_tables.h.
  *
  * An index is in `pending` at most once (the PENDING bit says that it is, and
  * a free entry keeps the bit until the index is gone from there).  A filter
  * between two batches leaves a gap in it, of what was read and not kept; these
  * may be pended again meanwhile.  The array has room for twice the entries
  * there are: when it is full the gap is at least half of it, and is closed.
+ *
+ * Chains are W. Litwin's linear hashing ("Linear hashing: a new tool for file
+ * and table addressing", VLDB 1980): each new entry splits one bucket, so that
+ * no insertion, with its thread not to be stopped, rehashes the whole.
  */
 #include "gc/weak_tables.h"
 
@@ -173,7 +177,7 @@ static void filter_batch(struct weir_heap *h, struct wg_watches *t,
 		struct wg_watch *e = wg_watch_at(t, i);
 
 		wg_watch_prefetch(h, t, t->at, end);
-		if (wg_watch_undecided(h, e))
+		if (wg_watch_undecided(h, t, e))
 			pending[t->kept++] = i;
 		else
 			wg_watch_set(e, e->state & ~(uint32_t)WG_WATCH_PENDING);
@@ -188,7 +192,8 @@ static void walk_batch(struct weir_heap *h, struct wg_watches *t, uint32_t i,
 
 		if (i + WG_AHEAD < end)
 			wg_watch_prefetch_meta(h, wg_watch_at(t, i + WG_AHEAD));
-		if (!(e->state & WG_WATCH_PENDING) && wg_watch_undecided(h, e))
+		if (!(e->state & WG_WATCH_PENDING) &&
+		    wg_watch_undecided(h, t, e))
 			wg_watch_pend(t, i);
 	}
 }
@@ -245,4 +250,92 @@ void wg_watches_fork_child(struct wg_watches *t)
 {
 	close_gap(t);
 	t->kept = t->at = 0;
+}
+
+/* ---- Chains ------------------------------------------------------------- */
+
+int wg_chains_create(struct weir_heap *h, struct wg_chains *c,
+		     const struct wg_watches *t,
+		     uint32_t (*hash)(const struct wg_watch *e))
+{
+	int err = wg_array_create(&c->bucket, h->sys, t->pending.reserved);
+
+	if (err)
+		return err;
+	c->hash = hash;
+	c->buckets = 1;
+	if (!wg_array_grow(&c->bucket, h->sys, sizeof(uint32_t)))
+		return wr_error(ENOMEM, "no memory for a hash table");
+	return 0;
+}
+
+void wg_chains_destroy(struct weir_heap *h, struct wg_chains *c)
+{
+	wg_array_destroy(&c->bucket, h->sys);
+}
+
+/* Largest power of two that is not above n. */
+static inline uint32_t floor_power(uint32_t n)
+{
+	return 1u << (31 - __builtin_clz(n));
+}
+
+uint32_t *wg_chain(const struct wg_chains *c, uint32_t hash)
+{
+	uint32_t half = floor_power(c->buckets);
+	uint32_t b = hash & (2 * half - 1);
+
+	if (b >= c->buckets)
+		b &= half - 1;
+	return &wg_indexes(&c->bucket)[b];
+}
+
+/* One more bucket: what belongs there comes out of the one that it splits.
+ * Without memory the chains only get longer. */
+static void split(struct weir_heap *h, struct wg_chains *c,
+		  const struct wg_watches *t)
+{
+	uint32_t *bucket = wg_indexes(&c->bucket);
+	uint32_t b = c->buckets;
+	uint32_t *from = &bucket[b - floor_power(b)], *to = &bucket[b];
+
+	if (!wg_array_grow(&c->bucket, h->sys, (b + 1ul) * sizeof(*bucket)))
+		return;
+	*to = 0;
+	c->buckets++;
+	while (*from) {
+		struct wg_watch *e = wg_watch_at(t, *from);
+
+		if (wg_chain(c, c->hash(e)) == &bucket[b]) {
+			*to = *from;
+			*from = e->next;
+			to = &e->next;
+			*to = 0;
+		} else {
+			from = &e->next;
+		}
+	}
+}
+
+void wg_chain_add(struct weir_heap *h, struct wg_chains *c,
+		  const struct wg_watches *t, uint32_t i)
+{
+	struct wg_watch *e = wg_watch_at(t, i);
+	uint32_t *link = wg_chain(c, c->hash(e));
+
+	e->next = *link;
+	*link = i;
+	if (t->count > c->buckets)
+		split(h, c, t);
+}
+
+void wg_chain_remove(struct wg_chains *c, const struct wg_watches *t,
+		     uint32_t i)
+{
+	struct wg_watch *e = wg_watch_at(t, i);
+	uint32_t *link = wg_chain(c, c->hash(e));
+
+	while (*link != i)
+		link = &wg_watch_at(t, *link)->next;
+	*link = e->next;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The side tables of weak references, finalizers and ephemerons.
+ * The side tables of weak references, links, finalizers and ephemerons.
  *
  * None of them is in the heap and none is a root.  Each is an array in a
  * reserved range of addresses, so that entries never move, and all that a
@@ -8,7 +8,9 @@
  * with the program stopped.  Entries are known by index.
  *
  * A watch is an entry that wants to know when its object dies: a weak
- * reference or a finalizer.  Which must a cycle look at?
+ * reference, a link or a finalizer.  It is decided, for this cycle, when the
+ * object is black; a link only if what its slot lies in is not to die either.
+ * Which must a cycle look at?
  *
  *	a black object stays black until the colour turns, hence
  *	minor cycle   only what was made or changed since the last pause
@@ -16,11 +18,11 @@
  *
  * The first are noted as they come, in `pending`.  Before the pause the
  * collector goes through pending, and in a full cycle through the table, in
- * batches under the lock, and keeps as pending those whose objects are not
- * black yet.  The pause looks at pending alone:
+ * batches under the lock, and keeps as pending those that are undecided.  The
+ * pause looks at pending alone:
  *
- *	(W) outside of the lock, a LIVE watch that is not pending has a black
- *	    object, or belongs to a full cycle that has not come to it yet
+ *	(W) outside of the lock, a LIVE watch that is not pending is decided, or
+ *	    belongs to a full cycle that has not come to it yet
  *
  *   who                          may
  *   mutators, CRITICAL, and      make, change and free entries, under the lock
@@ -53,6 +55,7 @@ enum wg_watch_state {
 	WG_WATCH_PENDING = 2, /* its index is in `pending` */
 	WG_WATCH_QUEUED = 4,  /* finalizer: to be run */
 	WG_WATCH_ORDERED = 8, /* finalizer: waits for those that reach it */
+	WG_WATCH_LONG = 16,   /* link: WEIR_LINK_LONG */
 };
 
 /* The head of an entry. */
@@ -66,6 +69,9 @@ _Static_assert(sizeof(struct wg_watch) == 16, "four to a cache line");
 struct wg_watches {
 	struct wg_array entries; /* [0] is not used */
 	size_t stride;           /* bytes of an entry */
+	/* Whether a LIVE entry whose object is black is undecided; NULL: none
+	 * is. */
+	bool (*also)(const struct weir_heap *h, const struct wg_watch *e);
 	uint32_t high;           /* entries [1, high) were in use */
 	uint32_t free;           /* first free one, 0: none */
 	uint32_t count;          /* in use */
@@ -76,8 +82,25 @@ struct wg_watches {
 	uint32_t end;            /* which is to go on up to this */
 };
 
+/* A hash table of watches, chained by `next`. */
+struct wg_chains {
+	struct wg_array bucket; /* uint32_t: first of a chain */
+	uint32_t buckets;       /* in use; see weak_tables.c */
+	uint32_t (*hash)(const struct wg_watch *e); /* an entry's */
+};
+
 struct weir_weak {
 	struct wg_watch watch; /* nothing more */
+};
+
+struct wg_link {
+	struct wg_watch watch; /* comes first; object: as given */
+	uintptr_t slot;        /* to be cleared */
+};
+
+struct wg_links {
+	struct wg_watches table;
+	struct wg_chains chains; /* by slot */
 };
 
 struct wg_finalizer {
@@ -88,11 +111,10 @@ struct wg_finalizer {
 
 struct wg_finalizers {
 	struct wg_watches table;
-	struct wg_array bucket; /* uint32_t: first of a chain */
-	uint32_t buckets;       /* in use; linear hashing, see finalize.c */
-	struct wg_array queue;  /* uint32_t: those to be run */
-	uint32_t head, tail;    /* [head, tail) of it */
-	uint32_t queued;        /* atomic: tail - head */
+	struct wg_chains chains; /* by object; of them one is not QUEUED */
+	struct wg_array queue;   /* uint32_t: those to be run */
+	uint32_t head, tail;     /* [head, tail) of it */
+	uint32_t queued;         /* atomic: tail - head */
 };
 
 struct wg_ephemeron {
@@ -131,6 +153,7 @@ struct wg_weak_tables {
 	bool last_full;           /* the last pause ended a full cycle */
 	uint64_t pause_ns;        /* length of the last wg_weak_pause */
 	struct wg_watches refs;   /* struct weir_weak */
+	struct wg_links links;    /* links */
 	struct wg_finalizers fin; /* finalizers */
 	struct wg_ephemerons eph; /* ephemerons */
 	pthread_t thread;         /* that runs finalizers */
@@ -172,10 +195,23 @@ uint32_t wg_watch_new(struct weir_heap *h, struct wg_watches *t, uintptr_t p,
 void wg_watch_pend(struct wg_watches *t, uint32_t i);
 void wg_watch_free(struct wg_watches *t, uint32_t i);
 /* Make pending what this cycle has to look at (all: the whole table) and drop
- * from it what is black.  Beside the program, the lock not held, or in the
+ * from it what is decided.  Beside the program, the lock not held, or in the
  * pause, held. */
 void wg_watches_filter(struct weir_heap *h, struct wg_watches *t, bool all);
 void wg_watches_fork_child(struct wg_watches *t);
+
+int wg_chains_create(struct weir_heap *h, struct wg_chains *c,
+		     const struct wg_watches *t,
+		     uint32_t (*hash)(const struct wg_watch *e));
+void wg_chains_destroy(struct weir_heap *h, struct wg_chains *c);
+/* The first of the chain of a hash value.  Lock held, as for the rest. */
+uint32_t *wg_chain(const struct wg_chains *c, uint32_t hash);
+/* Put entry i in. */
+void wg_chain_add(struct weir_heap *h, struct wg_chains *c,
+		  const struct wg_watches *t, uint32_t i);
+/* Take entry i out, what it is hashed by being as it was. */
+void wg_chain_remove(struct wg_chains *c, const struct wg_watches *t,
+		     uint32_t i);
 
 static inline struct wg_watch *wg_watch_at(const struct wg_watches *t,
 					   uint32_t i)
@@ -203,10 +239,13 @@ static inline bool wg_black_at(const struct weir_heap *h, uintptr_t p)
 
 /* Whether the pause has to look at it. */
 static inline bool wg_watch_undecided(const struct weir_heap *h,
+				      const struct wg_watches *t,
 				      const struct wg_watch *e)
 {
-	return (e->state & WG_WATCH_LIVE) && e->object &&
-	       !wg_black_at(h, e->object);
+	if (!(e->state & WG_WATCH_LIVE))
+		return false;
+	return (e->object && !wg_black_at(h, e->object)) ||
+	       (wr_unlikely(t->also != NULL) && t->also(h, e));
 }
 
 /* The granule byte of an entry's object will be looked at. */
@@ -252,6 +291,15 @@ static inline uint32_t wg_weak_hash(uintptr_t object)
 /* weak_ref.c */
 /* In the pause: clear those pending whose targets are not black. */
 void wg_refs_clear(struct weir_heap *h);
+
+/* link.c */
+int wg_links_create(struct weir_heap *h);
+void wg_links_destroy(struct weir_heap *h);
+/* In the pause: clear short ones whose targets are not black; */
+void wg_links_clear(struct weir_heap *h);
+/* and once more is marked than that: clear long ones, drop those whose slots
+ * die. */
+void wg_links_finish(struct weir_heap *h);
 
 /* finalize.c, finalize_run.c */
 int wg_finalizers_create(struct weir_heap *h);

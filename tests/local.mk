@@ -39,6 +39,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_kind \
 	tests/test_latency \
 	tests/test_limits \
+	tests/test_link \
 	tests/test_lock \
 	tests/test_lost \
 	tests/test_mark \
@@ -97,6 +98,8 @@ tests_test_thread_SOURCES = tests/test_thread.c tests/test_thread.h \
 	tests/test_thread_churn.c tests/test_thread_found.c tests/markers.h
 
 tests_test_trim_SOURCES = tests/test_trim.c tests/memory.h
+
+tests_test_link_SOURCES = tests/test_link.c tests/finalize.h tests/hidden.h
 
 tests_test_weak_SOURCES = tests/test_weak.c tests/hidden.h
 

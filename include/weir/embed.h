@@ -28,15 +28,17 @@ extern "C" {
  * Each slot has at most one short and one long link.
  *
  * Returns 0, or 1 if the slot had such a link, whose target is replaced.
- * -EINVAL: slot NULL or not aligned, target not in an object, unknown flags;
- * -ENOMEM; -EDEADLK in a trace or root callback.  Any thread.
+ * -EINVAL: slot NULL, not aligned or in free memory of the heap, target not in
+ * an object, unknown flags; -ENOMEM; -EDEADLK in a trace or root callback.  Any
+ * thread.
  */
 WEIR_API int weir_link_add(weir_heap *heap, void **slot, const void *target,
 			   unsigned flags);
 /* -ENOENT: there is none (any more). */
 WEIR_API int weir_link_remove(weir_heap *heap, void **slot, unsigned flags);
 /* Let the link of `from` clear `to` instead; the words themselves are the
- * caller's to copy.  -ENOENT: `from` has none; -EEXIST: `to` has one. */
+ * caller's to copy, the reference before the call: `to` may be cleared when it
+ * returns.  -ENOENT: `from` has none; -EEXIST: `to` has one. */
 WEIR_API int weir_link_move(weir_heap *heap, void **from, void **to,
 			    unsigned flags);
 
