@@ -566,3 +566,28 @@ int weir_root_remove_callback(weir_heap *h, weir_root_fn *fn, void *arg)
 		m, wr_roots_remove_call(h->roots, (void (*)(void))fn, arg),
 		__func__);
 }
+
+int weir_root_exclude(weir_heap *h, const void *start, size_t size)
+{
+	int err = root_range_check(h, start, size, __func__);
+	uintptr_t at = (uintptr_t)start;
+	struct weir_mutator *m;
+
+	if (err)
+		return err;
+	m = roots_enter();
+	return roots_leave(m, wr_roots_exclude(h->roots, at, at + size),
+			   __func__);
+}
+
+int weir_root_data_segments(weir_heap *h, int on)
+{
+	int err = wg_heap_enter(h);
+	struct weir_mutator *m;
+
+	if (err)
+		return err;
+	m = roots_enter();
+	return roots_leave(m, wr_roots_data_segments(h->roots, on != 0),
+			   __func__);
+}

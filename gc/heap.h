@@ -31,6 +31,7 @@
 #include <stdatomic.h>
 
 #include <weir/alloc.h>
+#include <weir/embed.h>
 #include <weir/weir.h>
 
 #include "gc/meta.h"

@@ -237,6 +237,15 @@ void weir_safepoint_slow(weir_mutator *m)
 		wr_thread_poll(&m->thread);
 }
 
+int weir_thread_set_stack(weir_mutator *m, void *base)
+{
+	if (!m || m != self)
+		return wr_invalid(__func__,
+				  "not the mutator of the calling thread");
+	wr_thread_set_stack(&m->thread, (uintptr_t)base);
+	return 0;
+}
+
 /* Whether m may call fn around a blocking region's border. */
 static bool call_ok(const struct weir_mutator *m, void *(*fn)(void *),
 		    const char *function)

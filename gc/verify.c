@@ -182,7 +182,7 @@ static void thread_roots(struct wr_thread *t, void *arg)
 
 	v->what = "a thread's stack";
 	words(v, t->stack_sp, t->stack_base);
-	v->what = "a thread's registers";
+	v->what = "a thread's registers or its other stack";
 	for (unsigned i = 0; i < sizeof(t->more) / sizeof(t->more[0]); i++)
 		words(v, t->more[i].start, t->more[i].end);
 }

@@ -47,6 +47,7 @@ WEIR_SOURCES += \
 	runtime/thread_block.c \
 	runtime/thread_private.h \
 	runtime/thread_registry.c \
+	runtime/thread_stack.c \
 	runtime/thread_stop.c \
 	runtime/trace.c \
 	runtime/trace.h \

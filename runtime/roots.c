@@ -2,10 +2,11 @@
 /*
  * Registered root ranges and callbacks.
  *
- *   add*, remove*     any thread; r->lock
+ *   add*, remove*,    any thread; r->lock
+ *   exclude
  *   scan, beside      collector threads; r->lock to copy what there is, then
  *                     none, so that a scan of much memory does not make the
- *                     program wait
+ *                     program wait; data segments a little at a time under it
  *   scan, stopped     between pause_begin and pause_end, which hold r->lock
  *
  * Removal waits for the scans beside the program that may have copied what is
@@ -13,7 +14,12 @@
  * the list of scans under way is short.
  *
  * The loader's lock (roots_dl.c) is taken before r->lock: a program may
- * register roots from within a dl_iterate_phdr() callback of its own.
+ * register roots, and exclude ranges, from within a dl_iterate_phdr() callback
+ * of its own.
+ *
+ * What is excluded is cut out while segments are visited, under r->lock, so
+ * the list of segments need not know of it, nothing is allocated, and nothing
+ * excluded is read when exclude has returned.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -38,8 +44,12 @@ struct scan {
 	struct scan *next; /* in r->scans */
 };
 
+/* Bytes of a data segment that are scanned beside the program before r->lock
+ * is let go. */
+#define CHUNK ((uintptr_t)64 << 10)
+
 struct wr_roots {
-	struct wr_mutex lock;         /* guards all below */
+	struct wr_mutex lock;         /* guards all below but segments */
 	pthread_cond_t scanned;       /* a scan has ended */
 	struct wr_root_range *ranges; /* sorted by start, then end */
 	size_t range_count;           /* entries in use */
@@ -50,7 +60,10 @@ struct wr_roots {
 	struct scan *scans;           /* under way beside the program */
 	uint64_t ticket;              /* of the next scan */
 	pid_t pid;                    /* to know a forked child */
-	struct wr_segments *segments; /* NULL: not scanned; set at creation */
+	struct wr_root_range *cuts;   /* excluded: sorted, apart, not empty */
+	size_t cut_count;             /* entries in use */
+	size_t cut_room;              /* entries allocated */
+	struct wr_segments *segments; /* has a lock of its own */
 };
 
 /* The calling thread is in wr_roots_scan(). */
@@ -198,6 +211,110 @@ int wr_roots_remove_call(struct wr_roots *r, void (*fn)(void), void *arg)
 	return err;
 }
 
+/* ---- Data segments --------------------------------------------------------
+ */
+
+int wr_roots_data_segments(struct wr_roots *r, bool on)
+{
+	if (scanning)
+		return deny("switching data segments");
+	return wr_segments_switch(r->segments, on);
+}
+
+int wr_roots_exclude(struct wr_roots *r, uintptr_t start, uintptr_t end)
+{
+	const uintptr_t mask = sizeof(uintptr_t) - 1;
+	size_t i, next;
+	int err;
+
+	if (start > end)
+		return wr_error(EINVAL, "a range to exclude ends before it "
+					"starts");
+	if (scanning)
+		return deny("excluding a range");
+	if (start == end)
+		return 0;
+	start &= ~mask;
+	/* The last word of all is no part of any segment. */
+	end = end > ~mask ? ~mask : (end + mask) & ~mask;
+	wr_mutex_lock(&r->lock);
+	err = make_room((void **)&r->cuts, &r->cut_room, r->cut_count,
+			sizeof(*r->cuts));
+	if (!err) {
+		for (i = 0; i < r->cut_count && r->cuts[i].end < start; i++)
+			;
+		/* [i, next) become one with it. */
+		for (next = i;
+		     next < r->cut_count && r->cuts[next].start <= end;
+		     next++) {
+			if (r->cuts[next].start < start)
+				start = r->cuts[next].start;
+			if (r->cuts[next].end > end)
+				end = r->cuts[next].end;
+		}
+		memmove(&r->cuts[i + 1], &r->cuts[next],
+			(r->cut_count - next) * sizeof(*r->cuts));
+		r->cuts[i] = (struct wr_root_range){start, end};
+		r->cut_count = r->cut_count - (next - i) + 1;
+	}
+	wr_mutex_unlock(&r->lock);
+	return err;
+}
+
+/* Index of the first cut that ends above `at`.  Lock held. */
+static size_t find_cut(const struct wr_roots *r, uintptr_t at)
+{
+	size_t low = 0, high = r->cut_count;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+
+		if (r->cuts[mid].end <= at)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low;
+}
+
+/* Whom to tell what is left of a segment. */
+struct cutter {
+	struct wr_roots *r;      /* whose cuts */
+	wr_root_range_fn *range; /* whom */
+	void *arg;               /* for range */
+};
+
+/* Lock held. */
+static void visit_cut(void *arg, uintptr_t start, uintptr_t end)
+{
+	struct cutter *c = arg;
+	struct wr_roots *r = c->r;
+
+	for (size_t i = find_cut(r, start);
+	     i < r->cut_count && r->cuts[i].start < end && start < end; i++) {
+		if (r->cuts[i].start > start)
+			c->range(c->arg, start, r->cuts[i].start);
+		start = r->cuts[i].end;
+	}
+	if (start < end)
+		c->range(c->arg, start, end);
+}
+
+/* Beside the program: in chunks. */
+static void visit_chunks(void *arg, uintptr_t start, uintptr_t end)
+{
+	struct cutter *c = arg;
+
+	while (start < end) {
+		uintptr_t to = end - start > CHUNK ? start + CHUNK : end;
+
+		wr_mutex_lock(&c->r->lock);
+		visit_cut(c, start, to);
+		wr_mutex_unlock(&c->r->lock);
+		start = to;
+	}
+}
+
 /* ---- Scans ----------------------------------------------------------------
  */
 
@@ -222,10 +339,11 @@ static void scan_ranges(const struct wr_root_range *ranges, size_t count,
 static void scan_stopped(struct wr_roots *r, wr_root_range_fn *range,
 			 wr_root_call_fn *call, void *arg)
 {
+	struct cutter cutter = {r, range, arg};
+
 	wr_mutex_assert_held(&r->lock);
 	scan_ranges(r->ranges, r->range_count, range, arg);
-	if (r->segments)
-		wr_segments_visit(r->segments, range, arg);
+	wr_segments_visit(r->segments, visit_cut, &cutter);
 	for (size_t i = 0; i < r->call_count; i++)
 		call(arg, r->calls[i].fn, r->calls[i].arg);
 }
@@ -272,6 +390,7 @@ static void scan_beside(struct wr_roots *r, wr_root_range_fn *range,
 			wr_root_call_fn *call, void *arg)
 {
 	struct wr_root_range *ranges = NULL;
+	struct cutter cutter = {r, range, arg};
 	struct call *calls = NULL;
 	size_t range_count, call_count;
 	struct scan self;
@@ -285,8 +404,7 @@ static void scan_beside(struct wr_roots *r, wr_root_range_fn *range,
 	}
 	free(ranges);
 	free(calls);
-	if (r->segments)
-		wr_segments_scan(r->segments, range, arg);
+	wr_segments_scan(r->segments, visit_chunks, &cutter);
 }
 
 void wr_roots_scan(struct wr_roots *r, bool stopped, wr_root_range_fn *range,
@@ -302,16 +420,14 @@ void wr_roots_scan(struct wr_roots *r, bool stopped, wr_root_range_fn *range,
 
 void wr_roots_pause_begin(struct wr_roots *r)
 {
-	if (r->segments)
-		wr_segments_hold(r->segments);
+	wr_segments_hold(r->segments);
 	wr_mutex_lock(&r->lock);
 }
 
 void wr_roots_pause_end(struct wr_roots *r)
 {
 	wr_mutex_unlock(&r->lock);
-	if (r->segments)
-		wr_segments_drop(r->segments);
+	wr_segments_drop(r->segments);
 }
 
 /* ---- Life -----------------------------------------------------------------
@@ -324,12 +440,14 @@ int wr_roots_create(bool data_segments, struct wr_roots **out)
 
 	if (!r)
 		return wr_error(ENOMEM, "no memory for the roots");
-	if (data_segments) {
-		err = wr_segments_create(&r->segments);
-		if (err) {
-			free(r);
-			return err;
-		}
+	err = wr_segments_create(&r->segments);
+	if (!err && data_segments)
+		err = wr_segments_switch(r->segments, true);
+	if (err) {
+		if (r->segments)
+			wr_segments_destroy(r->segments);
+		free(r);
+		return err;
 	}
 	wr_mutex_init(&r->lock, WR_RANK_roots);
 	pthread_cond_init(&r->scanned, NULL);
@@ -342,19 +460,18 @@ void wr_roots_destroy(struct wr_roots *r)
 {
 	if (!r)
 		return;
-	if (r->segments)
-		wr_segments_destroy(r->segments);
+	wr_segments_destroy(r->segments);
 	pthread_cond_destroy(&r->scanned);
 	wr_mutex_destroy(&r->lock);
 	free(r->ranges);
 	free(r->calls);
+	free(r->cuts);
 	free(r);
 }
 
 void wr_roots_fork_prepare(struct wr_roots *r)
 {
-	if (r->segments)
-		wr_segments_fork_prepare(r->segments);
+	wr_segments_fork_prepare(r->segments);
 	wr_mutex_lock(&r->lock);
 }
 
@@ -373,6 +490,5 @@ void wr_roots_fork_done(struct wr_roots *r)
 	 * lock, which could not be destroyed. */
 	if (child)
 		wr_mutex_init(&r->lock, WR_RANK_roots);
-	if (r->segments)
-		wr_segments_fork_done(r->segments, child);
+	wr_segments_fork_done(r->segments, child);
 }

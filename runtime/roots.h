@@ -2,7 +2,9 @@
 /*
  * Roots that are not stacks: registered ranges, callbacks, data segments.
  *
- *   add/remove     any thread at any time, beside a scan too
+ *   add/remove,    any thread at any time, beside a scan too
+ *   exclude,
+ *   data_segments
  *                  under WR_STOP_SAFEPOINTS in a blocking region, because a
  *                  pause holds the lock; never from within a scan (-EDEADLK)
  *   scan           collector threads; a range removed beside a scan may still
@@ -35,6 +37,14 @@ int wr_roots_remove(struct wr_roots *r, uintptr_t start, uintptr_t end);
 int wr_roots_add_call(struct wr_roots *r, void (*fn)(void), void *arg,
 		      bool concurrent);
 int wr_roots_remove_call(struct wr_roots *r, void (*fn)(void), void *arg);
+
+/* Whether data segments are scanned from now on; 0 or an error, then nothing
+ * has changed.  Waits for a pause, so not to be called within a callback of
+ * dl_iterate_phdr(), whose lock a pause waits for. */
+int wr_roots_data_segments(struct wr_roots *r, bool on);
+/* Leave [start, end) out of data segments, and every word that it cuts.  Not
+ * read any more when this returns. */
+int wr_roots_exclude(struct wr_roots *r, uintptr_t start, uintptr_t end);
 
 /* Call range for every range (and writable data segment of the program and
  * its shared objects, when asked for; relro and the library's own data are

@@ -27,8 +27,9 @@
  * mapped but not yet listed has run no code and holds no reference.
  *
  *   create, destroy     one thread, before and after all others
- *   scan, hold, fork_*  any thread of the collector; s->lock makes them wait
- *                       for one another, and is taken before the loader's
+ *   switch              any thread, but not within a callback as above
+ *   scan, hold, fork_*  any thread of the collector; s->lock makes all these
+ *                       wait for one another, and is taken before the loader's
  *
  * Consequences.  Under WR_STOP_SAFEPOINTS a mutator calls dlopen(), dlclose()
  * and dl_iterate_phdr() in a blocking region, or the pause that holds the
@@ -55,7 +56,7 @@
 
 /* What the keeper is at.  Changed by whoever holds s->lock. */
 enum keeper_state {
-	KEEPER_NONE,   /* there is no such thread (a forked child) */
+	KEEPER_NONE,   /* there is none (never on, or a forked child) */
 	KEEPER_IDLE,   /* waits for `want` */
 	KEEPER_HOLDS,  /* is in the callback */
 	KEEPER_LEAVES, /* was told to leave it, will post `idle` */
@@ -63,6 +64,7 @@ enum keeper_state {
 
 struct wr_segments {
 	struct wr_mutex lock;       /* guards all below */
+	bool on;                    /* segments are roots */
 	struct wr_root_range *list; /* sorted by address */
 	size_t count;               /* entries in use */
 	size_t room;                /* entries allocated */
@@ -255,6 +257,8 @@ void wr_segments_hold(struct wr_segments *s)
 	int err;
 
 	wr_mutex_lock(&s->lock);
+	if (!s->on)
+		return;
 	keeper_settle(s);
 	if (s->state == KEEPER_NONE) {
 		err = keeper_start(s);
@@ -271,6 +275,8 @@ void wr_segments_hold(struct wr_segments *s)
 void wr_segments_visit(struct wr_segments *s, wr_root_range_fn *range,
 		       void *arg)
 {
+	if (!s->on)
+		return;
 	for (size_t i = 0; i < s->count; i++)
 		range(arg, s->list[i].start, s->list[i].end);
 }
@@ -278,8 +284,10 @@ void wr_segments_visit(struct wr_segments *s, wr_root_range_fn *range,
 /* Does not wait for the keeper: the world may still be stopped. */
 void wr_segments_drop(struct wr_segments *s)
 {
-	sem_post(&s->drop);
-	s->state = KEEPER_LEAVES;
+	if (s->on) {
+		sem_post(&s->drop);
+		s->state = KEEPER_LEAVES;
+	}
 	wr_mutex_unlock(&s->lock);
 }
 
@@ -333,8 +341,11 @@ void wr_segments_scan(struct wr_segments *s, wr_root_range_fn *range, void *arg)
 
 	do {
 		wr_mutex_lock(&s->lock);
-		keeper_settle(s);
-		dl_iterate_phdr(scan_piece, &piece);
+		piece.more = false;
+		if (s->on) {
+			keeper_settle(s);
+			dl_iterate_phdr(scan_piece, &piece);
+		}
 		wr_mutex_unlock(&s->lock);
 	} while (piece.more);
 }
@@ -344,21 +355,29 @@ void wr_segments_scan(struct wr_segments *s, wr_root_range_fn *range, void *arg)
 int wr_segments_create(struct wr_segments **out)
 {
 	struct wr_segments *s = calloc(1, sizeof(*s));
-	int err;
 
 	if (!s)
 		return wr_error(ENOMEM, "no memory for the data segments");
-	err = keeper_start(s);
-	if (err) {
-		free(s);
-		return wr_error(err,
-				"cannot start the thread that watches data "
-				"segments: %s",
-				strerror(err));
-	}
 	wr_mutex_init(&s->lock, WR_RANK_loader);
 	*out = s;
 	return 0;
+}
+
+int wr_segments_switch(struct wr_segments *s, bool on)
+{
+	int err = 0;
+
+	wr_mutex_lock(&s->lock);
+	if (on && s->state == KEEPER_NONE)
+		err = keeper_start(s);
+	if (!err)
+		s->on = on;
+	wr_mutex_unlock(&s->lock);
+	return err ? wr_error(err,
+			      "cannot start the thread that watches data "
+			      "segments: %s",
+			      strerror(err))
+		   : 0;
 }
 
 void wr_segments_destroy(struct wr_segments *s)

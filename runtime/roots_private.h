@@ -12,8 +12,11 @@ struct wr_root_range {
 	uintptr_t end;   /* after the last byte */
 };
 
+/* They are off at first: nothing is visited. */
 int wr_segments_create(struct wr_segments **out);
 void wr_segments_destroy(struct wr_segments *s);
+/* Any thread; waits for a pause. */
+int wr_segments_switch(struct wr_segments *s, bool on);
 
 /* Beside the program: call range for every segment, some of it at a time, the
  * loader's lock held meanwhile. */

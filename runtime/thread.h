@@ -16,7 +16,8 @@
  * attach, detach, or leave BLOCKED.
  *
  *   who may call                        from
- *   attach, detach, poll, block_*       the thread itself, not in a stop
+ *   attach, detach, poll, block_*,      the thread itself, not in a stop
+ *   set_stack
  *   stop_world/resume_world, hold_each  any thread that is not attached, or an
  *                                       attached one in a blocking region
  *   for_each                            between stop_world and resume_world
@@ -29,9 +30,9 @@
  *
  * Limits: a thread must leave through return, pthread_exit() or cancellation,
  * not by the bare exit system call; it must not block the suspend signal; a
- * thread runs on its own stack or on its alternate signal stack.  Other
- * stacks (coroutines) are the owner's to register as roots: of the running
- * one only what the signal put on it is found (see thread_stop.c).
+ * thread runs on its own stack, on its alternate signal stack, or on one that
+ * set_stack tells of.  On any other only what the signal put there is found
+ * (see thread_stack.c), and all others are the owner's to register as roots.
  */
 #ifndef WEIR_RUNTIME_THREAD_H
 #define WEIR_RUNTIME_THREAD_H
@@ -69,15 +70,19 @@ struct wr_thread {
 	uintptr_t stack_sp; /* lowest live address; valid when held */
 	/* What is live beside [stack_sp, stack_base), valid when held: the
 	 * registers of a blocked thread; its part of an alternate signal
-	 * stack.  Every scan of the stack must scan these; start == end if
-	 * there is none. */
-	struct wr_span more[2];
+	 * stack or one of set_stack; what the alternate signal stack may have
+	 * interrupted of the latter.  Every scan of the stack must scan these;
+	 * start == end if there is none. */
+	struct wr_span more[3];
 };
 
 /* Where a thread stands. */
 struct wr_place {
-	uintptr_t sp;      /* lowest live address */
-	uintptr_t alt_end; /* not 0: sp is on another stack, live up to here */
+	uintptr_t sp;       /* lowest live address */
+	uintptr_t alt_end;  /* not 0: sp is on another stack, live up to here */
+	uintptr_t set_base; /* of set_stack(), 0: not called */
+	uintptr_t own_sp;   /* where it was called on the own stack, or 0 */
+	bool on_signal_stack; /* that of sigaltstack() */
 };
 
 /* Words of the frame of block_enter that are kept: it has all registers that
@@ -153,6 +158,10 @@ void wr_thread_block_suspend(struct wr_thread *t, struct wr_blocked *saved);
 void wr_thread_block_resume(struct wr_thread *t,
 			    const struct wr_blocked *saved);
 
+/* What weir_thread_set_stack() of weir/embed.h says; in a blocking region it
+ * counts when that is left. */
+void wr_thread_set_stack(struct wr_thread *t, uintptr_t base);
+
 /* Take a lock that a stopper may hold over a stop: if it is not free, wait
  * for it in a blocking region. */
 struct wr_mutex;
@@ -167,7 +176,8 @@ uint64_t wr_threads_resume_world(struct wr_threads *r);
 
 /* With the world stopped: call fn for each attached thread.  t->stack_sp and
  * t->stack_base bound its live stack, t->more[] is the rest; all its registers
- * were saved in these. */
+ * were saved in these.  hold_each may leave out some of a stack that set_stack
+ * told of, while the thread switches. */
 typedef void wr_thread_fn(struct wr_thread *t, void *arg);
 void wr_threads_for_each(struct wr_threads *r, wr_thread_fn *fn, void *arg);
 

@@ -106,28 +106,12 @@ void wr_thread_hold(struct wr_thread_private *p)
 	__atomic_store_n(&p->left_ns, wr_thread_now_ns(), __ATOMIC_RELAXED);
 }
 
-/* Whether sp is on the thread's own stack.  The main thread's stack grows and
- * has no fixed low end. */
-bool wr_thread_on_own_stack(const struct wr_thread_private *p, uintptr_t sp)
-{
-	uintptr_t base = p->thread->stack_base;
-	uintptr_t low = p->stack_low ? p->stack_low : base - WR_FIRST_STACK;
-
-	return sp >= low && sp < base;
-}
-
-static void stand_at(struct wr_thread_private *p, struct wr_place *place,
-		     uintptr_t sp, uintptr_t top)
-{
-	place->sp = sp;
-	place->alt_end = wr_thread_on_own_stack(p, sp) ? 0 : top;
-}
-
 /* The caller's frame, up to `top`, has every preserved register. */
 static __attribute__((noinline)) void hold_below(struct wr_thread_private *p,
 						 uintptr_t top)
 {
-	stand_at(p, &p->held, (uintptr_t)__builtin_frame_address(0), top);
+	wr_thread_stand(p, &p->held, (uintptr_t)__builtin_frame_address(0),
+			top);
 	wr_thread_hold(p);
 }
 
@@ -173,7 +157,7 @@ enter_below(struct wr_thread_private *p, uintptr_t top)
 	for (size_t i = 0; i < words; i++)
 		p->blocked.frame[i] = ((const volatile uintptr_t *)frame)[i];
 	p->blocked.words = (unsigned)words;
-	stand_at(p, &p->blocked.place, top, top);
+	wr_thread_stand(p, &p->blocked.place, top, top);
 	/* Release: frame and place are written before the stopper, which
 	 * acquires with its read-modify-write of the word, sees BLOCKED. */
 	word = __atomic_fetch_add(&p->word, WR_BLOCKED - WR_RUNNING,

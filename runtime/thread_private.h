@@ -67,11 +67,13 @@ struct wr_thread_private {
 	struct cds_list_head link; /* registry's list, under its lock */
 	struct wr_thread_private *next_dead; /* the stopper's, when DEAD */
 	struct wr_threads *owner;            /* the registry */
-	struct wr_thread *thread;  /* the owner's part; valid while linked */
-	uint32_t word;             /* atomic: state | REQ, see above */
-	pid_t tid;                 /* where signals go */
-	uintptr_t stack_low;       /* lowest address; 0: grows (main) */
-	struct wr_place held;      /* written before HELD is */
+	struct wr_thread *thread; /* the owner's part; valid while linked */
+	uint32_t word;            /* atomic: state | REQ, see above */
+	pid_t tid;                /* where signals go */
+	uintptr_t stack_low;      /* lowest address; 0: grows (main) */
+	uintptr_t set_base;       /* atomic: of set_stack(), 0: normal */
+	uintptr_t own_sp;     /* atomic: where it was called on the own stack */
+	struct wr_place held; /* written before HELD is */
 	struct wr_blocked blocked; /* written before BLOCKED is */
 	unsigned exit_rounds;      /* calls of the exit destructor so far */
 	bool unblocked_signal;     /* attach unblocked the suspend signal */
@@ -123,10 +125,18 @@ static inline uint64_t wr_thread_now_ns(void)
 /* thread_block.c: the thread's own transitions. */
 void wr_thread_hold(struct wr_thread_private *p);
 void wr_thread_await_release(struct wr_thread_private *p, uint32_t state);
-bool wr_thread_on_own_stack(const struct wr_thread_private *p, uintptr_t sp);
 int wr_futex_wait(uint32_t *word, uint32_t value,
 		  const struct timespec *timeout);
 void wr_futex_wake(uint32_t *word, int count);
+
+/* thread_stack.c: the thread notes that it stands at sp; if that is not on its
+ * own stack, what is below top is live at least. */
+void wr_thread_stand(const struct wr_thread_private *p, struct wr_place *place,
+		     uintptr_t sp, uintptr_t top);
+bool wr_thread_on_own_stack(const struct wr_thread_private *p, uintptr_t sp);
+/* thread_stack.c: the stopper fills in what is live on a thread that is held;
+ * in a pause, all of it. */
+void wr_thread_show_live(struct wr_thread_private *p, bool paused);
 
 /* thread_stop.c: the suspend signal's handler. */
 void wr_thread_on_suspend(int sig, siginfo_t *info, void *context);

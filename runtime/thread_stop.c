@@ -19,15 +19,14 @@
  * The handler runs on the stack that the thread was running on (no
  * SA_ONSTACK), so the kernel's signal frame, which has all registers, lies
  * above the recorded stack pointer.  If that stack is not the thread's own,
- * where it was interrupted on its own is not known: all of its own stack is
- * live, and of the other
+ * what is live at least is noted as place.alt_end:
  *
  *   an alternate signal stack        from the stack pointer to its end
  *   any other (a coroutine's, or     from the stack pointer to where the
  *   an alternate one that is set     interrupted code's was: the signal
  *   with SS_AUTODISARM)              frame, thus the registers
  *
- * A suspended stack of the last kind is the owner's to register as roots.
+ * thread_stack.c has what else is.
  *
  * System calls: the signal interrupts one that blocks.  Those that SA_RESTART
  * covers go on; the others (poll, nanosleep, epoll_wait, semop, ..., see
@@ -47,7 +46,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -93,14 +91,13 @@ hold_in_handler(struct wr_thread_private *p, const ucontext_t *uc)
 		__atomic_store_n(gate->pending, 1, __ATOMIC_RELAXED);
 		return;
 	}
-	p->held.sp = sp;
-	/* The alternate stack first: it may be an array on the own stack. */
+	wr_thread_stand(p, &p->held, sp, context_sp(uc));
+	/* The alternate stack may be an array on the own stack. */
 	if (!(uc->uc_stack.ss_flags & SS_DISABLE) && sp >= alt &&
-	    sp < alt + uc->uc_stack.ss_size)
+	    sp < alt + uc->uc_stack.ss_size) {
 		p->held.alt_end = alt + uc->uc_stack.ss_size;
-	else
-		p->held.alt_end =
-			wr_thread_on_own_stack(p, sp) ? 0 : context_sp(uc);
+		p->held.on_signal_stack = true;
+	}
 	wr_thread_hold(p);
 }
 
@@ -327,50 +324,6 @@ static void await_held(struct wr_threads *r, uint32_t requested,
 	}
 }
 
-/* Lowest address of the mapping that ends at or above `base`, whose top page
- * is mapped.  msync(MS_ASYNC) does nothing but to fail with ENOMEM if a part
- * of the range is not mapped; the kernel keeps a gap below a growing stack. */
-static uintptr_t lowest_mapped(uintptr_t base)
-{
-	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-	uintptr_t low = base - page;
-	uintptr_t step = page;
-
-	while (msync((void *)(low - step), step, MS_ASYNC) == 0) {
-		low -= step;
-		step *= 2;
-	}
-	for (; step >= page; step /= 2)
-		if (msync((void *)(low - step), step, MS_ASYNC) == 0)
-			low -= step;
-	return low;
-}
-
-/* Fill in what is live on a thread that is held.  No other thread writes
- * these fields, so that the handler cannot disturb a block_enter. */
-static void show_live(struct wr_thread_private *p)
-{
-	struct wr_thread *t = p->thread;
-	uint32_t state = __atomic_load_n(&p->word, __ATOMIC_ACQUIRE) & ~WR_REQ;
-	const struct wr_place *at =
-		state == WR_BLOCKED ? &p->blocked.place : &p->held;
-
-	wr_assert(state == WR_BLOCKED || state == WR_HELD);
-	t->more[0].start = (uintptr_t)p->blocked.frame;
-	t->more[0].end = (uintptr_t)p->blocked.frame;
-	if (state == WR_BLOCKED)
-		t->more[0].end +=
-			p->blocked.words * sizeof(p->blocked.frame[0]);
-	t->stack_sp = at->sp;
-	t->more[1].start = t->more[1].end = at->sp;
-	if (wr_unlikely(at->alt_end)) {
-		/* Whole words; the end of such a stack may be odd. */
-		t->more[1].end = at->alt_end & ~(sizeof(void *) - 1);
-		t->stack_sp = p->stack_low ? p->stack_low
-					   : lowest_mapped(t->stack_base);
-	}
-}
-
 /* A RUNNING stopper would wait for itself. */
 static void check_stopper(struct wr_threads *r)
 {
@@ -435,7 +388,7 @@ void wr_threads_for_each(struct wr_threads *r, wr_thread_fn *fn, void *arg)
 	     p = wr_thread_next(r, &p->link)) {
 		if (is_dead(p))
 			continue;
-		show_live(p);
+		wr_thread_show_live(p, true);
 		fn(p->thread, arg);
 	}
 }
@@ -463,7 +416,7 @@ void wr_threads_hold_each(struct wr_threads *r, wr_thread_fn *fn, void *arg,
 			held(begin, 0, arg);
 		await_held(r, owed, p);
 		if (!is_dead(p)) {
-			show_live(p);
+			wr_thread_show_live(p, false);
 			fn(p->thread, arg);
 		}
 		wr_mutex_lock(&r->registry);

@@ -27,6 +27,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_error \
 	tests/test_events \
 	tests/test_events_heap \
+	tests/test_fiber \
 	tests/test_finalize \
 	tests/test_finalize_run \
 	tests/test_fork \
@@ -54,6 +55,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_roots \
 	tests/test_rootscan \
 	tests/test_scan \
+	tests/test_segments \
 	tests/test_stats \
 	tests/test_sweep \
 	tests/test_sys \
@@ -100,6 +102,10 @@ tests_test_thread_SOURCES = tests/test_thread.c tests/test_thread.h \
 tests_test_trim_SOURCES = tests/test_trim.c tests/memory.h
 
 tests_test_link_SOURCES = tests/test_link.c tests/finalize.h tests/hidden.h
+tests_test_segments_SOURCES = tests/test_segments.c tests/hidden.h
+
+tests_test_fiber_SOURCES = \
+	tests/test_fiber.c tests/fiber.h tests/hidden.h
 
 tests_test_weak_SOURCES = tests/test_weak.c tests/hidden.h
 

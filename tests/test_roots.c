@@ -413,6 +413,96 @@ Test(roots, relocated_constants_are_left_out)
 	wr_roots_destroy(r);
 }
 
+static volatile uintptr_t words[1000];
+
+Test(roots, data_segments_are_switched)
+{
+	struct wr_roots *r = make(false);
+
+	for (int k = 0; k < 3; k++) {
+		cr_assert_eq(hits(r, &words[1]), 0);
+		cr_assert_eq(wr_roots_data_segments(r, true), 0);
+		cr_assert_eq(wr_roots_data_segments(r, true), 0);
+		cr_assert_eq(hits(r, &words[1]), 1);
+		cr_assert_eq(wr_roots_data_segments(r, false), 0);
+	}
+	cr_assert_eq(hits(r, &words[1]), 0);
+	wr_roots_destroy(r);
+}
+
+/* Random ranges, many of them beside and over each other. */
+Test(roots, excluded_ranges_are_cut_out)
+{
+	uintptr_t secret = (uintptr_t)getpid() * 0x10001 + 0x1230000000000;
+	struct wr_roots *r = make(true);
+	bool out[1000] = {false};
+	unsigned seed = 3, left = 1000;
+
+	for (int i = 0; i < 1000; i++)
+		words[i] = secret;
+	cr_assert_eq(wr_roots_exclude(r, 16, 8), -EINVAL);
+	for (int k = 0; k < 60; k++) {
+		unsigned at = (unsigned)rand_r(&seed) % 1000;
+		unsigned n = (unsigned)rand_r(&seed) % 20;
+
+		if (at + n > 1000)
+			n = 1000 - at;
+		cr_assert_eq(wr_roots_exclude(r, (uintptr_t)&words[at],
+					      (uintptr_t)(words + at + n)),
+			     0);
+		for (unsigned i = at; i < at + n; i++) {
+			left -= !out[i];
+			out[i] = true;
+		}
+		for (int stopped = 0; stopped < 2; stopped++)
+			cr_assert_eq(scan(r, stopped, secret).found, left);
+		cr_assert_eq(hits(r, &words[at]), !out[at]);
+	}
+	cr_assert(left > 100 && left < 900, "%u", left);
+	/* What is registered is no part of a segment. */
+	cr_assert_eq(
+		wr_roots_add(r, (uintptr_t)words, (uintptr_t)(words + 1000)),
+		0);
+	cr_assert_eq(scan(r, true, secret).found, 1000 + left);
+	cr_assert_eq(
+		wr_roots_remove(r, (uintptr_t)words, (uintptr_t)(words + 1000)),
+		0);
+	cr_assert_eq(wr_roots_exclude(r, 0, UINTPTR_MAX), 0);
+	cr_assert_eq(scan(r, true, secret).ranges, 0);
+	cr_assert_eq(scan(r, false, secret).ranges, 0);
+	wr_roots_destroy(r);
+}
+
+static void *exclude_and_switch(void *arg)
+{
+	for (int i = 0; i < 300; i++) {
+		uintptr_t at = (uintptr_t)&words[i * 3];
+
+		cr_assert_eq(wr_roots_data_segments(arg, i & 1), 0);
+		cr_assert_eq(wr_roots_exclude(arg, at, at + 8), 0);
+	}
+	return NULL;
+}
+
+Test(roots, excluded_and_switched_beside_scans)
+{
+	struct wr_roots *r = make(false);
+	pthread_t scanner, other;
+	void *n;
+
+	pthread_create(&scanner, NULL, scan_often, r);
+	pthread_create(&other, NULL, exclude_and_switch, r);
+	while (!scan(r, true, 1).ranges)
+		;
+	pthread_join(other, NULL);
+	STORE(stop_all, 1);
+	pthread_join(scanner, &n);
+	cr_assert_gt((uintptr_t)n, 0);
+	for (int i = 0; i < 900; i++)
+		cr_assert_eq(hits(r, &words[i]), i % 3 != 0);
+	wr_roots_destroy(r);
+}
+
 /* ---- Loading and unloading ----------------------------------------------- */
 
 typedef void set_fn(uintptr_t);

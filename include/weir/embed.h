@@ -106,12 +106,17 @@ WEIR_API size_t weir_finalizers_queued(weir_heap *heap);
 /* ---- Roots and stacks --------------------------------------------------- */
 
 /* From now on writable data segments of the program and its shared objects
- * are roots (on != 0) or not, whatever data-segments= said. */
+ * are roots (on != 0) or not, whatever data-segments= said.  Any thread, but
+ * not within a callback of dl_iterate_phdr(): it waits for a pause, which may
+ * wait for the loader's lock.  -ENOMEM or -EAGAIN: there is no thread to watch
+ * the segments, nothing has changed; -EDEADLK in a trace or root callback. */
 WEIR_API int weir_root_data_segments(weir_heap *heap, int on);
 
-/* Never scan [start, start + size) as part of a data segment; ranges that are
- * registered with weir_root_add() are scanned.  -EINVAL, -ENOMEM, -EDEADLK as
- * in weir_root_add(). */
+/* Never scan [start, start + size) as part of a data segment, nor a word that
+ * is partly in it; ranges that are registered with weir_root_add() are scanned.
+ * Ranges may overlap; they stay excluded until the heap is destroyed.  When it
+ * returns the range may be made unreadable.  Any thread.  -EINVAL, -ENOMEM,
+ * -EDEADLK as in weir_root_add(). */
 WEIR_API int weir_root_exclude(weir_heap *heap, const void *start, size_t size);
 
 /*
@@ -119,11 +124,22 @@ WEIR_API int weir_root_exclude(weir_heap *heap, const void *start, size_t size);
  * making whose highest address is `base`: what is live is scanned from its
  * stack pointer up to there.  NULL: back on the thread's own stack.  Where the
  * stack pointer is found decides: on the thread's own stack that one is
- * scanned; elsewhere up to `base` if that is above the stack pointer in the
- * same mapping of memory, else to the end of the mapping, so that the call may
- * come before or after the switch.  Stacks that no thread runs on are the
- * program's to report, with weir_root_add() or a root callback.  -EINVAL as
- * always.
+ * scanned; elsewhere up to `base` if that is above the stack pointer and all
+ * between can be read, else to the end of the mapping that the stack pointer
+ * is in, so that the call may come before or after the switch; so may one with
+ * NULL.  Therefore stacks have a page that cannot be read (PROT_NONE) at both
+ * ends, and each is one mapping.
+ *
+ * Stacks that no thread runs on are the program's to report, with
+ * weir_root_add() or a root callback, and so are registers that a switch saves
+ * elsewhere.  The thread's own is one of them while it is away, but if this
+ * function was called on it, with a base, before it was left, it is scanned
+ * from the stack pointer of the last such call.  A handler that runs on an
+ * alternate signal stack has the mapping below `base` scanned: it must not
+ * come between this call and the switch, nor may that stack be SS_AUTODISARM.
+ *
+ * Cheap: it makes a note.  In a blocking region it counts when that is left.
+ * -EINVAL: not the calling thread's mutator.
  */
 WEIR_API int weir_thread_set_stack(weir_mutator *mutator, void *base);
 
