@@ -9,8 +9,9 @@
  * objects are unreachable.  Unordered ones are queued.  For the ordered ones
  * the references in each are marked, but not the object itself: it is then
  * marked if and only if another unreachable finalizable object, or it itself,
- * reaches it, and must wait.  The rest are queued.  What is queued is marked
- * with all it reaches.
+ * reaches it, and must wait.  For those that are to ignore themselves it is
+ * taken for marked meanwhile, so that its own references to it change nothing.
+ * The rest are queued.  What is queued is marked with all it reaches.
  *
  *   weir_finalizer_set   any thread
  *   pause                the collector, the lock held
@@ -98,7 +99,9 @@ int weir_finalizer_set(weir_heap *h, void *object, weir_finalizer_fn *fn,
 		       void *arg, unsigned flags)
 {
 	struct weir_mutator *m = wg_mutator_self();
-	uint32_t ordered = flags & WEIR_FINALIZE_ORDERED ? WG_WATCH_ORDERED : 0;
+	uint32_t ordered =
+		(flags & WEIR_FINALIZE_ORDERED ? WG_WATCH_ORDERED : 0) |
+		(flags & WEIR_FINALIZE_IGNORE_SELF ? WG_WATCH_SELF : 0);
 	struct wg_finalizers *f;
 	bool ok = true;
 	uint32_t i, count;
@@ -110,7 +113,8 @@ int weir_finalizer_set(weir_heap *h, void *object, weir_finalizer_fn *fn,
 	g = wg_resolve(h, (uintptr_t)object);
 	if (g == SIZE_MAX || wg_granule_start(h, g) != (uintptr_t)object)
 		return wr_invalid(__func__, "not the start of an object");
-	if (flags & ~WEIR_FINALIZE_ORDERED)
+	if (flags & ~(WEIR_FINALIZE_ORDERED | WEIR_FINALIZE_IGNORE_SELF) ||
+	    flags == WEIR_FINALIZE_IGNORE_SELF)
 		return wr_invalid(__func__, "unknown flags %#x", flags);
 	f = &h->weak->fin;
 	wg_weak_lock(h, m);
@@ -120,7 +124,8 @@ int weir_finalizer_set(weir_heap *h, void *object, weir_finalizer_fn *fn,
 	} else if (i) {
 		struct wg_watch *e = wg_watch_at(&f->table, i);
 
-		wg_watch_set(e, (e->state & ~(uint32_t)WG_WATCH_ORDERED) |
+		wg_watch_set(e, (e->state & ~(uint32_t)(WG_WATCH_ORDERED |
+							WG_WATCH_SELF)) |
 					ordered);
 		entry(f, i)->fn = fn;
 		entry(f, i)->arg = arg;
@@ -174,6 +179,32 @@ static void push_children(struct weir_heap *h, uintptr_t object)
 	m->bytes -= wg_object_bytes(h, g);
 }
 
+/*
+ * The same without its references to itself.  Nobody else marks: what the
+ * marker still has of them in its ring is dropped.  (Of an object so large that
+ * its end is scanned later, references there do count.)
+ */
+static void push_others(struct weir_heap *h, uintptr_t object)
+{
+	struct wg_marker *m = h->marker[0];
+	size_t g = wg_granule_of(h, object);
+	uint8_t byte = wg_meta_load(&h->meta[g]);
+	size_t bytes = wg_object_bytes(h, g);
+
+	if ((byte & WEIR_META_COLOUR) == h->colour) {
+		push_children(h, object);
+		return;
+	}
+	__atomic_store_n(&h->meta[g],
+			 (uint8_t)((byte & ~WEIR_META_COLOUR) | h->colour),
+			 __ATOMIC_RELAXED);
+	push_children(h, object);
+	for (unsigned i = 0; i < WG_RING; i++)
+		if (m->ring[i] - object < bytes)
+			m->ring[i] = 0;
+	__atomic_store_n(&h->meta[g], byte, __ATOMIC_RELAXED);
+}
+
 void wg_finalizers_pause(struct weir_heap *h)
 {
 	struct wg_finalizers *f = &h->weak->fin;
@@ -189,7 +220,10 @@ void wg_finalizers_pause(struct weir_heap *h)
 		wg_watch_set(e, e->state & ~(uint32_t)WG_WATCH_PENDING);
 		if (e->state & WG_WATCH_ORDERED) {
 			pending[ordered++] = pending[k];
-			push_children(h, e->object);
+			if (e->state & WG_WATCH_SELF)
+				push_others(h, e->object);
+			else
+				push_children(h, e->object);
 		} else {
 			enqueue(h, pending[k]);
 		}

@@ -55,6 +55,7 @@ enum wg_watch_state {
 	WG_WATCH_PENDING = 2, /* its index is in `pending` */
 	WG_WATCH_QUEUED = 4,  /* finalizer: to be run */
 	WG_WATCH_ORDERED = 8, /* finalizer: waits for those that reach it */
+	WG_WATCH_SELF = 16,   /* ... but for itself, directly */
 	WG_WATCH_LONG = 16,   /* link: WEIR_LINK_LONG */
 };
 

@@ -262,6 +262,53 @@ Test(finalize, unordered_cycles_run)
 	cr_assert_eq(weir_heap_destroy(h), 0);
 }
 
+/* 1 refers to itself, by more words than a marker's ring has room for; 2 and 3
+ * to each other, 4 to itself through 5, which has no finalizer. */
+static long make_selfish(weir_heap *h, weir_mutator *m, void *arg)
+{
+	unsigned flags = (unsigned)(uintptr_t)arg;
+	struct {
+		struct node node;
+		void *more[100];
+	} *self = weir_alloc(m, sizeof(*self));
+	struct node *two = node(m, 2), *three = node(m, 3);
+	struct node *four = node(m, 4), *five = node(m, 5);
+
+	self->node.check = MAGIC + 1;
+	self->node.id = 1;
+	self->node.a = &self->node;
+	for (int i = 0; i < 100; i++)
+		self->more[i] = self;
+	two->a = three;
+	three->a = two;
+	four->a = five;
+	five->a = four;
+	return weir_finalizer_set(h, self, note, NULL, flags) |
+	       weir_finalizer_set(h, two, note, NULL, flags) |
+	       weir_finalizer_set(h, three, note, NULL, flags) |
+	       weir_finalizer_set(h, four, note, NULL, flags);
+}
+
+Test(finalize, ordered_that_ignores_its_own_references)
+{
+	weir_heap *h = start(OPTIONS);
+	unsigned both = WEIR_FINALIZE_ORDERED | WEIR_FINALIZE_IGNORE_SELF;
+
+	cr_assert_eq(hidden(h, make_selfish, (void *)WEIR_FINALIZE_ORDERED), 0);
+	full(h);
+	full(h);
+	cr_assert_eq(run(h), 0);
+	cr_assert_eq(hidden(h, make_selfish, (void *)(uintptr_t)both), 0);
+	full(h);
+	full(h);
+	cr_assert_eq(run(h), 1);
+	cr_assert_eq(ran[0], 1);
+	cr_assert_eq(
+		weir_finalizer_set(h, h, note, NULL, WEIR_FINALIZE_IGNORE_SELF),
+		-EINVAL);
+	cr_assert_eq(weir_heap_destroy(h), 0);
+}
+
 static long make_mixed(weir_heap *h, weir_mutator *m, void *arg)
 {
 	struct node *u = node(m, 1), *o = node(m, 2), *last = node(m, 3);

@@ -175,7 +175,8 @@ LG_API void GC_register_finalizer_ignore_self(void *object,
 					      GC_finalization_proc *old_fn,
 					      void **old_data)
 {
-	set(object, fn, data, old_fn, old_data, WEIR_FINALIZE_ORDERED);
+	set(object, fn, data, old_fn, old_data,
+	    WEIR_FINALIZE_ORDERED | WEIR_FINALIZE_IGNORE_SELF);
 }
 
 LG_API void GC_register_finalizer_no_order(void *object,

@@ -301,9 +301,11 @@ WEIR_API int weir_root_remove_callback(weir_heap *heap, weir_root_fn *fn,
 
 typedef void weir_finalizer_fn(void *object, void *arg);
 
-#define WEIR_FINALIZE_UNORDERED 0u /* as soon as `object` is unreachable */
-#define WEIR_FINALIZE_ORDERED 1u   /* only once no other finalizable object */
-				   /* reaches it (cycles are never run) */
+#define WEIR_FINALIZE_UNORDERED 0u   /* as soon as `object` is unreachable */
+#define WEIR_FINALIZE_ORDERED 1u     /* only once no other finalizable object */
+				     /* reaches it (cycles are never run) */
+#define WEIR_FINALIZE_IGNORE_SELF 2u /* with ORDERED: its own references to */
+				     /* itself do not count */
 
 /*
  * Call fn(object, arg) once after `object` became unreachable; the object is

@@ -101,7 +101,8 @@ static int alive(int w)
 	for (int i = 0; i < 50000; i++)
 		memset(GC_malloc_atomic(64), 0xdd, 64);
 	for (int i = 0; i < 500; i++)
-		n += *(char *)~hidden[w][i] == 0x11 * (w + 1);
+		n += GC_base((void *)~hidden[w][i]) &&
+		     *(char *)~hidden[w][i] == 0x11 * (w + 1);
 	return n;
 }
 
