@@ -280,7 +280,7 @@ void wg_links_clear(struct weir_heap *h)
 		if ((e->state & WG_WATCH_LIVE) && !(e->state & WG_WATCH_LONG) &&
 		    target_dies(h, e))
 			clear(l, i);
-		if (wg_watch_undecided(h, t, e))
+		if (wg_watch_undecided(h, slot_dies, e))
 			pending[kept++] = i;
 		else
 			wg_watch_set(e, e->state & ~(uint32_t)WG_WATCH_PENDING);

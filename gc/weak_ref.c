@@ -142,7 +142,7 @@ void wg_refs_clear(struct weir_heap *h)
 		struct wg_watch *e = wg_watch_at(t, pending[k]);
 
 		wg_watch_prefetch(h, t, k, t->pending_n);
-		if (wg_watch_undecided(h, t, e))
+		if (wg_watch_undecided(h, NULL, e))
 			__atomic_store_n(&e->object, 0, __ATOMIC_RELAXED);
 		wg_watch_set(e, e->state & ~(uint32_t)WG_WATCH_PENDING);
 	}

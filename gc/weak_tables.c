@@ -177,15 +177,17 @@ static void filter_batch(struct weir_heap *h, struct wg_watches *t,
 		struct wg_watch *e = wg_watch_at(t, i);
 
 		wg_watch_prefetch(h, t, t->at, end);
-		if (wg_watch_undecided(h, t, e))
+		if (wg_watch_undecided(h, t->also, e))
 			pending[t->kept++] = i;
 		else
 			wg_watch_set(e, e->state & ~(uint32_t)WG_WATCH_PENDING);
 	}
 }
 
-static void walk_batch(struct weir_heap *h, struct wg_watches *t, uint32_t i,
-		       uint32_t end)
+static inline __attribute__((always_inline)) void walk(struct weir_heap *h,
+						       struct wg_watches *t,
+						       uint32_t i, uint32_t end,
+						       wg_also_fn *also)
 {
 	for (; i < end; i++) {
 		struct wg_watch *e = wg_watch_at(t, i);
@@ -193,9 +195,20 @@ static void walk_batch(struct weir_heap *h, struct wg_watches *t, uint32_t i,
 		if (i + WG_AHEAD < end)
 			wg_watch_prefetch_meta(h, wg_watch_at(t, i + WG_AHEAD));
 		if (!(e->state & WG_WATCH_PENDING) &&
-		    wg_watch_undecided(h, t, e))
+		    wg_watch_undecided(h, also, e))
 			wg_watch_pend(t, i);
 	}
+}
+
+/* Twice the same loop: what links ask would cost weak references, of which
+ * there may be millions, one part in 30. */
+static void walk_batch(struct weir_heap *h, struct wg_watches *t, uint32_t i,
+		       uint32_t end)
+{
+	if (t->also)
+		walk(h, t, i, end, t->also);
+	else
+		walk(h, t, i, end, NULL);
 }
 
 static uint32_t batch_end(const struct weir_heap *h, uint32_t i, uint32_t end)

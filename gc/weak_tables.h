@@ -67,12 +67,13 @@ struct wg_watch {
 };
 _Static_assert(sizeof(struct wg_watch) == 16, "four to a cache line");
 
+/* Whether a LIVE entry is undecided although its object is black. */
+typedef bool wg_also_fn(const struct weir_heap *h, const struct wg_watch *e);
+
 struct wg_watches {
 	struct wg_array entries; /* [0] is not used */
 	size_t stride;           /* bytes of an entry */
-	/* Whether a LIVE entry whose object is black is undecided; NULL: none
-	 * is. */
-	bool (*also)(const struct weir_heap *h, const struct wg_watch *e);
+	wg_also_fn *also;        /* what else is undecided, or NULL */
 	uint32_t high;           /* entries [1, high) were in use */
 	uint32_t free;           /* first free one, 0: none */
 	uint32_t count;          /* in use */
@@ -240,13 +241,13 @@ static inline bool wg_black_at(const struct weir_heap *h, uintptr_t p)
 
 /* Whether the pause has to look at it. */
 static inline bool wg_watch_undecided(const struct weir_heap *h,
-				      const struct wg_watches *t,
+				      wg_also_fn *also,
 				      const struct wg_watch *e)
 {
 	if (!(e->state & WG_WATCH_LIVE))
 		return false;
 	return (e->object && !wg_black_at(h, e->object)) ||
-	       (wr_unlikely(t->also != NULL) && t->also(h, e));
+	       (wr_unlikely(also != NULL) && also(h, e));
 }
 
 /* The granule byte of an entry's object will be looked at. */
