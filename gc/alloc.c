@@ -20,6 +20,7 @@
 #include <limits.h>
 #include <string.h>
 
+#include "gc/locked.h"
 #include "gc/mutant.h"
 
 static void critical_enter(struct weir_mutator *m)
@@ -558,6 +559,8 @@ static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
 	size_t n = (size ? size : 1);
 	char *p;
 
+	if (wr_unlikely(wg_locked_check(function)))
+		return NULL;
 	if (kind >= __atomic_load_n(&h->kind_count, __ATOMIC_ACQUIRE)) {
 		wr_invalid(function, "kind %u was never created", kind);
 		return NULL;

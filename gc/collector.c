@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <time.h>
 
+#include "gc/locked.h"
 #include "gc/team.h"
 #include "gc/weak.h"
 
@@ -228,6 +229,9 @@ int weir_collect(weir_heap *h, unsigned flags)
 	if (flags & WEIR_COLLECT_STOPPED)
 		req |= WG_REQ_STOPPED;
 	if (!(flags & WEIR_COLLECT_NOWAIT)) {
+		err = wg_locked_check(__func__);
+		if (err)
+			return err;
 		wg_cycle_wait(h, m, req);
 		return 0;
 	}

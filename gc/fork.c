@@ -35,6 +35,8 @@
 #include <string.h>
 
 #include "gc/dirty.h"
+#include "gc/event_hook.h"
+#include "gc/locked.h"
 #include "gc/weak.h"
 
 static struct wr_mutex *create_lock;
@@ -52,6 +54,7 @@ static void prepare(void)
 		wg_attach_fork(0);
 		return;
 	}
+	wg_locked_hold(h);
 	wr_roots_fork_prepare(h->roots);
 	wr_threads_fork_prepare(h->threads);
 	wr_mutex_lock(&h->ctl_lock);
@@ -98,6 +101,7 @@ static void parent(void)
 		wr_mutex_unlock(&h->ctl_lock);
 		wr_threads_fork_parent(h->threads);
 		wr_roots_fork_done(h->roots);
+		wg_locked_drop(h);
 	}
 	finish(m);
 }
@@ -224,6 +228,9 @@ static void child(void)
 		wg_control_init(h);
 		wr_threads_fork_child(h->threads, gone, NULL);
 		wr_roots_fork_done(h->roots);
+		wg_locked_drop(h);
+		wg_locked_init(h);
+		wg_hook_init(h);
 		if (m) {
 			wg_buffers_retire(m, false);
 			m->b.newborn = WG_YOUNG;

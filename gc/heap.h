@@ -31,6 +31,7 @@
 #include <stdatomic.h>
 
 #include <weir/alloc.h>
+#include <weir/embed.h>
 #include <weir/weir.h>
 
 #include "gc/meta.h"
@@ -244,6 +245,11 @@ struct weir_heap {
 	struct wg_pool *pool;        /* mark segments */
 	struct wg_team *team;        /* marker threads */
 	struct wg_weak_tables *weak; /* weak references, finalizers */
+
+	struct wr_mutex calls_lock; /* gc/locked.c */
+	struct wr_mutex hook_lock;  /* gc/event_hook.c */
+	weir_event_fn *hook;        /* the program's event handler, or NULL */
+	void *hook_arg;             /* its argument */
 
 	struct wg_runs *later;   /* of preclean, NULL until needed */
 	uint64_t slices_end_ns;  /* when the last preclean slices ended */

@@ -25,6 +25,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_ephemeron \
 	tests/test_ephemeron_chain \
 	tests/test_error \
+	tests/test_event \
 	tests/test_events \
 	tests/test_events_heap \
 	tests/test_finalize \
@@ -40,6 +41,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_latency \
 	tests/test_limits \
 	tests/test_lock \
+	tests/test_locked \
 	tests/test_lost \
 	tests/test_mark \
 	tests/test_meta \
