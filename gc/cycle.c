@@ -28,6 +28,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "gc/always.h"
 #include "gc/dirty.h"
 #include "gc/event_hook.h"
 #include "gc/invariants.h"
@@ -234,6 +235,7 @@ static void remark(struct weir_heap *h, struct wg_report *r)
 	unsigned workers = h->pause_markers;
 
 	wg_set_in_pause(h, true);
+	wg_always_trace(h, m);
 	wg_roots_paused(h, m);
 	if (whole)
 		wg_team_mark(h, workers);
@@ -262,6 +264,7 @@ static void pause(struct weir_heap *h, struct wg_report *r)
 	s = span_begin(h, WR_PHASE_weak);
 	wg_weak_pause(h);
 	r->weak_ns = span_end(h, s, 0, NULL);
+	wg_always_filter(h, r->full);
 	r->remark_marked = bytes_marked(h) - marked;
 	if (h->opt.verify || WEIR_CHECKING >= 2)
 		wg_invariants_check(h);

@@ -34,6 +34,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gc/always.h"
 #include "gc/dirty.h"
 #include "gc/event_hook.h"
 #include "gc/locked.h"
@@ -60,6 +61,7 @@ static void prepare(void)
 	wr_mutex_lock(&h->ctl_lock);
 	wr_mutex_lock(&h->lock);
 	wr_barrier_fork_prepare(h->barrier);
+	wg_always_fork(h, 0);
 	wg_weak_fork(h, 0);
 	wg_pool_lock(h->pool, true);
 	wr_events_fork_prepare(h->events);
@@ -96,6 +98,7 @@ static void parent(void)
 		wr_events_fork_done(h->events, false);
 		wg_pool_lock(h->pool, false);
 		wg_weak_fork(h, 1);
+		wg_always_fork(h, 1);
 		wr_barrier_fork_parent(h->barrier);
 		wr_mutex_unlock(&h->lock);
 		wr_mutex_unlock(&h->ctl_lock);
@@ -220,6 +223,7 @@ static void child(void)
 		wr_events_fork_done(h->events, true);
 		wg_pool_lock(h->pool, false);
 		wg_weak_fork(h, 2);
+		wg_always_fork(h, 2);
 		rearm(h);
 		wr_mutex_unlock(&h->lock);
 		wr_mutex_unlock(&h->ctl_lock);

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gc/always.h"
 #include "gc/event_hook.h"
 #include "gc/locked.h"
 #include "gc/mutant.h"
@@ -207,6 +208,8 @@ static int create_parts(struct weir_heap *h)
 		err = wg_kinds_create(h);
 	if (!err)
 		err = wg_weak_create(h);
+	if (!err)
+		err = wg_always_create(h);
 	if (err)
 		return err;
 	h->pool = wg_pool_create(h->sys, h->opt.mark_stack_max
@@ -221,6 +224,7 @@ static void destroy_parts(struct weir_heap *h)
 {
 	wg_collector_stop(h);
 	wg_weak_destroy(h);
+	wg_always_destroy(h);
 	for (unsigned i = 0; i < WG_MAX_MARKERS; i++)
 		wg_marker_destroy(h->marker[i]);
 	wg_pool_destroy(h->pool);

@@ -2,6 +2,8 @@
 # The collector.  One file a line, sorted: WEIR_SOURCES += gc/x.c
 # and its headers, which releases would lack otherwise.
 WEIR_SOURCES += gc/alloc.c
+WEIR_SOURCES += gc/always.c
+WEIR_SOURCES += gc/always.h
 WEIR_SOURCES += gc/block.c
 WEIR_SOURCES += gc/collector.c
 WEIR_SOURCES += gc/cycle.c
