@@ -20,6 +20,8 @@
 #include <limits.h>
 #include <string.h>
 
+#include "gc/always.h"
+#include "gc/locked.h"
 #include "gc/mutant.h"
 
 static void critical_enter(struct weir_mutator *m)
@@ -368,8 +370,9 @@ static char *small_alloc(struct weir_mutator *m, unsigned space, size_t n,
 			    m->b.buffer[space].limit, n, align);
 }
 
+/* The memory of a large object, its head LARGE_NEW. */
 static char *large_alloc(struct weir_mutator *m, unsigned space, size_t n,
-			 size_t align, weir_kind kind, enum wg_no *why)
+			 size_t align, enum wg_no *why)
 {
 	struct weir_heap *h = m->heap;
 	uint32_t i, count;
@@ -398,6 +401,16 @@ static char *large_alloc(struct weir_mutator *m, unsigned space, size_t n,
 		h->blocks[k].zeroed = 0;
 	}
 	critical_enter(m);
+	return (char *)p;
+}
+
+static void publish_large(struct weir_mutator *m, char *at, size_t n,
+			  weir_kind kind)
+{
+	struct weir_heap *h = m->heap;
+	uintptr_t p = (uintptr_t)at;
+	struct wg_block *b = &h->blocks[wg_block_of(h, p)];
+
 	if (kind >= WG_INLINE_KINDS) {
 		*(uint64_t *)(p + n - 8) = kind;
 		kind = WG_INLINE_KINDS;
@@ -415,7 +428,30 @@ static char *large_alloc(struct weir_mutator *m, unsigned space, size_t n,
 			 (uint8_t)(m->b.newborn | kind << WEIR_META_KIND_SHIFT),
 			 __ATOMIC_RELEASE);
 	WEIR_PUBLISH_BARRIER();
-	return (char *)p;
+}
+
+/* Publish [p, p + n) as an object of a kind that was made; false: there is no
+ * memory for the note that it needs, it was given up. */
+static bool publish_any(struct weir_mutator *m, char *p, size_t n,
+			weir_kind kind, bool large)
+{
+	struct weir_heap *h = m->heap;
+	bool always = kind >= WG_INLINE_KINDS && h->kinds[kind].always;
+	uint32_t i = wg_block_of(h, (uintptr_t)p);
+
+	if (wr_unlikely(always && !wg_always_begin(h, p))) {
+		/* Of a small one the next sweep finds the granules free. */
+		if (large)
+			wg_blocks_free(h, i, h->blocks[i].blocks);
+		return false;
+	}
+	if (large)
+		publish_large(m, p, n, kind);
+	else
+		publish(m, p, n, kind);
+	if (always)
+		wg_always_end(h);
+	return true;
 }
 
 static uint64_t assist_begin(struct weir_heap *h)
@@ -558,15 +594,28 @@ static void *no_memory(const struct weir_heap *h, size_t size, size_t n,
 	return NULL;
 }
 
+static void *no_note(struct weir_heap *h, const char *function)
+{
+	wr_error(ENOMEM,
+		 "%s: no memory for one more than %zu objects of kinds made "
+		 "with WEIR_TRACE_ALWAYS",
+		 function, wg_always_count(h));
+	errno = ENOMEM;
+	return NULL;
+}
+
 static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
 			weir_kind kind, const char *function)
 {
 	struct weir_heap *h = m->heap;
 	unsigned space = kind == WEIR_KIND_LEAF;
 	size_t n = (size ? size : 1);
+	bool large, noted;
 	char *p;
 
-	if (kind >= __atomic_load_n(&h->kind_count, __ATOMIC_ACQUIRE)) {
+	if (wr_unlikely(wg_locked_check(function)))
+		return NULL;
+	if (!wg_kind_made(h, kind)) {
 		wr_invalid(function, "kind %u was never created", kind);
 		return NULL;
 	}
@@ -581,6 +630,7 @@ static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
 	if (kind >= WG_INLINE_KINDS)
 		n += 8;
 	n = (n + WEIR_GRANULE - 1) & ~(size_t)(WEIR_GRANULE - 1);
+	large = n + (align > WEIR_GRANULE ? align : 0) > WG_MEDIUM_MAX;
 	if (wr_unlikely(__atomic_load_n(&h->allocated, __ATOMIC_RELAXED) >=
 			__atomic_load_n(&h->assist_at, __ATOMIC_RELAXED)))
 		assist(m, size);
@@ -588,14 +638,12 @@ static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
 		enum wg_no why;
 
 		critical_enter(m);
-		if (n + (align > WEIR_GRANULE ? align : 0) <= WG_MEDIUM_MAX) {
-			p = small_alloc(m, space, n, align, &why);
-			if (p)
-				publish(m, p, n, kind);
-		} else {
-			p = large_alloc(m, space, n, align, kind, &why);
-		}
+		p = large ? large_alloc(m, space, n, align, &why)
+			  : small_alloc(m, space, n, align, &why);
+		noted = !p || publish_any(m, p, n, kind, large);
 		critical_leave(m);
+		if (wr_unlikely(!noted))
+			return no_note(h, function);
 		if (p) {
 			m->stale_ok = false;
 			return p;

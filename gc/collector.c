@@ -20,6 +20,7 @@
 
 #include <weir/embed.h>
 
+#include "gc/locked.h"
 #include "gc/team.h"
 #include "gc/weak.h"
 
@@ -280,6 +281,9 @@ int weir_collect(weir_heap *h, unsigned flags)
 	if (flags & WEIR_COLLECT_STOPPED)
 		req |= WG_REQ_STOPPED;
 	if (!(flags & WEIR_COLLECT_NOWAIT)) {
+		err = wg_locked_check(__func__);
+		if (err)
+			return err;
 		wg_cycle_wait(h, m, req);
 		return 0;
 	}

@@ -28,8 +28,11 @@
 #include <string.h>
 #include <time.h>
 
+#include "gc/always.h"
 #include "gc/dirty.h"
+#include "gc/event_hook.h"
 #include "gc/invariants.h"
+#include "gc/locked.h"
 #include "gc/mutant.h"
 #include "gc/report.h"
 #include "gc/team.h"
@@ -232,6 +235,7 @@ static void remark(struct weir_heap *h, struct wg_report *r)
 	unsigned workers = h->pause_markers;
 
 	wg_set_in_pause(h, true);
+	wg_always_trace(h, m);
 	wg_roots_paused(h, m);
 	if (whole)
 		wg_team_mark(h, workers);
@@ -249,14 +253,18 @@ static void pause(struct weir_heap *h, struct wg_report *r)
 	enum wr_phase outer;
 	struct span s;
 
+	wg_locked_hold(h);
+	wg_hook_hold(h);
 	wr_roots_pause_begin(h->roots);
 	outer = wg_pause_begin(h, &times);
+	wg_hook_tell(h, WEIR_EVENT_STOPPED);
 	s = span_begin(h, WR_PHASE_remark);
 	remark(h, r);
 	r->remark_ns = span_end(h, s, r->remark_pages, "pages");
 	s = span_begin(h, WR_PHASE_weak);
 	wg_weak_pause(h);
 	r->weak_ns = span_end(h, s, 0, NULL);
+	wg_always_filter(h, r->full);
 	r->remark_marked = bytes_marked(h) - marked;
 	if (h->opt.verify || WEIR_CHECKING >= 2)
 		wg_invariants_check(h);
@@ -271,9 +279,12 @@ static void pause(struct weir_heap *h, struct wg_report *r)
 	wg_sweep_begin(h);
 	__atomic_store_n(&h->newborn, WG_YOUNG, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&h->phase, WG_SWEEPING_PHASE, __ATOMIC_RELEASE);
+	wg_hook_tell(h, WEIR_EVENT_RESUMING);
 	r->stop_ns = times.stopped_ns - times.requested_ns;
 	r->pause_ns = wg_pause_end(h, r, outer, &times, r->remark_pages);
 	wr_roots_pause_end(h->roots);
+	wg_hook_drop(h);
+	wg_locked_drop(h);
 	wg_report_pause(h, r);
 }
 
@@ -299,6 +310,7 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 	struct span cs = span_begin(h, WR_PHASE_cycle), s;
 
 	wg_report_begin(h, &r);
+	wg_hook_call(h, WEIR_EVENT_CYCLE_BEGIN);
 	wg_pace_cycle_begin(h);
 	h->beside = wg_pace_markers(h, cs.begin);
 	for (unsigned i = 0; i < h->team->size; i++)
@@ -355,4 +367,5 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 			 __atomic_load_n(&h->used, __ATOMIC_RELAXED));
 	span_end(h, cs, marked, "bytes");
 	wg_report_cycle(h, &r, marked);
+	wg_hook_call(h, WEIR_EVENT_CYCLE_END);
 }

@@ -63,6 +63,15 @@ long weir_finalizers_run(weir_mutator *m, size_t max)
 	return (long)ran;
 }
 
+size_t weir_finalizers_queued(weir_heap *h)
+{
+	/* Relaxed: partner of the releases in take() and in the pause; a
+	 * number, no other memory depends on it. */
+	return wg_heap_ok(h)
+		       ? __atomic_load_n(&h->weak->fin.queued, __ATOMIC_RELAXED)
+		       : 0;
+}
+
 /* ---- The library's thread ----------------------------------------------- */
 
 /* Sleep until there is work; false: return. */

@@ -34,7 +34,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gc/always.h"
 #include "gc/dirty.h"
+#include "gc/event_hook.h"
+#include "gc/locked.h"
 #include "gc/weak.h"
 
 static struct wr_mutex *create_lock;
@@ -52,11 +55,13 @@ static void prepare(void)
 		wg_attach_fork(0);
 		return;
 	}
+	wg_locked_hold(h);
 	wr_roots_fork_prepare(h->roots);
 	wr_threads_fork_prepare(h->threads);
 	wr_mutex_lock(&h->ctl_lock);
 	wr_mutex_lock(&h->lock);
 	wr_barrier_fork_prepare(h->barrier);
+	wg_always_fork(h, 0);
 	wg_weak_fork(h, 0);
 	wg_pool_lock(h->pool, true);
 	wr_events_fork_prepare(h->events);
@@ -93,11 +98,13 @@ static void parent(void)
 		wr_events_fork_done(h->events, false);
 		wg_pool_lock(h->pool, false);
 		wg_weak_fork(h, 1);
+		wg_always_fork(h, 1);
 		wr_barrier_fork_parent(h->barrier);
 		wr_mutex_unlock(&h->lock);
 		wr_mutex_unlock(&h->ctl_lock);
 		wr_threads_fork_parent(h->threads);
 		wr_roots_fork_done(h->roots);
+		wg_locked_drop(h);
 	}
 	finish(m);
 }
@@ -216,6 +223,7 @@ static void child(void)
 		wr_events_fork_done(h->events, true);
 		wg_pool_lock(h->pool, false);
 		wg_weak_fork(h, 2);
+		wg_always_fork(h, 2);
 		rearm(h);
 		wr_mutex_unlock(&h->lock);
 		wr_mutex_unlock(&h->ctl_lock);
@@ -224,6 +232,9 @@ static void child(void)
 		wg_control_init(h);
 		wr_threads_fork_child(h->threads, gone, NULL);
 		wr_roots_fork_done(h->roots);
+		wg_locked_drop(h);
+		wg_locked_init(h);
+		wg_hook_init(h);
 		if (m) {
 			wg_buffers_retire(m, false);
 			m->b.newborn = WG_YOUNG;

@@ -17,6 +17,9 @@
 
 #include <weir/embed.h>
 
+#include "gc/always.h"
+#include "gc/event_hook.h"
+#include "gc/locked.h"
 #include "gc/mutant.h"
 #include "gc/report.h"
 #include "gc/weak.h"
@@ -207,6 +210,8 @@ static int create_parts(struct weir_heap *h)
 		err = wg_kinds_create(h);
 	if (!err)
 		err = wg_weak_create(h);
+	if (!err)
+		err = wg_always_create(h);
 	if (err)
 		return err;
 	h->pool = wg_pool_create(h->sys, h->opt.mark_stack_max
@@ -221,6 +226,7 @@ static void destroy_parts(struct weir_heap *h)
 {
 	wg_collector_stop(h);
 	wg_weak_destroy(h);
+	wg_always_destroy(h);
 	for (unsigned i = 0; i < WG_MAX_MARKERS; i++)
 		wg_marker_destroy(h->marker[i]);
 	wg_pool_destroy(h->pool);
@@ -238,6 +244,8 @@ static void destroy_parts(struct weir_heap *h)
 		wr_events_close(h->events);
 	wr_options_fini(&h->opt);
 	wr_mutex_destroy(&h->lock);
+	wr_mutex_destroy(&h->calls_lock);
+	wr_mutex_destroy(&h->hook_lock);
 	wr_mutex_destroy(&h->ctl_lock);
 	pthread_cond_destroy(&h->ctl_wake);
 	pthread_cond_destroy(&h->ctl_done);
@@ -261,6 +269,8 @@ static int create(const struct weir_heap_options *opts, weir_heap **out)
 	h->newborn = WG_YOUNG;
 	h->stage = WR_PHASES;
 	wr_mutex_init(&h->lock, WR_RANK_heap);
+	wg_locked_init(h);
+	wg_hook_init(h);
 	wg_control_init(h);
 	if (opts) {
 		h->oom = opts->oom;
@@ -290,6 +300,8 @@ int weir_heap_create(const struct weir_heap_options *opts, weir_heap **out)
 		return wr_invalid(__func__, "no place for the result");
 	if (wg_on_collector_thread())
 		return wg_in_callback(__func__);
+	if (wg_locked_check(__func__))
+		return -EDEADLK;
 	if (opts && opts->size != sizeof(*opts))
 		return wr_error(EINVAL,
 				"weir_heap_create: options of %zu bytes, this "
@@ -316,6 +328,8 @@ int weir_heap_destroy(weir_heap *h)
 	if (!h)
 		return 0;
 	err = wg_heap_enter(h);
+	if (!err)
+		err = wg_locked_check(__func__);
 	if (!err && m)
 		err = wg_mutator_idle(m, __func__);
 	if (err)

@@ -147,6 +147,7 @@ _Static_assert(offsetof(struct weir_mutator, b) == 0, "ABI of alloc.h");
 struct wg_kind {
 	uint8_t type;       /* enum wg_kind_type */
 	uint8_t concurrent; /* trace may run beside mutators */
+	uint8_t always;     /* every pause traces what is alive */
 	uint32_t words;     /* bitmap: words a record */
 	uint64_t *bitmap;   /* bitmap */
 	weir_trace_fn *fn;  /* callback */
@@ -161,6 +162,7 @@ enum wg_kind_type {
 	WG_KIND_EPHEMERON,
 };
 
+struct wg_always;
 struct wg_marker;
 struct wg_weak_tables;
 
@@ -218,7 +220,9 @@ struct weir_heap {
 
 	/* Kinds: read by markers while they grow, hence never moved. */
 	struct wg_kind *kinds;
-	uint32_t kind_count;    /* atomic */
+	uint32_t kind_count;    /* atomic: all are below it */
+	uint32_t inline_kinds;  /* atomic: those below WG_INLINE_KINDS are
+				 * below it */
 	size_t kinds_committed; /* entries backed by memory */
 
 	/* The collector. */
@@ -247,6 +251,12 @@ struct weir_heap {
 	struct wg_pool *pool;        /* mark segments */
 	struct wg_team *team;        /* marker threads */
 	struct wg_weak_tables *weak; /* weak references, finalizers */
+	struct wg_always *always;    /* objects that every pause traces */
+
+	struct wr_mutex calls_lock; /* gc/locked.c */
+	struct wr_mutex hook_lock;  /* gc/event_hook.c */
+	weir_event_fn *hook;        /* the program's event handler, or NULL */
+	void *hook_arg;             /* its argument */
 
 	struct wg_runs *later;   /* of preclean, NULL until needed */
 	uint64_t slices_end_ns;  /* when the last preclean slices ended */
@@ -480,6 +490,8 @@ void wg_unlock(struct weir_heap *h, struct weir_mutator *m);
 /* kind.c */
 int wg_kinds_create(struct weir_heap *h);
 void wg_kinds_fini(struct weir_heap *h);
+/* Whether there is such a kind. */
+bool wg_kind_made(const struct weir_heap *h, weir_kind kind);
 
 /* mutator.c, alloc.c */
 /* weir_alloc_kind() of a kind that is not for programs. */

@@ -8,6 +8,7 @@
  */
 #include "gc/invariants.h"
 
+#include "gc/always.h"
 #include "gc/team.h"
 
 #define holds(cond, ...) wr_require(cond, "invariants: " __VA_ARGS__)
@@ -177,4 +178,5 @@ void wg_invariants_check(struct weir_heap *h)
 	for (unsigned i = 0; i < h->team->size; i++)
 		check_marker(h->marker[i]);
 	wr_threads_for_each(h->threads, check_mutator, NULL);
+	wg_always_check(h);
 }

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Object kinds: a table that only grows and never moves, so that markers read
- * it without a lock.  An entry is whole before kind_count counts it.
+ * it without a lock.  An entry is whole before a count counts it.
+ *
+ * There are two counts, since numbers below WG_INLINE_KINDS are not for kinds
+ * whose objects are noted when they are allocated (gc/always.c), and are left
+ * for others.
  */
-#include "gc/mark.h"
+#include "gc/always.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -17,7 +21,7 @@ static void init(struct weir_heap *h)
 	h->kinds[WEIR_KIND_CONSERVATIVE].type = WG_KIND_CONSERVATIVE;
 	h->kinds[WEIR_KIND_LEAF].type = WG_KIND_LEAF;
 	h->kinds[WG_EPHEMERON].type = WG_KIND_EPHEMERON;
-	h->kind_count = WG_FIRST_KIND;
+	h->kind_count = h->inline_kinds = WG_FIRST_KIND;
 }
 
 static size_t table_bytes(const struct weir_heap *h)
@@ -48,32 +52,55 @@ void wg_kinds_fini(struct weir_heap *h)
 	h->sys->release(h->kinds, table_bytes(h));
 }
 
+/* Lock held. */
+static uint32_t next_number(const struct weir_heap *h, const struct wg_kind *k)
+{
+	if (!k->always && h->inline_kinds < WG_INLINE_KINDS)
+		return h->inline_kinds;
+	return h->kind_count < WG_INLINE_KINDS ? WG_INLINE_KINDS
+					       : h->kind_count;
+}
+
+bool wg_kind_made(const struct weir_heap *h, weir_kind kind)
+{
+	return kind < __atomic_load_n(&h->kind_count, __ATOMIC_ACQUIRE) &&
+	       (kind >= WG_INLINE_KINDS ||
+		kind < __atomic_load_n(&h->inline_kinds, __ATOMIC_ACQUIRE));
+}
+
 static int add(struct weir_heap *h, const struct wg_kind *k, weir_kind *out,
 	       const char *function)
 {
 	struct weir_mutator *m = wg_mutator_self();
+	uint32_t i;
 	int err = 0;
 
 	wg_lock(h, m);
-	if (h->kind_count == h->kinds_committed) {
+	i = next_number(h, k);
+	if (i == h->kinds_committed) {
 		size_t step = (size_t)64 << 10;
 		size_t at = h->kinds_committed * sizeof(*k);
 
-		if (h->kind_count >= WG_KINDS_MAX - step ||
+		if (i >= WG_KINDS_MAX - step ||
 		    h->sys->commit((char *)h->kinds + at, step, false))
 			err = wr_error(ENOMEM,
 				       "%s: no memory for one more than %u "
 				       "kinds of objects",
-				       function, h->kind_count);
+				       function, i);
 		else
 			h->kinds_committed += step / sizeof(*k);
 	}
 	if (!err) {
-		h->kinds[h->kind_count] = *k;
-		*out = h->kind_count;
-		/* Pairs with the acquire load in alloc_slow. */
-		__atomic_store_n(&h->kind_count, h->kind_count + 1,
-				 __ATOMIC_RELEASE);
+		h->kinds[i] = *k;
+		*out = i;
+		/* Release, both: partners of the acquire loads in
+		 * wg_kind_made(). */
+		if (i < WG_INLINE_KINDS)
+			__atomic_store_n(&h->inline_kinds, i + 1,
+					 __ATOMIC_RELEASE);
+		if (i >= h->kind_count)
+			__atomic_store_n(&h->kind_count, i + 1,
+					 __ATOMIC_RELEASE);
 	}
 	wg_unlock(h, m);
 	return err;
@@ -124,8 +151,16 @@ int weir_kind_trace(weir_heap *h, weir_trace_fn *fn, void *arg, unsigned flags,
 	if (!fn || !out)
 		return wr_invalid(__func__, "the function or the place for the "
 					    "result is NULL");
-	if (flags & ~WEIR_TRACE_CONCURRENT)
+	if (flags & ~(WEIR_TRACE_CONCURRENT | WEIR_TRACE_ALWAYS))
 		return wr_invalid(__func__, "unknown flags %#x", flags);
 	k.concurrent = (flags & WEIR_TRACE_CONCURRENT) != 0;
+	k.always = (flags & WEIR_TRACE_ALWAYS) != 0;
+	if (k.concurrent && k.always)
+		return wr_invalid(__func__,
+				  "WEIR_TRACE_ALWAYS is for the pause, not "
+				  "together with WEIR_TRACE_CONCURRENT");
+	err = k.always ? wg_always_need(h) : 0;
+	if (err)
+		return err;
 	return add(h, &k, out, __func__);
 }

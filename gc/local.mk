@@ -2,6 +2,8 @@
 # The collector.  One file a line, sorted: WEIR_SOURCES += gc/x.c
 # and its headers, which releases would lack otherwise.
 WEIR_SOURCES += gc/alloc.c
+WEIR_SOURCES += gc/always.c
+WEIR_SOURCES += gc/always.h
 WEIR_SOURCES += gc/block.c
 WEIR_SOURCES += gc/collector.c
 WEIR_SOURCES += gc/cycle.c
@@ -10,6 +12,8 @@ WEIR_SOURCES += gc/deque.c
 WEIR_SOURCES += gc/dirty.c
 WEIR_SOURCES += gc/dirty.h
 WEIR_SOURCES += gc/ephemeron.c
+WEIR_SOURCES += gc/event_hook.c
+WEIR_SOURCES += gc/event_hook.h
 WEIR_SOURCES += gc/finalize.c
 WEIR_SOURCES += gc/finalize_run.c
 WEIR_SOURCES += gc/fork.c
@@ -20,6 +24,8 @@ WEIR_SOURCES += gc/invariants.c
 WEIR_SOURCES += gc/invariants.h
 WEIR_SOURCES += gc/kind.c
 WEIR_SOURCES += gc/link.c
+WEIR_SOURCES += gc/locked.c
+WEIR_SOURCES += gc/locked.h
 WEIR_SOURCES += gc/mark.c
 WEIR_SOURCES += gc/mark.h
 WEIR_SOURCES += gc/meta.h

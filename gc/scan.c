@@ -96,6 +96,8 @@ static void scan_bitmap(struct wg_marker *m, const struct wg_kind *k,
 static void scan_traced(struct wg_marker *m, const struct wg_kind *k,
 			uintptr_t object, size_t bytes)
 {
+	if (k->always && !m->in_pause)
+		return; /* the pause finds it black (gc/always.c) */
 	if (k->concurrent || m->in_pause)
 		k->fn((void *)object, bytes, (struct weir_visitor *)(void *)m,
 		      k->arg);

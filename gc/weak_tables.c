@@ -39,7 +39,8 @@ int wg_array_create(struct wg_array *a, const struct wr_sys *sys, size_t bytes)
 			return wr_error(
 				ENOMEM,
 				"cannot reserve addresses for the tables of "
-				"weak references; raise RLIMIT_AS (ulimit -v) "
+				"weak references and the like; raise "
+				"RLIMIT_AS (ulimit -v) "
 				"or lower heap-max");
 	}
 	a->reserved = bytes;

@@ -26,14 +26,16 @@
 #include <time.h>
 
 /* Every rank, X(name, what it guards), the one taken first on top.  fork()
- * takes all of them in this order (gc/fork.c).
+ * takes all of them but hook in this order (gc/fork.c).
  *
- * loader and roots come before stop because a pause takes them before it
- * stops the world; registry comes after stop because a stopper walks it; and
- * what comes after these may be taken in a pause: finalizers are, and under
- * that lock marking takes segments. */
+ * calls, hook, loader and roots come before stop because a pause takes them
+ * before it stops the world; registry comes after stop because a stopper walks
+ * it; and what comes after these may be taken in a pause: always and finalizers
+ * are, and under these locks marking takes segments. */
 #define WR_LOCK_RANKS(X)                                                      \
 	X(create, "the heap's existence; fork() begins with it")              \
+	X(calls, "weir_locked_call(): no pause meanwhile")                    \
+	X(hook, "the program's event handler")                                \
 	X(loader, "the list of data segments, and the dynamic loader's lock") \
 	X(roots, "registered ranges and callbacks")                           \
 	X(stop, "who may hold threads")                                       \
@@ -41,6 +43,7 @@
 	X(control, "requests to the collector, and what cycles it has done")  \
 	X(heap, "free blocks, limits, the table of kinds")                    \
 	X(barrier, "page protection")                                         \
+	X(always, "objects that every pause traces")                          \
 	X(finalizers, "finalizers, weak references and ephemerons")           \
 	X(segments, "the mark stacks' free segments")                         \
 	X(events, "the trace")                                                \

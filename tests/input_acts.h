@@ -553,9 +553,11 @@ static int collects_out_of_memory(weir_heap *h, size_t bytes, void *arg)
 
 static int in_oom(case_fn *fn)
 {
+	void *volatile keep;
+
 	in_callback = fn;
-	must(!weir_alloc(mine(), (size_t)63 << 20) ||
-		     !weir_alloc(self, (size_t)63 << 20),
+	keep = weir_alloc(mine(), (size_t)63 << 20);
+	must(!keep || !weir_alloc(self, (size_t)63 << 20) || !keep,
 	     "no memory");
 	return result_of_call();
 }

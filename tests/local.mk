@@ -14,6 +14,7 @@
 # failure of its own.
 WEIR_UNIT_TESTS += \
 	tests/test_alloc \
+	tests/test_always \
 	tests/test_barrier \
 	tests/test_barrier_signal \
 	tests/test_big \
@@ -25,6 +26,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_ephemeron \
 	tests/test_ephemeron_chain \
 	tests/test_error \
+	tests/test_event \
 	tests/test_events \
 	tests/test_events_heap \
 	tests/test_fiber \
@@ -42,6 +44,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_limits \
 	tests/test_link \
 	tests/test_lock \
+	tests/test_locked \
 	tests/test_lost \
 	tests/test_mark \
 	tests/test_meta \

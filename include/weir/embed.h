@@ -44,11 +44,16 @@ WEIR_API int weir_link_move(weir_heap *heap, void **from, void **to,
 
 /*
  * Run fn(arg) while no pause is: no link and no weak reference is cleared
- * meanwhile.  One thread at a time; calls nest.  fn must be short, must not
- * allocate or wait for anything; it may use the functions above.  A pause
- * waits for it.  Returns what fn returned; NULL with errno EINVAL, fn not
- * called, if fn is NULL or the heap is none.  Any thread, not in a blocking
- * region: an unattached thread is not stopped anyway but is serialised too.
+ * meanwhile.  One thread at a time; calls nest.  fn must be short, since a
+ * pause waits for it, and return; it must not fork.  It may use the functions
+ * above.  What could wait for a pause is refused to it with EDEADLK: memory
+ * from the heap, weir_collect() without NOWAIT, creating and destroying heaps.
+ * The thread may still be stopped for a moment in the middle of fn, for the
+ * collector to look at its stack or to clean pages.
+ *
+ * Returns what fn returned.  NULL with errno, fn not called: EINVAL, fn is NULL
+ * or the heap is none; EDEADLK in a trace, root or event callback.  Any thread:
+ * an unattached one, or one in a blocking region, is serialised too.
  */
 WEIR_API void *weir_locked_call(weir_heap *heap, void *(*fn)(void *),
 				void *arg);
@@ -59,7 +64,10 @@ WEIR_API void *weir_locked_call(weir_heap *heap, void *(*fn)(void *),
  * A flag of weir_kind_trace(): the references of a live object of this kind
  * may change without a write to its pages (they are in memory outside of the
  * heap, say).  So fn runs for every live one in the pause of every cycle, also
- * of a minor one.  Not together with WEIR_TRACE_CONCURRENT (-EINVAL).
+ * of a minor one.  Not together with WEIR_TRACE_CONCURRENT (-EINVAL).  Such
+ * objects are never allocated inline, and not where there is no memory to note
+ * them (ENOMEM).  Those that the pause finds dead are forgotten in it; what
+ * fn looks at must stay until then.
  */
 #define WEIR_TRACE_ALWAYS 2u
 
@@ -88,13 +96,16 @@ enum weir_event {
 };
 
 /*
- * fn is called on the collector's thread.  Between STOPPED and RESUMING what
- * holds for root callbacks holds for it: no malloc(), no lock that a stopped
- * thread could hold.  It must not call the library but for
+ * fn is called on the collector's thread, for each cycle with all four in this
+ * order.  Shorter stops of a cycle before its pause, in which pages are cleaned
+ * or one thread's stack is read, are not told.  Between STOPPED and RESUMING
+ * what holds for root callbacks holds for it: no malloc(), no lock that a
+ * stopped thread could hold.  It must not call the library but for
  * weir_heap_stats().  One for a heap: a second call replaces the first, NULL
  * removes it; when the call returns the old one is not called any more
  * (-EDEADLK from within fn or a trace or root callback).  An attached caller
- * counts as blocked while it waits.  After fork() the child has it too.
+ * counts as blocked while it waits.  After fork() the child has it too; who
+ * forks does not wait for fn, which may be anywhere then.
  */
 typedef void weir_event_fn(weir_heap *heap, enum weir_event event, void *arg);
 WEIR_API int weir_heap_on_event(weir_heap *heap, weir_event_fn *fn, void *arg);

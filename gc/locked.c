@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Calls that no pause comes into.
+ *
+ * One lock, of the rank `calls`, which the collector takes before it stops the
+ * world for the pause and drops when the world runs again.  So while a thread
+ * has it there is no pause; nor are links and weak references cleared, which
+ * pauses alone do.  A thread has it once: the calls within are counted.
+ *
+ * Why nobody waits for ever:
+ *
+ *   - The collector waits for the lock with nothing stopped, so its holder, and
+ *     whoever that waits for, go on.
+ *   - A mutator waits for the lock in a blocking region, so the stop of the
+ *     pause, which has the lock, does not wait for it.
+ *   - Once it has the lock the mutator leaves the region, which waits for a
+ *     stop under way to end.  That is a handshake or a slice of preclean, not
+ *     the pause, and these do not want the lock.
+ *   - The holder is not CRITICAL: a handshake or a slice stops it in the middle
+ *     of the call, and lets it go.  Were it CRITICAL, a slice would have to
+ *     wait for it with others stopped, malloc()'s lock among what they have;
+ *     a call of malloc() from the function would then never return.
+ *   - What waits for a whole cycle, weir_collect() and allocation, is refused
+ *     to the holder; so are weir_heap_create() and weir_heap_destroy(), whose
+ *     lock comes before this one.
+ *
+ *   weir_locked_call    any thread but the collector's
+ *   hold, drop          the collector; who forks, in a blocking region
+ */
+#include "gc/locked.h"
+
+#include <errno.h>
+
+#include "gc/mutant.h"
+
+__thread unsigned wg_locked_depth;
+
+void wg_locked_init(struct weir_heap *h)
+{
+	wr_mutex_init(&h->calls_lock, WR_RANK_calls);
+}
+
+void wg_locked_hold(struct weir_heap *h)
+{
+	wr_mutex_lock(&h->calls_lock);
+}
+
+void wg_locked_drop(struct weir_heap *h)
+{
+	wr_mutex_unlock(&h->calls_lock);
+}
+
+int wg_in_locked_call(const char *function)
+{
+	errno = EDEADLK;
+	return wr_error(EDEADLK,
+			"%s: called within weir_locked_call(), which may not: "
+			"it would wait for a pause, and the pause for it",
+			function);
+}
+
+void *weir_locked_call(weir_heap *h, void *(*fn)(void *), void *arg)
+{
+	struct weir_mutator *m = wg_mutator_self();
+	void *result;
+
+	if (wg_heap_enter(h))
+		return NULL;
+	if (!fn) {
+		wr_invalid(__func__, "the function is NULL");
+		return NULL;
+	}
+	if (!wg_locked_depth) {
+		if (m)
+			wr_thread_lock(&m->thread, &h->calls_lock);
+		else
+			wg_locked_hold(h);
+		wg_delay_rarely(h);
+	}
+	wg_locked_depth++;
+	result = fn(arg);
+	wg_locked_depth--;
+	if (!wg_locked_depth) {
+		wg_delay_rarely(h);
+		wg_locked_drop(h);
+	}
+	return result;
+}
