@@ -127,22 +127,43 @@ static uintptr_t lowest_mapped(uintptr_t base)
 	return low;
 }
 
-/* The end of what can be read from `start` on, at most `end`.  The kernel reads
- * the set of signals before it finds that the first argument is bad; unlike
- * other ways to probe this needs no descriptor and no privilege. */
+/* Whether the page at `at` can be read.  The kernel reads the set of signals
+ * before it finds that the first argument is bad; unlike other ways to probe
+ * this needs no descriptor and no privilege. */
+static bool readable(uintptr_t at)
+{
+	int saved = errno;
+	bool is = syscall(SYS_rt_sigprocmask, -1, at, NULL,
+			  (size_t)_NSIG / 8) == 0 ||
+		  errno != EFAULT;
+
+	errno = saved;
+	return is;
+}
+
+/* The end of what can be read from `start` on, at most `end`. */
 static uintptr_t readable_end(uintptr_t start, uintptr_t end)
 {
 	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-	int saved = errno;
 	uintptr_t at;
 
-	for (at = start & ~(page - 1); at < end; at += page)
-		if (syscall(SYS_rt_sigprocmask, -1, at, NULL,
-			    (size_t)_NSIG / 8) < 0 &&
-		    errno == EFAULT)
-			break;
-	errno = saved;
+	for (at = start & ~(page - 1); at < end && readable(at); at += page)
+		;
 	return at < end ? at : end;
+}
+
+/* What can be read around `address`, LARGEST_STACK to each side at most.
+ * False: nothing. */
+static bool readable_around(uintptr_t address, struct wr_span *out)
+{
+	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+
+	out->start = (address & ~(page - 1)) + page;
+	while (address < out->start + LARGEST_STACK &&
+	       readable(out->start - page))
+		out->start -= page;
+	out->end = readable_end(address, address + LARGEST_STACK);
+	return out->start <= address;
 }
 
 /* /proc/self/maps, read a piece at a time, without malloc(). */
@@ -190,7 +211,7 @@ static int next_number(struct maps *m, uintptr_t *out)
 }
 
 /* The readable mapping that `address` is in; false: none.  Where there is no
- * /proc: what can be read around it, LARGEST_STACK at most, upwards only. */
+ * /proc: what can be read around it. */
 static bool mapping_of(uintptr_t address, struct wr_span *out)
 {
 	struct maps m = {.at = 0};
@@ -200,10 +221,8 @@ static bool mapping_of(uintptr_t address, struct wr_span *out)
 
 	m.fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
 	if (m.fd < 0) {
-		out->start = address;
-		out->end = readable_end(address, address + LARGEST_STACK);
 		errno = saved;
-		return out->end > address;
+		return readable_around(address, out);
 	}
 	do {
 		c = next_number(&m, &out->start);

@@ -51,7 +51,8 @@ static inline void fiber_park(struct fiber *f, bool parked)
 	__atomic_store_n(&f->parked, parked, __ATOMIC_RELEASE);
 }
 
-static inline void fiber_open(struct fiber *f, void (*body)(void))
+/* Its stack. */
+static inline void fiber_map(struct fiber *f)
 {
 	f->map = mmap(NULL, FIBER_STACK + 2 * FIBER_GUARD, PROT_NONE,
 		      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -59,6 +60,11 @@ static inline void fiber_open(struct fiber *f, void (*body)(void))
 	must(mprotect(f->map + FIBER_GUARD, FIBER_STACK,
 		      PROT_READ | PROT_WRITE) == 0);
 	f->base = f->map + FIBER_GUARD + FIBER_STACK;
+}
+
+/* It runs body on the stack that it has. */
+static inline void fiber_set(struct fiber *f, void (*body)(void))
+{
 	must(getcontext(&f->context) == 0);
 	f->context.uc_stack.ss_sp = f->map + FIBER_GUARD;
 	f->context.uc_stack.ss_size = FIBER_STACK;
@@ -68,6 +74,12 @@ static inline void fiber_open(struct fiber *f, void (*body)(void))
 	f->tsan = __tsan_create_fiber(0);
 #endif
 	fiber_park(f, true);
+}
+
+static inline void fiber_open(struct fiber *f, void (*body)(void))
+{
+	fiber_map(f);
+	fiber_set(f, body);
 }
 
 /* Nobody runs on it. */

@@ -27,11 +27,13 @@
 enum told { BEFORE, AFTER, NEVER };
 /* Where its thread is meanwhile. */
 enum spot {
-	COMPUTES,    /* stopped by a signal */
-	POLLS,       /* stopped at safepoints */
-	BLOCKED,     /* in a blocking region */
-	IN_HANDLER,  /* in a handler on the alternate signal stack */
-	FROM_A_FIBER /* computes, came from another fiber, which is gone */
+	COMPUTES,     /* stopped by a signal */
+	POLLS,        /* stopped at safepoints */
+	BLOCKED,      /* in a blocking region */
+	IN_HANDLER,   /* in a handler on the alternate signal stack */
+	FROM_A_FIBER, /* computes, came from another fiber, which is gone */
+	AS_IF_ABOVE,  /* polls, what is told of is another's, above this one */
+	AS_IF_BELOW   /* the same, below */
 };
 
 struct way {
@@ -45,10 +47,22 @@ static struct fiber own, one, other;
 static weir_mutator *m;
 static weir_weak *weak[OBJECTS];
 static bool ready, over, lived_on;
+static uintptr_t own_frame; /* of the thread, on its own stack */
+
+static bool as_if(void)
+{
+	return way.spot == AS_IF_ABOVE || way.spot == AS_IF_BELOW;
+}
+
+/* Whether the thread goes to `other` first. */
+static bool by_other(void)
+{
+	return way.spot == FROM_A_FIBER || as_if();
+}
 
 static weir_heap *open_heap(void)
 {
-	bool polls = way.spot == POLLS;
+	bool polls = way.spot == POLLS || as_if();
 
 #ifdef __SANITIZE_THREAD__
 	polls = true; /* see heap_util.h */
@@ -82,6 +96,12 @@ static __attribute__((noinline)) void stay(void)
 	case IN_HANDLER:
 		pthread_kill(pthread_self(), SIGUSR1);
 		break;
+	case AS_IF_ABOVE:
+	case AS_IF_BELOW:
+		/* About to switch there; else it came from there. */
+		if (way.told == BEFORE)
+			must(weir_thread_set_stack(m, other.base) == 0);
+		/* fall through */
 	default:
 		STORE(ready, true);
 		while (!LOAD(over))
@@ -123,7 +143,8 @@ static void arrive(struct fiber *at)
 
 static void one_main(void)
 {
-	arrive(&one);
+	if (!as_if())
+		arrive(&one);
 	if (way.spot == FROM_A_FIBER)
 		fiber_close(&other);
 	hold_some();
@@ -146,13 +167,23 @@ static void *run_fiber(void *arg)
 	alternate.ss_sp = malloc(alternate.ss_size);
 	must(alternate.ss_sp && sigaltstack(&alternate, NULL) == 0);
 	must(weir_thread_attach(the_heap, &m) == 0);
+	own_frame = (uintptr_t)__builtin_frame_address(0);
 	fiber_own(&own);
-	fiber_open(&one, one_main);
-	if (way.spot == FROM_A_FIBER)
-		fiber_open(&other, other_main);
-	go(&own, way.spot == FROM_A_FIBER ? &other : &one);
+	fiber_map(&one);
+	fiber_map(&other);
+	if ((other.base > one.base) != (way.spot == AS_IF_ABOVE)) {
+		struct fiber swap = one;
+
+		one = other;
+		other = swap;
+	}
+	fiber_set(&one, one_main);
+	fiber_set(&other, other_main);
+	go(&own, by_other() ? &other : &one);
 	arrive(&own); /* its base is NULL */
 	fiber_close(&one);
+	if (other.map)
+		fiber_close(&other);
 	must(weir_thread_detach(m) == 0);
 	alternate.ss_flags = SS_DISABLE;
 	sigaltstack(&alternate, NULL);
@@ -165,10 +196,12 @@ static void see_stack(struct wr_thread *t, void *arg)
 {
 	uintptr_t low = (uintptr_t)one.map + FIBER_GUARD;
 
-	*(bool *)arg = t->more[1].start >= low &&
-		       t->more[1].start < t->more[1].end &&
-		       t->more[1].end == (uintptr_t)one.base &&
-		       t->stack_base - t->stack_sp < 16384;
+	*(bool *)arg =
+		t->more[1].start >= low && t->more[1].start < t->more[1].end &&
+		t->more[1].end == (uintptr_t)one.base &&
+		(way.told == BEFORE ? t->stack_sp < own_frame &&
+					      own_frame - t->stack_sp < 16384
+				    : t->stack_sp == t->stack_base);
 }
 
 static void start(pthread_t *t)
@@ -201,26 +234,28 @@ static void end(pthread_t t)
 	cr_assert_eq(weir_heap_destroy(the_heap), 0);
 }
 
-#ifdef __SANITIZE_THREAD__
-#define SPOTS(told)           \
-	{told, POLLS},        \
-	{                     \
-		told, BLOCKED \
-	}
-#else
-#define SPOTS(told)                                                           \
-	{told, COMPUTES}, {told, POLLS}, {told, BLOCKED}, {told, IN_HANDLER}, \
-	{                                                                     \
-		told, FROM_A_FIBER                                            \
-	}
+static const enum spot spots[] = {
+#ifndef __SANITIZE_THREAD__
+	COMPUTES, IN_HANDLER, FROM_A_FIBER,
 #endif
+	POLLS,    BLOCKED,    AS_IF_ABOVE,  AS_IF_BELOW};
+
+#define SPOTS (sizeof(spots) / sizeof(spots[0]))
+
+static struct criterion_test_params ways_of(enum told from, enum told to)
+{
+	static struct way ways[3 * SPOTS];
+	size_t n = 0;
+
+	for (enum told told = from; told <= to; told++)
+		for (size_t i = 0; i < SPOTS; i++)
+			ways[n++] = (struct way){told, spots[i]};
+	return cr_make_param_array(struct way, ways, n);
+}
 
 ParameterizedTestParameters(fiber, objects_of_a_running_fiber_live)
 {
-	static struct way ways[] = {SPOTS(BEFORE), SPOTS(AFTER)};
-
-	return cr_make_param_array(struct way, ways,
-				   sizeof(ways) / sizeof(ways[0]));
+	return ways_of(BEFORE, AFTER);
 }
 
 ParameterizedTest(struct way *w, fiber, objects_of_a_running_fiber_live)
@@ -238,7 +273,7 @@ ParameterizedTest(struct way *w, fiber, objects_of_a_running_fiber_live)
 		stopped(the_heap);
 		cr_assert_eq(living(), OBJECTS, "stopped, %u", living());
 	}
-	if (way.spot != IN_HANDLER) {
+	if (way.spot != IN_HANDLER && !as_if()) {
 		wr_threads_hold_each(the_heap->threads, see_stack, &seen, NULL);
 		cr_assert(seen, "not in a handshake");
 	}
@@ -248,10 +283,7 @@ ParameterizedTest(struct way *w, fiber, objects_of_a_running_fiber_live)
 
 ParameterizedTestParameters(fiber, but_not_untold)
 {
-	static struct way ways[] = {SPOTS(NEVER)};
-
-	return cr_make_param_array(struct way, ways,
-				   sizeof(ways) / sizeof(ways[0]));
+	return ways_of(NEVER, NEVER);
 }
 
 ParameterizedTest(struct way *w, fiber, but_not_untold)
@@ -415,6 +447,35 @@ Test(fiber, forked_on_a_fiber)
 		  status);
 }
 #endif
+
+/* ---- Errors -------------------------------------------------------------- */
+
+static void *with_the_others(void *mutator)
+{
+	weir_mutator *mine;
+
+	must(weir_thread_attach(the_heap, &mine) == 0);
+	must(weir_thread_set_stack(mutator, &mine) == -EINVAL);
+	must(weir_thread_detach(mine) == 0);
+	must(weir_thread_set_stack(mutator, &mine) == -EINVAL);
+	return NULL;
+}
+
+Test(fiber, only_the_own_mutator)
+{
+	pthread_t t;
+
+#if WEIR_CHECKING > 0
+	cr_skip("checking builds abort on bad input");
+#endif
+	the_heap = open_heap();
+	cr_assert_eq(weir_thread_attach(the_heap, &m), 0);
+	cr_assert_eq(weir_thread_set_stack(NULL, &t), -EINVAL);
+	cr_assert_eq(pthread_create(&t, NULL, with_the_others, m), 0);
+	pthread_join(t, NULL);
+	cr_assert_eq(weir_thread_set_stack(m, NULL), 0);
+	cr_assert_eq(weir_heap_destroy(the_heap), 0);
+}
 
 /* ---- Many ---------------------------------------------------------------- */
 
