@@ -237,13 +237,13 @@ static void look(weir_heap *h, enum weir_event event, void *arg)
 	t->calls++;
 }
 
-Test(event, replaced_beside_cycles, .timeout = 120)
+static void replace_beside_cycles(const char *options)
 {
 	static struct token token[2000];
 	unsigned calls = 0;
 	pthread_t t;
 
-	heap_open(NULL);
+	heap_open(options);
 	cr_assert_eq(pthread_create(&t, NULL, collects, NULL), 0);
 	for (int i = 0; i < 2000; i++) {
 		token[i].live = 1;
@@ -263,6 +263,18 @@ Test(event, replaced_beside_cycles, .timeout = 120)
 	weir_blocking_call(self, join, &t);
 	cr_assert_gt(calls, 10);
 	heap_close();
+}
+
+Test(event, replaced_beside_cycles, .timeout = 120)
+{
+	replace_beside_cycles(NULL);
+}
+
+/* A delay comes between the pause's lock and its stop, which would wait for a
+ * mutator that waits for the lock and is not blocked. */
+Test(event, replaced_beside_cycles_at_safepoints, .timeout = 120)
+{
+	replace_beside_cycles("stop=safepoints,delay=500,seed=11");
 }
 
 static int inside[4];
