@@ -673,7 +673,13 @@ static int raises(weir_heap *h, size_t bytes, void *arg)
 static int enables(weir_heap *h, size_t bytes, void *arg)
 {
 	no(h, bytes, arg);
-	list = NULL;
+	/* Piece by piece: the stack may still have one of them. */
+	while (list) {
+		void **next = list[0];
+
+		list[0] = NULL;
+		list = next;
+	}
 	cr_assert_eq(weir_collect_enable(h), 0);
 	return 1;
 }
@@ -861,8 +867,10 @@ static void *attached(void *arg)
 	weir_mutator *m;
 
 	must(!weir_thread_attach(heap, &m));
-	while (!is_over())
+	while (!is_over()) {
 		usleep(200);
+		weir_safepoint(m);
+	}
 	must(!weir_thread_detach(m));
 	return arg;
 }
