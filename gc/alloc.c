@@ -507,18 +507,22 @@ static bool was_outrun(const struct weir_heap *h, size_t n, int attempt)
 
 /*
  * A limit is in the way: wait for a cycle, then for a full one, then for a
- * stopped one, then ask the program.  False: give up.  Not CRITICAL.
+ * stopped one, then ask the program.  Where cycles are disabled the first waits
+ * for what is under way yet, and the program is asked at once.  False: give up.
+ * Not CRITICAL.
  */
 static bool make_room(struct weir_mutator *m, size_t size, int attempt)
 {
 	struct weir_heap *h = m->heap;
 	uint64_t begin;
+	bool disabled;
 
 	if (attempt > 2 && was_outrun(h, size, attempt))
 		attempt = 2;
-	if ((attempt > 2 || wg_disabled(h)) && !ask_program(m, size))
+	disabled = attempt > 0 && wg_disabled(h);
+	if ((attempt > 2 || disabled) && !ask_program(m, size))
 		return false;
-	if (wg_disabled(h))
+	if (disabled)
 		return true; /* the program gave way */
 	begin = assist_begin(h);
 	/* Relaxed: partner of the load in wg_pace_can_wait(), which looks again
@@ -569,6 +573,14 @@ static void *no_memory(const struct weir_heap *h, size_t size, size_t n,
 			 "%s: %zu bytes are more than the limit of %zu "
 			 "MiB; raise heap-max",
 			 function, size, wg_hard(h) >> 20);
+	else if (wg_disabled(h))
+		wr_error(ENOMEM,
+			 "%s: no room for %zu bytes: %zu of %zu MiB are in use "
+			 "and cycles are disabled; call weir_collect_enable() "
+			 "or %s",
+			 function, size, used, wg_hard(h) >> 20,
+			 why == WG_NO_SYSTEM ? "let the system give more memory"
+					     : "raise heap-max");
 	else if (why == WG_NO_SYSTEM)
 		wr_error(ENOMEM,
 			 "%s: no room for %zu bytes: the system refuses "
@@ -578,12 +590,6 @@ static void *no_memory(const struct weir_heap *h, size_t size, size_t n,
 			 "vm.overcommit_ratio) or vm.max_map_count, or drop "
 			 "references",
 			 function, size, used);
-	else if (wg_disabled(h))
-		wr_error(ENOMEM,
-			 "%s: no room for %zu bytes: %zu of %zu MiB are in use "
-			 "and cycles are disabled; call weir_collect_enable() "
-			 "or raise heap-max",
-			 function, size, used, wg_hard(h) >> 20);
 	else
 		wr_error(ENOMEM,
 			 "%s: no room for %zu bytes: %zu of %zu MiB are "
@@ -632,7 +638,8 @@ static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
 	n = (n + WEIR_GRANULE - 1) & ~(size_t)(WEIR_GRANULE - 1);
 	large = n + (align > WEIR_GRANULE ? align : 0) > WG_MEDIUM_MAX;
 	if (wr_unlikely(__atomic_load_n(&h->allocated, __ATOMIC_RELAXED) >=
-			__atomic_load_n(&h->assist_at, __ATOMIC_RELAXED)))
+			__atomic_load_n(&h->assist_at, __ATOMIC_RELAXED)) &&
+	    !wg_disabled(h))
 		assist(m, size);
 	for (int attempt = 0;;) {
 		enum wg_no why;

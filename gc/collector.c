@@ -147,17 +147,20 @@ static void request(struct weir_heap *h, unsigned req)
 }
 
 /* The trigger goes out of reach, so that one mutator asks, once. */
-void wg_cycle_request(struct weir_heap *h, unsigned req)
+bool wg_cycle_request(struct weir_heap *h, unsigned req)
 {
 	uint64_t trigger =
 		__atomic_exchange_n(&h->trigger, UINT64_MAX, __ATOMIC_RELAXED);
+	bool asked;
 
 	if (trigger == UINT64_MAX && !req)
-		return;
+		return true;
 	wr_mutex_lock(&h->ctl_lock);
-	if (!h->disabled)
+	asked = !h->disabled;
+	if (asked)
 		request(h, req);
 	wr_mutex_unlock(&h->ctl_lock);
+	return asked;
 }
 
 static bool reached(const struct weir_heap *h, unsigned req, uint64_t number)
@@ -165,9 +168,17 @@ static bool reached(const struct weir_heap *h, unsigned req, uint64_t number)
 	return (req & WG_REQ_FULL ? h->full_done : h->cycles_done) >= number;
 }
 
-void wg_cycle_wait(struct weir_heap *h, struct weir_mutator *m, unsigned req)
+/* Until the collector has nothing to do; under ctl_lock. */
+static void wait_idle(struct weir_heap *h)
+{
+	while (h->running || h->requests)
+		wr_mutex_wait(&h->ctl_lock, &h->ctl_done);
+}
+
+bool wg_cycle_wait(struct weir_heap *h, struct weir_mutator *m, unsigned req)
 {
 	bool blocked = m && wr_thread_block_enter(&m->thread);
+	bool asked = true;
 
 	wr_mutex_lock(&h->ctl_lock);
 	if (!req && h->running) {
@@ -176,17 +187,21 @@ void wg_cycle_wait(struct weir_heap *h, struct weir_mutator *m, unsigned req)
 
 		while (h->running && h->cycles_started == number)
 			wr_mutex_wait(&h->ctl_lock, &h->ctl_done);
+	} else if (h->disabled) {
+		/* The last one may be under way yet. */
+		wait_idle(h);
+		asked = false;
 	} else {
 		uint64_t number = h->cycles_started + 1;
 
-		if (!h->disabled)
-			request(h, req);
-		while (!h->disabled && !reached(h, req, number))
+		request(h, req);
+		while (!reached(h, req, number))
 			wr_mutex_wait(&h->ctl_lock, &h->ctl_done);
 	}
 	wr_mutex_unlock(&h->ctl_lock);
 	if (blocked)
 		wr_thread_block_leave(&m->thread);
+	return asked;
 }
 
 void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns)
@@ -210,30 +225,35 @@ void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns)
 
 /* A thread must not be held with the control lock, for one that is CRITICAL may
  * wait for it: hence in a blocking region. */
-void wg_cycle_ask(struct weir_heap *h, struct weir_mutator *m, unsigned req)
+bool wg_cycle_ask(struct weir_heap *h, struct weir_mutator *m, unsigned req)
 {
 	bool blocked = m && wr_thread_block_enter(&m->thread);
+	bool asked = wg_cycle_request(h, req);
 
-	wg_cycle_request(h, req);
 	if (blocked)
 		wr_thread_block_leave(&m->thread);
+	return asked;
 }
 
-/* Who waits for a cycle that was asked for before gets it: disabling waits for
- * it too, and then for nobody to come between. */
+/* Who waits for a cycle that was asked for before gets it: so does who
+ * disables.  Nobody can ask any more meanwhile, or threads that do it in turns
+ * would keep this one waiting for ever. */
 int weir_collect_disable(weir_heap *h)
 {
 	struct weir_mutator *m = wg_mutator_self();
 	int err = wg_heap_enter(h);
 	bool blocked;
 
+	if (!err)
+		err = wg_locked_check(__func__);
 	if (err)
 		return err;
 	blocked = m && wr_thread_block_enter(&m->thread);
 	wr_mutex_lock(&h->ctl_lock);
-	while (!h->disabled && (h->running || h->requests))
-		wr_mutex_wait(&h->ctl_lock, &h->ctl_done);
 	__atomic_store_n(&h->disabled, h->disabled + 1, __ATOMIC_RELAXED);
+	h->disabling++;
+	wait_idle(h);
+	h->disabling--;
 	wr_mutex_unlock(&h->ctl_lock);
 	if (blocked)
 		wr_thread_block_leave(&m->thread);
@@ -254,14 +274,18 @@ int weir_collect_enable(weir_heap *h)
 	n = h->disabled;
 	if (n)
 		__atomic_store_n(&h->disabled, n - 1, __ATOMIC_RELAXED);
-	/* Somebody asked in vain: the next one to look asks again. */
-	if (n == 1 && !h->running &&
-	    __atomic_load_n(&h->trigger, __ATOMIC_RELAXED) == UINT64_MAX)
-		__atomic_store_n(&h->trigger, 0, __ATOMIC_RELAXED);
+	if (n == 1 && !h->running)
+		wg_pace_enabled(h);
 	wr_mutex_unlock(&h->ctl_lock);
 	if (blocked)
 		wr_thread_block_leave(&m->thread);
 	return n ? 0 : wr_invalid(__func__, "cycles were not disabled");
+}
+
+static int no_cycles(void)
+{
+	return wr_error(EBUSY, "weir_collect: cycles are disabled; call "
+			       "weir_collect_enable() first");
 }
 
 int weir_collect(weir_heap *h, unsigned flags)
@@ -275,18 +299,20 @@ int weir_collect(weir_heap *h, unsigned flags)
 	if (flags &
 	    ~(WEIR_COLLECT_MINOR | WEIR_COLLECT_NOWAIT | WEIR_COLLECT_STOPPED))
 		return wr_invalid(__func__, "unknown flags %#x", flags);
-	if (wg_disabled(h))
-		return wr_error(EBUSY, "weir_collect: cycles are disabled; "
-				       "call weir_collect_enable() first");
+	if (wg_disabled(h)) {
+		/* Who tries again and again must not keep the last cycle,
+		 * which may be under way, from stopping this thread. */
+		if (m)
+			weir_safepoint(m);
+		return no_cycles();
+	}
 	if (flags & WEIR_COLLECT_STOPPED)
 		req |= WG_REQ_STOPPED;
 	if (!(flags & WEIR_COLLECT_NOWAIT)) {
 		err = wg_locked_check(__func__);
 		if (err)
 			return err;
-		wg_cycle_wait(h, m, req);
-		return 0;
+		return wg_cycle_wait(h, m, req) ? 0 : no_cycles();
 	}
-	wg_cycle_ask(h, m, req);
-	return 0;
+	return wg_cycle_ask(h, m, req) ? 0 : no_cycles();
 }

@@ -180,6 +180,9 @@ static void reset_heap(struct weir_heap *h)
 	h->threads_up = false;
 	h->running = false;
 	h->requests = 0;
+	/* Who was about to disable cycles is not here to enable them. */
+	h->disabled -= h->disabling;
+	h->disabling = 0;
 	h->starving = 0;
 	h->trim_due = false;
 	h->cycles_done = h->full_done = h->cycles_started;

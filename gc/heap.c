@@ -418,7 +418,7 @@ size_t weir_object_size(weir_heap *h, const void *p)
 
 int weir_object_kind(weir_heap *h, const void *p, weir_kind *kind)
 {
-	size_t g, bytes;
+	size_t g, bytes = 0;
 	uint64_t k;
 
 	if (!wg_heap_ok(h))
@@ -426,12 +426,13 @@ int weir_object_kind(weir_heap *h, const void *p, weir_kind *kind)
 	if (!kind)
 		return wr_invalid(__func__, "no place for the result");
 	g = wg_resolve(h, (uintptr_t)p);
-	if (g == SIZE_MAX || wg_granule_start(h, g) != (uintptr_t)p)
+	if (g != SIZE_MAX && wg_granule_start(h, g) == (uintptr_t)p)
+		bytes = wg_object_bytes_now(h, g);
+	if (!bytes)
 		return wr_error(ENOENT, "weir_object_kind: no object starts "
 					"there");
-	bytes = wg_object_bytes_now(h, g);
 	k = wg_meta_load(&h->meta[g]) >> WEIR_META_KIND_SHIFT;
-	if (k == WG_INLINE_KINDS && bytes)
+	if (k == WG_INLINE_KINDS)
 		memcpy(&k, (const char *)p + bytes - 8, sizeof(k));
 	*kind = (weir_kind)k;
 	return 0;

@@ -239,6 +239,7 @@ struct weir_heap {
 	bool running;            /* a cycle is under way */
 	unsigned disabled;       /* atomic: weir_collect_disable() calls that
 				  * are open; written under ctl_lock */
+	unsigned disabling;      /* of them those that wait for a cycle */
 	bool threads_up;         /* collector threads exist (not after fork) */
 	bool all_dirty;          /* the barrier knows nothing: scan all */
 	bool stray_ends;         /* a child of fork: see gc/fork.c */
@@ -536,13 +537,15 @@ static inline bool wg_disabled(const struct weir_heap *h)
 	return wr_unlikely(__atomic_load_n(&h->disabled, __ATOMIC_RELAXED));
 }
 
-/* Ask for a cycle; does not wait.  Lock-free unless it must wake. */
-void wg_cycle_request(struct weir_heap *h, unsigned requests);
+/* Ask for a cycle; does not wait.  Lock-free unless it must wake.  False:
+ * cycles are disabled. */
+bool wg_cycle_request(struct weir_heap *h, unsigned requests);
 /* The same from a thread that may be attached, not CRITICAL. */
-void wg_cycle_ask(struct weir_heap *h, struct weir_mutator *m,
+bool wg_cycle_ask(struct weir_heap *h, struct weir_mutator *m,
 		  unsigned requests);
-/* Run or wait for a whole cycle; the caller may be attached. */
-void wg_cycle_wait(struct weir_heap *h, struct weir_mutator *m,
+/* Run or wait for a whole cycle; the caller may be attached.  False: cycles
+ * are disabled, there will be none; what was under way has ended. */
+bool wg_cycle_wait(struct weir_heap *h, struct weir_mutator *m,
 		   unsigned requests);
 /* Wait until a cycle or sweep that is under way, or asked for, ends or `ns`
  * (at most a second) have gone by. */
@@ -551,6 +554,9 @@ void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns);
 /* pace.c */
 void wg_pace_cycle_begin(struct weir_heap *h);
 void wg_pace_sweep_begin(struct weir_heap *h);
+/* Cycles may begin again, and none is under way.  Who found one due meanwhile
+ * asked in vain: the next to look asks again. */
+void wg_pace_enabled(struct weir_heap *h);
 /* How many markers run beside the program in the cycle that begins. */
 unsigned wg_pace_markers(struct weir_heap *h, uint64_t now);
 /* How long a mutator that must wait does so before it looks again. */

@@ -23,7 +23,8 @@
  * A mutator that waits leaves its processor free: as many markers more run in
  * a cycle as mutators waited, on average, since the last one began.
  *
- * While a cycle sweeps the program may allocate another H before it waits.
+ * While a cycle sweeps the program may allocate another H before it waits; so
+ * it may when cycles were disabled, for it had nothing to wait for.
  *
  * Close to a limit H is half of what is left.  The soft one does not make it
  * less than L / 8, or a program with more than that alive would do nothing but
@@ -91,6 +92,17 @@ void wg_pace_sweep_begin(struct weir_heap *h)
 	uint64_t room = __atomic_load_n(&h->assist_room, __ATOMIC_RELAXED);
 
 	__atomic_store_n(&h->assist_at, now + room, __ATOMIC_RELAXED);
+}
+
+void wg_pace_enabled(struct weir_heap *h)
+{
+	uint64_t now = __atomic_load_n(&h->allocated, __ATOMIC_RELAXED);
+	uint64_t room = __atomic_load_n(&h->assist_room, __ATOMIC_RELAXED);
+
+	if (__atomic_load_n(&h->trigger, __ATOMIC_RELAXED) == UINT64_MAX)
+		__atomic_store_n(&h->trigger, 0, __ATOMIC_RELAXED);
+	if (__atomic_load_n(&h->assist_at, __ATOMIC_RELAXED) < now + room)
+		__atomic_store_n(&h->assist_at, now + room, __ATOMIC_RELAXED);
 }
 
 unsigned wg_pace_markers(struct weir_heap *h, uint64_t now)

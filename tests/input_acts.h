@@ -16,7 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <weir/weir.h>
+#include <weir/embed.h>
 
 #include "gc/heap.h"
 
@@ -344,9 +344,31 @@ static int region_weak_get(void)
 	return null(weir_weak_get(weak));
 }
 
+static int region_set_stack(void)
+{
+	return code(weir_thread_set_stack(self, NULL));
+}
+
+static int disable_enable(void)
+{
+	int err = code(weir_collect_disable(heap));
+
+	return err ? err : code(weir_collect_enable(heap));
+}
+
 static int region_ephemeron(void)
 {
 	return null(weir_ephemeron_create(self, &spare, NULL));
+}
+
+/* Within weir_locked_call(). */
+static int in_locked(case_fn *fn)
+{
+	struct call c = {.fn = fn};
+
+	weir_locked_call(live(), run_call, &c);
+	must(c.ran, "the locked call");
+	return c.result;
 }
 
 /* ---- In callbacks -------------------------------------------------------- */
@@ -515,6 +537,93 @@ static int callback_weak_set(void)
 static int callback_weak_destroy(void)
 {
 	return said((weir_weak_destroy(weak), 0));
+}
+
+static void *word; /* a link's */
+
+static void event(weir_heap *h, enum weir_event e, void *arg)
+{
+	(void)h;
+	(void)e;
+	(void)arg;
+	note_call(NULL);
+}
+
+static int in_event(case_fn *fn)
+{
+	in_callback = fn;
+	live();
+	must(!weir_heap_on_event(heap, event, NULL), "handler");
+	must(!weir_collect(heap, 0), "collection");
+	return result_of_call();
+}
+
+static int callback_link_add(void)
+{
+	return code(weir_link_add(heap, &word, &spare, 0));
+}
+
+static int callback_link_remove(void)
+{
+	return code(weir_link_remove(heap, &word, 0));
+}
+
+static int callback_link_move(void)
+{
+	return code(weir_link_move(heap, &word, &word, 0));
+}
+
+static int callback_locked(void)
+{
+	return null(weir_locked_call(heap, same, &spare));
+}
+
+static int callback_disable(void)
+{
+	return code(weir_collect_disable(heap));
+}
+
+static int callback_enable(void)
+{
+	return code(weir_collect_enable(heap));
+}
+
+static int callback_on_event(void)
+{
+	return code(weir_heap_on_event(heap, NULL, NULL));
+}
+
+static int callback_segments(void)
+{
+	return code(weir_root_data_segments(heap, 0));
+}
+
+static int callback_exclude(void)
+{
+	return code(weir_root_exclude(heap, &spare, 8));
+}
+
+/* A link of `word` to an object. */
+static void **linked(void)
+{
+	must(weir_link_add(live(), &word, object(), 0) >= 0, "link");
+	errno = 0;
+	return &word;
+}
+
+static void **linked_too(void)
+{
+	static void *other;
+
+	must(weir_link_add(live(), &other, object(), 0) >= 0, "link");
+	errno = 0;
+	return &other;
+}
+
+static int disabled_collect(void)
+{
+	must(!weir_collect_disable(live()), "disable");
+	return code(weir_collect(heap, 0));
 }
 
 static __attribute__((noinline)) void drop_objects(void)

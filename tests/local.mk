@@ -23,6 +23,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_cycle \
 	tests/test_deque \
 	tests/test_dirty \
+	tests/test_disable \
 	tests/test_ephemeron \
 	tests/test_ephemeron_chain \
 	tests/test_error \

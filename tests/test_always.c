@@ -24,9 +24,10 @@
 
 /* In memory of malloc(). */
 struct outside {
-	uint64_t *ref;    /* a leaf of WORDS words */
-	uintptr_t hidden; /* the same, for the test */
-	uint64_t value;   /* what the words hold */
+	uint64_t *ref;        /* a leaf of WORDS words */
+	uintptr_t hidden;     /* the same, for the test */
+	uint64_t value;       /* what the words hold */
+	struct outside *next; /* in the list of all */
 };
 
 struct thing {
@@ -103,11 +104,14 @@ static void *on_thread(thread_fn *fn, void *arg)
 	return weir_blocking_call(self, wait_for, &t);
 }
 
+static struct outside *all; /* where a leak checker finds them */
+
 static struct outside *new_outside(void)
 {
 	struct outside *out = calloc(1, sizeof(*out));
 
 	must(out);
+	out->next = __atomic_exchange_n(&all, out, __ATOMIC_RELAXED);
 	return out;
 }
 

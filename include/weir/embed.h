@@ -80,8 +80,11 @@ WEIR_API int weir_object_kind(weir_heap *heap, const void *p, weir_kind *kind);
 /*
  * No cycle begins until weir_collect_enable() was called as often; one that is
  * under way or asked for is waited for.  Meanwhile weir_collect() is -EBUSY,
- * and allocation at the limit fails at once.  The same places and errors as
- * weir_collect(); enable: -EINVAL if it was not disabled.
+ * and allocation at the limit asks the out-of-memory callback, if there is one,
+ * and else fails at once.  If a cycle is due when it is enabled again, the next
+ * allocation to look begins it.  A child of fork() has what was disabled when
+ * it was made.  The same places and errors as weir_collect(); enable: -EINVAL
+ * if it was not disabled.
  */
 WEIR_API int weir_collect_disable(weir_heap *heap);
 WEIR_API int weir_collect_enable(weir_heap *heap);

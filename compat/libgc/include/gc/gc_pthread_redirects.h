@@ -12,7 +12,9 @@ extern "C" {
 #endif
 
 extern void *GC_dlopen(const char *, int);
+#ifdef SIG_BLOCK /* <signal.h> has signal sets: not so in strict C */
 extern int GC_pthread_sigmask(int, const sigset_t *, sigset_t *);
+#endif
 extern int GC_pthread_create(pthread_t *, const pthread_attr_t *,
 			     void *(*)(void *), void *);
 extern int GC_pthread_join(pthread_t, void **);
@@ -35,7 +37,7 @@ extern void GC_pthread_exit(void *) __attribute__((__noreturn__));
 #define pthread_create GC_pthread_create
 #define pthread_join GC_pthread_join
 #define pthread_detach GC_pthread_detach
-#ifndef GC_NO_PTHREAD_SIGMASK
+#if defined(SIG_BLOCK) && !defined(GC_NO_PTHREAD_SIGMASK)
 #define pthread_sigmask GC_pthread_sigmask
 #endif
 #ifndef GC_NO_PTHREAD_CANCEL
