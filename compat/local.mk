@@ -18,6 +18,15 @@ compat_libgc_libgc_la_LDFLAGS = $(AM_LDFLAGS) $(WEIR_LIB_LDFLAGS) \
 EXTRA_compat_libgc_libgc_la_DEPENDENCIES = compat/libgc/libgc.map
 EXTRA_DIST += compat/libgc/libgc.map
 
+# The launcher.
+bin_SCRIPTS = weir-libgc
+weir-libgc: tools/weir-libgc.sh Makefile
+	$(AM_V_GEN)sed 's|@pkglibdir[@]|$(pkglibdir)|' \
+		'$(srcdir)/tools/weir-libgc.sh' >$@.new && \
+	chmod +x $@.new && mv $@.new $@
+CLEANFILES += weir-libgc
+EXTRA_DIST += tools/weir-libgc.sh
+
 weirlibgcincludedir = $(includedir)/weir/libgc
 weirlibgcinclude_HEADERS = compat/libgc/include/gc.h
 weirlibgcgcdir = $(weirlibgcincludedir)/gc

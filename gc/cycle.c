@@ -253,7 +253,7 @@ static void pause(struct weir_heap *h, struct wg_report *r)
 	enum wr_phase outer;
 	struct span s;
 
-	wg_locked_hold(h);
+	wg_locked_hold_quiet(h);
 	wg_hook_hold(h);
 	wr_roots_pause_begin(h->roots);
 	outer = wg_pause_begin(h, &times);

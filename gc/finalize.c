@@ -21,6 +21,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include <weir/embed.h>
+
 static inline struct wg_finalizer *entry(const struct wg_finalizers *f,
 					 uint32_t i)
 {
@@ -95,8 +97,9 @@ static bool insert(struct weir_heap *h, struct wg_finalizers *f,
 	return true;
 }
 
-int weir_finalizer_set(weir_heap *h, void *object, weir_finalizer_fn *fn,
-		       void *arg, unsigned flags)
+/* 0, 1 if there was one, whose argument *old is, or an error of `function`. */
+static int set(weir_heap *h, void *object, weir_finalizer_fn *fn, void *arg,
+	       unsigned flags, void **old, const char *function)
 {
 	struct weir_mutator *m = wg_mutator_self();
 	uint32_t ordered =
@@ -106,19 +109,21 @@ int weir_finalizer_set(weir_heap *h, void *object, weir_finalizer_fn *fn,
 	bool ok = true;
 	uint32_t i, count;
 	size_t g;
-	int err = wg_heap_enter(h);
+	int err = wg_heap_enter_check(h, function);
 
 	if (err)
 		return err;
 	g = wg_resolve(h, (uintptr_t)object);
 	if (g == SIZE_MAX || wg_granule_start(h, g) != (uintptr_t)object)
-		return wr_invalid(__func__, "not the start of an object");
+		return wr_invalid(function, "not the start of an object");
 	if (flags & ~(WEIR_FINALIZE_ORDERED | WEIR_FINALIZE_IGNORE_SELF) ||
 	    flags == WEIR_FINALIZE_IGNORE_SELF)
-		return wr_invalid(__func__, "unknown flags %#x", flags);
+		return wr_invalid(function, "unknown flags %#x", flags);
 	f = &h->weak->fin;
 	wg_weak_lock(h, m);
 	i = find(f, (uintptr_t)object);
+	if (i)
+		*old = entry(f, i)->arg;
 	if (!fn && i) {
 		wg_finalizer_drop(f, i);
 	} else if (i) {
@@ -136,10 +141,28 @@ int weir_finalizer_set(weir_heap *h, void *object, weir_finalizer_fn *fn,
 	wg_weak_unlock(h, m);
 	if (!ok)
 		return wr_error(ENOMEM,
-				"weir_finalizer_set: no memory for one more "
-				"than %u finalizers",
-				count);
-	return 0;
+				"%s: no memory for one more than %u "
+				"finalizers",
+				function, count);
+	return i != 0;
+}
+
+int weir_finalizer_set(weir_heap *h, void *object, weir_finalizer_fn *fn,
+		       void *arg, unsigned flags)
+{
+	void *old;
+	int err = set(h, object, fn, arg, flags, &old, __func__);
+
+	return err < 0 ? err : 0;
+}
+
+int weir_finalizer_swap(weir_heap *h, void *object, weir_finalizer_fn *fn,
+			void *arg, unsigned flags, void **old)
+{
+	if (!old)
+		return wr_invalid(__func__, "no place for the argument of the "
+					    "one that is replaced");
+	return set(h, object, fn, arg, flags, old, __func__);
 }
 
 /* ---- The pause ---------------------------------------------------------- */
@@ -191,10 +214,11 @@ static void push_others(struct weir_heap *h, uintptr_t object)
 	uint8_t byte = wg_meta_load(&h->meta[g]);
 	size_t bytes = wg_object_bytes(h, g);
 
-	if ((byte & WEIR_META_COLOUR) == h->colour) {
-		push_children(h, object);
+	/* What others refer to does count: mark all that was pushed. */
+	wg_team_mark(h, 1);
+	byte = wg_meta_load(&h->meta[g]);
+	if ((byte & WEIR_META_COLOUR) == h->colour)
 		return;
-	}
 	__atomic_store_n(&h->meta[g],
 			 (uint8_t)((byte & ~WEIR_META_COLOUR) | h->colour),
 			 __ATOMIC_RELAXED);

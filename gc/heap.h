@@ -255,6 +255,7 @@ struct weir_heap {
 	struct wg_always *always;    /* objects that every pause traces */
 
 	struct wr_mutex calls_lock; /* gc/locked.c */
+	uint64_t calls_left_ns;     /* atomic: when the last call ended */
 	struct wr_mutex hook_lock;  /* gc/event_hook.c */
 	weir_event_fn *hook;        /* the program's event handler, or NULL */
 	void *hook_arg;             /* its argument */

@@ -24,12 +24,21 @@
  *     to the holder; so are weir_heap_create() and weir_heap_destroy(), whose
  *     lock comes before this one.
  *
+ * The collector does not take the lock from the hands of a thread that drops
+ * it.  Such a thread often has yet to store what it got: Guile moves a stack
+ * in such a call, and sets the pointer into it right after.  So the collector
+ * does not sleep on the lock but looks, and begins its pause only when nobody
+ * left a call within the last GRACE_NS; once QUIET_NS have gone by, at any
+ * moment at which it finds the lock free; after PATIENCE_NS it does sleep.
+ * That is kindness, not a promise: the promise ends with fn.
+ *
  *   weir_locked_call    any thread but the collector's
  *   hold, drop          the collector; who forks, in a blocking region
  */
 #include "gc/locked.h"
 
 #include <errno.h>
+#include <time.h>
 
 #include "gc/mutant.h"
 
@@ -42,6 +51,32 @@ void wg_locked_init(struct weir_heap *h)
 
 void wg_locked_hold(struct weir_heap *h)
 {
+	wr_mutex_lock(&h->calls_lock);
+}
+
+#define GRACE_NS 50000
+#define QUIET_NS 2000000
+#define PATIENCE_NS 20000000
+
+void wg_locked_hold_quiet(struct weir_heap *h)
+{
+	uint64_t begin = h->sys->now_ns();
+
+	for (;;) {
+		uint64_t now = h->sys->now_ns();
+		struct timespec pause = {.tv_nsec = GRACE_NS};
+
+		if (now - begin > PATIENCE_NS)
+			break;
+		/* Relaxed: a guess at when. */
+		if ((now - begin > QUIET_NS ||
+		     now - __atomic_load_n(&h->calls_left_ns,
+					   __ATOMIC_RELAXED) >
+			     GRACE_NS) &&
+		    wr_mutex_trylock(&h->calls_lock))
+			return;
+		nanosleep(&pause, NULL);
+	}
 	wr_mutex_lock(&h->calls_lock);
 }
 
@@ -82,6 +117,8 @@ void *weir_locked_call(weir_heap *h, void *(*fn)(void *), void *arg)
 	wg_locked_depth--;
 	if (!wg_locked_depth) {
 		wg_delay_rarely(h);
+		__atomic_store_n(&h->calls_left_ns, h->sys->now_ns(),
+				 __ATOMIC_RELAXED);
 		wg_locked_drop(h);
 	}
 	return result;

@@ -21,6 +21,7 @@ static inline int wg_locked_check(const char *function)
 void wg_locked_init(struct weir_heap *h);
 /* Around a pause, outside of the stop, and around fork(). */
 void wg_locked_hold(struct weir_heap *h);
+void wg_locked_hold_quiet(struct weir_heap *h); /* not at once behind a call */
 void wg_locked_drop(struct weir_heap *h);
 
 #endif

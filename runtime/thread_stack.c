@@ -250,6 +250,17 @@ static uintptr_t own_low(const struct wr_thread_private *p)
 			    : lowest_mapped(p->thread->stack_base);
 }
 
+/* Told of, but not switched to: the program may no longer report that stack. */
+static void show_next(struct wr_thread *t, const struct wr_place *at)
+{
+	struct wr_span map;
+
+	if (at->set_base > NO_BASE && mapping_of(at->set_base - 1, &map)) {
+		t->more[2].start = map.start;
+		t->more[2].end = at->set_base & ~(sizeof(void *) - 1);
+	}
+}
+
 /* On a stack of the program's making, which it told of. */
 static void show_told(struct wr_thread *t, const struct wr_place *at,
 		      bool paused)
@@ -260,8 +271,11 @@ static void show_told(struct wr_thread *t, const struct wr_place *at,
 	if (at->set_base > at->sp && at->set_base - at->sp <= LARGEST_STACK &&
 	    readable_end(at->sp, at->set_base) == at->set_base)
 		t->more[1].end = at->set_base;
-	else if (paused && mapping_of(at->sp, &map))
-		t->more[1].end = map.end;
+	else if (paused) {
+		if (mapping_of(at->sp, &map))
+			t->more[1].end = map.end;
+		show_next(t, at);
+	}
 }
 
 /* No other thread writes these fields, so that the handler cannot disturb a
@@ -284,8 +298,11 @@ void wr_thread_show_live(struct wr_thread_private *p, bool paused)
 	t->stack_sp = at->sp;
 	t->more[1].start = t->more[1].end = at->sp;
 	t->more[2].start = t->more[2].end = at->sp;
-	if (wr_likely(!at->alt_end))
+	if (wr_likely(!at->alt_end)) {
+		if (wr_unlikely(at->set_base) && paused)
+			show_next(t, at);
 		return;
+	}
 	t->more[1].end = at->alt_end;
 	if (at->set_base && !at->on_signal_stack) {
 		show_told(t, at, paused);

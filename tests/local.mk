@@ -132,6 +132,8 @@ WEIR_SCRIPT_TESTS += \
 	tests/kernel_check.sh \
 	tests/kernel_guests.sh \
 	tests/large.sh \
+	tests/libgc.sh \
+	tests/libgc_programs.sh \
 	tests/model/check.sh \
 	tests/mutants.sh \
 	tests/sanitizers.sh \
@@ -169,7 +171,8 @@ torture: tests/torture/torture
 WEIR_TEST_TOOLS = tests/heap_util.h tests/need.h tests/run_unit.sh tests/seccomp.h \
 	tests/summary.sh tests/take_away.h tests/tap.sh
 
-EXTRA_DIST += $(WEIR_SCRIPT_TESTS) $(WEIR_TEST_TOOLS) tests/model/weir.pml
+EXTRA_DIST += $(WEIR_SCRIPT_TESTS) $(WEIR_TEST_TOOLS) tests/model/weir.pml \
+	tests/libgc
 
 TEST_EXTENSIONS = .sh
 LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) \

@@ -6,6 +6,8 @@
 #include <signal.h>
 #include <time.h>
 
+#include <weir/embed.h>
+
 Test(finalize, runs_once_when_unreachable)
 {
 	weir_heap *h = start(OPTIONS);
@@ -303,6 +305,91 @@ Test(finalize, ordered_that_ignores_its_own_references)
 	full(h);
 	cr_assert_eq(run(h), 1);
 	cr_assert_eq(ran[0], 1);
+	cr_assert_eq(weir_heap_destroy(h), 0);
+}
+
+/* Who replaces or removes one gets its argument; a queued one is nobody's. */
+static long make_swapped(weir_heap *h, weir_mutator *m, void *arg)
+{
+	void *object = node(m, 1), *old = arg;
+	static int a, b;
+
+	if (weir_finalizer_swap(h, object, note, &a, 0, &old) != 0)
+		return 1;
+	if (weir_finalizer_swap(h, object, note, &b, 0, &old) != 1 || old != &a)
+		return 2;
+	if (weir_finalizer_swap(h, object, NULL, NULL, 0, &old) != 1 ||
+	    old != &b)
+		return 3;
+	if (weir_finalizer_swap(h, object, NULL, NULL, 0, &old) != 0)
+		return 4;
+	return weir_finalizer_swap(h, object, note, &a, 0, &old);
+}
+
+static long swap_queued;
+
+static void swap_in_it(void *object, void *arg)
+{
+	void *old;
+
+	swap_queued = weir_finalizer_swap(arg, object, note, NULL, 0, &old);
+}
+
+Test(finalize, swapped)
+{
+	weir_heap *h = start(OPTIONS);
+	weir_mutator *m;
+
+	cr_assert_eq(hidden(h, make_swapped, NULL), 0);
+	full(h);
+	cr_assert_eq(run(h), 1);
+	cr_assert_eq(weir_thread_attach(h, &m), 0);
+	swap_queued = -1;
+	cr_assert_eq(
+		weir_finalizer_set(h, slot[0] = node(m, 2), swap_in_it, h, 0),
+		0);
+	slot[0] = NULL;
+	for (int i = 0; i < 5 && swap_queued < 0; i++) {
+		full(h);
+		run(h);
+	}
+	cr_assert_eq(swap_queued, 0, "the one that runs is not in the table");
+	cr_assert_eq(weir_thread_detach(m), 0);
+	cr_assert_eq(weir_heap_destroy(h), 0);
+}
+
+/* What others refer to counts for one that ignores itself: it waits. */
+static long make_outer_and_selfish(weir_heap *h, weir_mutator *m, void *arg)
+{
+	(void)arg;
+	for (long i = 0; i < 10; i++) {
+		struct node *inner = node(m, 20 + i), *outer = node(m, i);
+
+		outer->a = inner;
+		inner->a = inner;
+		if (weir_finalizer_set(h, inner, note, NULL,
+				       WEIR_FINALIZE_ORDERED |
+					       WEIR_FINALIZE_IGNORE_SELF) ||
+		    weir_finalizer_set(h, outer, note, NULL,
+				       WEIR_FINALIZE_ORDERED |
+					       WEIR_FINALIZE_IGNORE_SELF))
+			return 1;
+	}
+	return 0;
+}
+
+Test(finalize, ordered_that_ignores_itself_waits_for_others)
+{
+	weir_heap *h = start(OPTIONS);
+
+	cr_assert_eq(hidden(h, make_outer_and_selfish, NULL), 0);
+	full(h);
+	cr_assert_eq(run(h), 10);
+	for (int i = 0; i < 10; i++)
+		cr_assert_lt(ran[i], 20, "%ld ran before what reaches it",
+			     ran[i]);
+	full(h);
+	cr_assert_eq(run(h), 10);
 	cr_assert_eq(weir_heap_destroy(h), 0);
 }
 

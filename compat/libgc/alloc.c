@@ -23,6 +23,7 @@ void *lg_no_memory(size_t n)
 
 void lg_after_slow(void)
 {
+	lg_start_due();
 	if (lg_unlikely(weir_finalizers_queued(lg_heap)))
 		lg_finalize_due();
 }

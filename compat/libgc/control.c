@@ -6,6 +6,7 @@
  */
 #include "internal.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,34 +15,42 @@
 
 static GC_stop_func stop_func;
 static int incremental;
-static int disabled;  /* GC_disable() calls that are open; atomic */
 static int automatic; /* GC_set_disable_automatic_collection() */
 
-static void collect(unsigned flags)
+/* Whether one was made: not while disabled, as in libgc. */
+static bool collect(void)
 {
+	int err;
+
 	lg_mutator();
-	/* -EBUSY while disabled: nothing to do, as in libgc. */
-	if (!weir_collect(lg_heap, flags))
-		lg_after_slow();
+	err = weir_collect(lg_heap, WEIR_COLLECT_FULL);
+	if (err == -EBUSY && automatic && !GC_is_disabled()) {
+		/* Only those that come by themselves are disabled. */
+		weir_collect_enable(lg_heap);
+		err = weir_collect(lg_heap, WEIR_COLLECT_FULL);
+		weir_collect_disable(lg_heap);
+	}
+	if (err)
+		return false;
+	lg_after_slow();
+	return true;
 }
 
 LG_API void GC_gcollect(void)
 {
-	collect(WEIR_COLLECT_FULL);
+	collect();
 }
 
 LG_API void GC_gcollect_and_unmap(void)
 {
-	collect(WEIR_COLLECT_FULL);
+	collect();
 }
 
 LG_API int GC_try_to_collect(GC_stop_func stop)
 {
-	if (__atomic_load_n(&disabled, __ATOMIC_RELAXED) || GC_dont_gc ||
-	    (stop && stop()))
+	if (GC_is_disabled() || (stop && stop()))
 		return 0;
-	collect(WEIR_COLLECT_FULL);
-	return 1;
+	return collect();
 }
 
 LG_API void GC_set_stop_func(GC_stop_func fn)
@@ -99,9 +108,9 @@ LG_API int GC_get_manual_vdb_allowed(void)
 LG_API void GC_disable(void)
 {
 	lg_mutator();
-	__atomic_add_fetch(&disabled, 1, __ATOMIC_RELAXED);
+	if (weir_collect_disable(lg_heap))
+		lg_fatal("GC_disable: %s", weir_error_text());
 	__atomic_add_fetch(&GC_dont_gc, 1, __ATOMIC_RELAXED);
-	weir_collect_disable(lg_heap);
 }
 
 LG_API void GC_enable(void)
@@ -110,7 +119,6 @@ LG_API void GC_enable(void)
 	if (__atomic_load_n(&GC_dont_gc, __ATOMIC_RELAXED) <= 0)
 		lg_fatal("GC_enable: it was not disabled");
 	__atomic_sub_fetch(&GC_dont_gc, 1, __ATOMIC_RELAXED);
-	__atomic_sub_fetch(&disabled, 1, __ATOMIC_RELAXED);
 	weir_collect_enable(lg_heap);
 }
 

@@ -3,15 +3,18 @@
  * What the cycle tells: the collection count, the plausible addresses, the
  * program's start and event callbacks.
  *
- * libgc calls them on the thread that collects, in the pause; so it is here,
- * but that thread is the collector's own.  START comes before the cycle's
- * work begins, beside the program.
+ * libgc calls them on the thread that collects, in the pause.  Here that is the
+ * collector's own, but for the start callback: Guile's wants to be on a thread
+ * of the program, so the next one that comes by calls it, once for a cycle.
+ * START and PRE_STOP_WORLD come before the cycle's work begins, beside the
+ * program.
  */
 #include "internal.h"
 
 static GC_start_callback_proc start_callback;      /* atomic */
 static GC_on_collection_event_proc event_callback; /* atomic */
 static GC_on_thread_event_proc thread_callback;    /* never called */
+static uint64_t begun;                             /* atomic: cycles begun */
 static uint64_t cycles;                            /* atomic: ended */
 static uint64_t at_last;                           /* atomic: allocated then */
 
@@ -26,19 +29,18 @@ static void tell(GC_EventType type)
 
 static void event(weir_heap *h, enum weir_event e, void *arg)
 {
-	GC_start_callback_proc start;
 	struct weir_stats s = {.size = sizeof(s)};
 
 	(void)arg;
 	switch (e) {
 	case WEIR_EVENT_CYCLE_BEGIN:
+		/* Relaxed: counts, which order nothing. */
+		__atomic_add_fetch(&begun, 1, __ATOMIC_RELAXED);
 		tell(GC_EVENT_START);
-		start = __atomic_load_n(&start_callback, __ATOMIC_ACQUIRE);
-		if (start)
-			start();
+		/* Handlers of it may do what those of later ones may not. */
+		tell(GC_EVENT_PRE_STOP_WORLD);
 		break;
 	case WEIR_EVENT_STOPPED:
-		tell(GC_EVENT_PRE_STOP_WORLD);
 		tell(GC_EVENT_POST_STOP_WORLD);
 		tell(GC_EVENT_MARK_START);
 		break;
@@ -60,13 +62,27 @@ static void event(weir_heap *h, enum weir_event e, void *arg)
 	}
 }
 
-void lg_events_init(void)
+void lg_events_init(weir_heap *h)
 {
 	/* The heap's range never moves: what an object can have for address. */
 	GC_least_plausible_heap_addr = (void *)4096;
 	GC_greatest_plausible_heap_addr = (void *)(UINTPTR_MAX - 4096);
-	if (weir_heap_on_event(lg_heap, event, NULL))
+	if (weir_heap_on_event(h, event, NULL))
 		lg_fatal("libgc on weir: %s", weir_error_text());
+}
+
+void lg_start_due(void)
+{
+	static uint64_t told; /* atomic: cycles begun by the last call */
+	GC_start_callback_proc fn =
+		__atomic_load_n(&start_callback, __ATOMIC_ACQUIRE);
+	uint64_t now = __atomic_load_n(&begun, __ATOMIC_RELAXED), last;
+
+	last = __atomic_load_n(&told, __ATOMIC_RELAXED);
+	if (fn && now != last &&
+	    __atomic_compare_exchange_n(&told, &last, now, false,
+					__ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		fn();
 }
 
 uint64_t lg_cycles(void)

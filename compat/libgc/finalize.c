@@ -2,10 +2,11 @@
 /*
  * Finalizers and disappearing links.
  *
- * A finalizer is an entry here, found by its object, and weir's finalizer with
- * the entry for its argument.  The program's data are kept alive by a slot
- * until the finalizer ran, as libgc's table does.  Entries hide the address of
- * their object.
+ * weir's table is the only one: a finalizer is weir's, with an entry of ours
+ * for its argument, which has the program's function and the slot that keeps
+ * the program's data alive until the finalizer ran, as libgc's table does.
+ * Whoever gets an entry out of weir, by replacing, removing or running it, is
+ * the only one to have it.
  *
  * Finalizers run where libgc runs them: in the thread that allocates, after a
  * cycle found some; in GC_gcollect(); or only in GC_invoke_finalizers() if the
@@ -17,90 +18,57 @@
 #include <stdlib.h>
 
 struct finalizer {
-	uintptr_t hidden;        /* ~object */
 	GC_finalization_proc fn; /* to be called */
 	size_t slot;             /* that keeps the program's data */
-	struct finalizer *next;  /* of the bucket */
 };
 
-static struct finalizer **bucket; /* under lg_lock, all */
-static size_t buckets;            /* a power of two, or 0 */
-static size_t count;              /* entries; atomic, to peek */
+static size_t count; /* atomic: entries that weir may have */
 
-static struct finalizer **place(uintptr_t hidden)
+/* The entry is the caller's. */
+static void drop(struct finalizer *f)
 {
-	size_t i = (size_t)((hidden >> 4) * 0x9e3779b97f4a7c15ull >> 24) &
-		   (buckets - 1);
-	struct finalizer **at = &bucket[i];
-
-	while (*at && (*at)->hidden != hidden)
-		at = &(*at)->next;
-	return at;
-}
-
-static bool grow(void)
-{
-	size_t old_n = buckets;
-	struct finalizer **old = bucket;
-
-	bucket = calloc(old_n ? 2 * old_n : 256, sizeof(struct finalizer *));
-	if (!bucket) {
-		bucket = old;
-		return false;
-	}
-	buckets = old_n ? 2 * old_n : 256;
-	for (size_t i = 0; i < old_n; i++)
-		for (struct finalizer *f = old[i], *next; f; f = next) {
-			struct finalizer **at = place(f->hidden);
-
-			next = f->next;
-			f->next = NULL;
-			*at = f;
-		}
-	free(old);
-	return true;
-}
-
-/* Out of the table; NULL if it is not in it. */
-static struct finalizer *take(void *object)
-{
-	struct finalizer **at, *f;
-
-	if (!buckets)
-		return NULL;
-	at = place(~(uintptr_t)object);
-	f = *at;
-	if (f) {
-		*at = f->next;
-		__atomic_store_n(&count, count - 1, __ATOMIC_RELAXED);
-	}
-	return f;
-}
-
-/* weir runs it: the object is alive, and so are its data until the slot is
- * given back. */
-static void run(void *object, void *arg)
-{
-	GC_finalization_proc fn;
-	void *data;
-	struct finalizer *f = arg;
-
+	/* Relaxed: only to peek at, see lg_finalize_forget(). */
+	__atomic_sub_fetch(&count, 1, __ATOMIC_RELAXED);
 	pthread_mutex_lock(&lg_lock);
-	if (take(object) != f)
-		lg_fatal("libgc on weir: a finalizer's table is damaged");
-	fn = f->fn;
-	data = (void *)lg_kept(f->slot);
 	lg_unkeep(f->slot);
 	pthread_mutex_unlock(&lg_lock);
 	free(f);
+}
+
+/* weir runs it: the object is alive, and so are its data, on this stack. */
+static void run(void *object, void *arg)
+{
+	struct finalizer *f = arg;
+	GC_finalization_proc fn = f->fn;
+	void *volatile data = (void *)lg_kept(f->slot);
+
+	drop(f);
 	fn(object, data);
+}
+
+static struct finalizer *new_finalizer(GC_finalization_proc fn, void *data)
+{
+	struct finalizer *f = malloc(sizeof(*f));
+
+	if (!f)
+		return NULL;
+	pthread_mutex_lock(&lg_lock);
+	*f = (struct finalizer){fn, lg_keep(data)};
+	pthread_mutex_unlock(&lg_lock);
+	if (!f->slot) {
+		free(f);
+		return NULL;
+	}
+	__atomic_add_fetch(&count, 1, __ATOMIC_RELAXED);
+	return f;
 }
 
 static void set(void *object, GC_finalization_proc fn, void *data,
 		GC_finalization_proc *old_fn, void **old_data, unsigned flags)
 {
-	struct finalizer *f = NULL, *old = NULL;
-	bool ok = true;
+	struct finalizer *f = NULL, *old;
+	void *replaced = NULL;
+	int had;
 
 	lg_mutator();
 	if (old_fn)
@@ -109,56 +77,32 @@ static void set(void *object, GC_finalization_proc fn, void *data,
 		*old_data = NULL;
 	if (weir_object_base(lg_heap, object) != object)
 		return; /* as libgc does for what is not in its heap */
-	if (fn) {
-		f = malloc(sizeof(*f));
-		ok = f != NULL;
-	}
-	pthread_mutex_lock(&lg_lock);
-	old = take(object);
-	if (old) {
-		if (old_fn)
-			*old_fn = old->fn;
-		if (old_data)
-			*old_data = (void *)lg_kept(old->slot);
-		lg_unkeep(old->slot);
-	}
-	if (f && (count < buckets || grow())) {
-		*f = (struct finalizer){.hidden = ~(uintptr_t)object, .fn = fn};
-		f->slot = lg_keep(data);
-		ok = f->slot != 0;
-		if (ok) {
-			*place(f->hidden) = f;
-			__atomic_store_n(&count, count + 1, __ATOMIC_RELAXED);
-		}
-	} else if (f) {
-		ok = false;
-	}
-	pthread_mutex_unlock(&lg_lock);
-	if (ok &&
-	    weir_finalizer_set(lg_heap, object, fn ? run : NULL, f, flags) < 0)
-		ok = false;
-	if (!ok)
+	if (fn)
+		f = new_finalizer(fn, data);
+	had = fn && !f ? -ENOMEM
+		       : weir_finalizer_swap(lg_heap, object, fn ? run : NULL,
+					     f, flags, &replaced);
+	if (had < 0)
 		lg_fatal("libgc on weir: no memory for a finalizer");
-	free(old);
+	if (!had)
+		return;
+	old = replaced;
+	if (old_fn)
+		*old_fn = old->fn;
+	if (old_data)
+		*old_data = (void *)lg_kept(old->slot);
+	drop(old);
 }
 
 void lg_finalize_forget(void *object)
 {
-	struct finalizer *f;
+	void *old;
 
 	/* Relaxed: an object's finalizer was set by a thread that then handed
 	 * it to this one. */
-	if (!__atomic_load_n(&count, __ATOMIC_RELAXED))
-		return;
-	pthread_mutex_lock(&lg_lock);
-	f = take(object);
-	if (f)
-		lg_unkeep(f->slot);
-	pthread_mutex_unlock(&lg_lock);
-	if (f) {
-		weir_finalizer_set(lg_heap, object, NULL, NULL, 0);
-		free(f);
-	}
+	if (__atomic_load_n(&count, __ATOMIC_RELAXED) &&
+	    weir_finalizer_swap(lg_heap, object, NULL, NULL, 0, &old) == 1)
+		drop(old);
 }
 
 /* Objects are finalized before what they reach. */
@@ -199,7 +143,11 @@ LG_API void GC_register_finalizer_unreachable(void *object,
 
 /* ---- Running them ------------------------------------------------------- */
 
-static __thread bool running __attribute__((tls_model("initial-exec")));
+/* How deep finalizers run that allocation started; and how often it was put
+ * off since.  As in libgc: one that is left by longjmp() or an exception does
+ * not end finalization for ever. */
+static __thread unsigned depth __attribute__((tls_model("initial-exec")));
+static __thread unsigned put_off __attribute__((tls_model("initial-exec")));
 
 LG_API int GC_should_invoke_finalizers(void)
 {
@@ -208,13 +156,8 @@ LG_API int GC_should_invoke_finalizers(void)
 
 LG_API int GC_invoke_finalizers(void)
 {
-	weir_mutator *m = lg_mutator();
-	bool outer = running;
-	long n;
+	long n = weir_finalizers_run(lg_mutator(), 0);
 
-	running = true;
-	n = weir_finalizers_run(m, 0);
-	running = outer;
 	return n > 0 ? (int)n : 0;
 }
 
@@ -225,9 +168,13 @@ void lg_finalize_due(void)
 	uint64_t now, last;
 
 	if (!GC_finalize_on_demand) {
-		/* A finalizer that allocates does not run others. */
-		if (!running)
-			GC_invoke_finalizers();
+		/* A finalizer that allocates does not run others at once. */
+		if (depth && ++put_off < 1u << (depth < 20 ? depth : 20))
+			return;
+		put_off = 0;
+		depth++;
+		GC_invoke_finalizers();
+		depth--;
 		return;
 	}
 	notify = GC_finalizer_notifier;

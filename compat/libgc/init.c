@@ -21,6 +21,8 @@ __thread weir_visitor *lg_visitor;
 pthread_mutex_t lg_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
+static weir_heap *made;      /* before it is published */
+static __thread bool making; /* this thread is in make_heap() */
 static size_t max_heap_size; /* GC_set_max_heap_size() before init */
 static unsigned markers;     /* GC_set_markers_count() */
 
@@ -104,24 +106,50 @@ static void options(char *text, size_t size)
 	}
 }
 
+/*
+ * fork() with lg_lock held by a thread that the child does not have.  It is
+ * taken after all of weir's locks: these handlers are registered before weir's,
+ * and what prepares for fork() runs in the opposite order.  So nothing of weir
+ * is called under it.
+ */
+static void fork_prepare(void)
+{
+	pthread_mutex_lock(&lg_lock);
+}
+
+static void fork_parent(void)
+{
+	pthread_mutex_unlock(&lg_lock);
+}
+
+static void fork_child(void)
+{
+	pthread_mutex_init(&lg_lock, NULL);
+}
+
+/* Published last: who finds lg_heap set finds all that belongs to it.  A child
+ * of fork may have to begin again, with the heap that was made before. */
 static void make_heap(void)
 {
 	char text[256];
 	struct weir_heap_options o = {.size = sizeof(o), .options = text};
-	weir_heap *h;
-	int err;
 
-	options(text, sizeof(text));
-	err = weir_heap_create(&o, &h);
-	if (err)
-		lg_fatal("libgc on weir: %s", weir_error_text());
-	__atomic_store_n(&lg_heap, h, __ATOMIC_RELEASE);
-	lg_roots_init();
-	lg_events_init();
+	making = true;
+	if (!made) {
+		options(text, sizeof(text));
+		pthread_atfork(fork_prepare, fork_parent, fork_child);
+		if (weir_heap_create(&o, &made))
+			lg_fatal("libgc on weir: %s", weir_error_text());
+	}
+	lg_roots_init(made);
+	lg_kinds_init();
+	lg_events_init(made);
 	if (getenv("GC_DONT_GC"))
 		GC_dont_gc = 1;
 	if (GC_dont_gc)
-		weir_collect_disable(h);
+		weir_collect_disable(made);
+	__atomic_store_n(&lg_heap, made, __ATOMIC_RELEASE);
+	making = false;
 }
 
 weir_heap *lg_init(void)
@@ -130,6 +158,9 @@ weir_heap *lg_init(void)
 
 	if (lg_likely(h))
 		return h;
+	if (making)
+		lg_fatal("libgc on weir: the program's malloc() allocates from "
+			 "the collector, which cannot start then");
 	pthread_once(&once, make_heap);
 	return lg_heap;
 }

@@ -91,11 +91,12 @@ void lg_after_slow(void);
 /* kinds.c */
 /* weir's kind for libgc's; ends the process for a bad one. */
 weir_kind lg_kind(int kind);
+void lg_kinds_init(void);
 /* libgc's number of weir's kind. */
 int lg_kind_of(weir_kind kind);
 
 /* roots.c */
-void lg_roots_init(void);
+void lg_roots_init(weir_heap *h);
 /* Keep `object` alive; its slot, 0: no memory.  Under lg_lock. */
 size_t lg_keep(const void *object);
 void lg_keep_other(size_t slot, const void *object);
@@ -113,7 +114,9 @@ void lg_finalize_forget(void *object);
 void lg_finalize_due(void);
 
 /* events.c */
-void lg_events_init(void);
+void lg_events_init(weir_heap *h);
+/* A cycle began since the last call: the program's start callback. */
+void lg_start_due(void);
 uint64_t lg_cycles(void);
 
 #endif

@@ -19,12 +19,26 @@
 /* ---- Kept objects ------------------------------------------------------- */
 
 #define SLOTS ((size_t)1 << 27)
+#define OPEN_STEP ((size_t)1 << 20) /* bytes */
 
 static uintptr_t *slots;  /* reserved; [0] is not used */
+static size_t opened;     /* slots [0, opened) have memory */
 static size_t high = 1;   /* atomic: slots [1, high) were in use */
 static size_t free_count; /* of them free */
 static size_t *free_list; /* which */
 static size_t free_room;  /* of free_list */
+
+/* Memory that is never used counts for no limit. */
+static bool open_more(void)
+{
+	size_t step = OPEN_STEP / sizeof(*slots);
+
+	if (opened + step > SLOTS ||
+	    mprotect(slots + opened, OPEN_STEP, PROT_READ | PROT_WRITE))
+		return false;
+	opened += step;
+	return true;
+}
 
 size_t lg_keep(const void *object)
 {
@@ -33,9 +47,9 @@ size_t lg_keep(const void *object)
 	if (free_count) {
 		i = free_list[--free_count];
 	} else {
-		if (high == SLOTS)
-			return 0;
 		i = high;
+		if (i >= opened && !open_more())
+			return 0;
 	}
 	__atomic_store_n(&slots[i], (uintptr_t)object, __ATOMIC_RELAXED);
 	/* Release: partner of the acquire in push(), which finds the slot
@@ -91,14 +105,35 @@ static void push_others(weir_visitor *v, void *arg)
 	lg_visitor = outer;
 }
 
-void lg_roots_init(void)
+/* Ranges are weir's and listed here too: both under this lock, which is taken
+ * before weir's. */
+static pthread_mutex_t range_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void fork_prepare(void)
 {
-	slots = mmap(NULL, SLOTS * sizeof(*slots), PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	pthread_mutex_lock(&range_lock);
+}
+
+static void fork_parent(void)
+{
+	pthread_mutex_unlock(&range_lock);
+}
+
+static void fork_child(void)
+{
+	pthread_mutex_init(&range_lock, NULL);
+}
+
+void lg_roots_init(weir_heap *h)
+{
+	if (!slots)
+		slots = mmap(NULL, SLOTS * sizeof(*slots), PROT_NONE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+			     0);
 	if (slots == MAP_FAILED ||
-	    weir_root_add_callback(lg_heap, push_kept, NULL,
-				   WEIR_TRACE_CONCURRENT) ||
-	    weir_root_add_callback(lg_heap, push_others, NULL, 0))
+	    weir_root_add_callback(h, push_kept, NULL, WEIR_TRACE_CONCURRENT) ||
+	    weir_root_add_callback(h, push_others, NULL, 0) ||
+	    pthread_atfork(fork_prepare, fork_parent, fork_child))
 		lg_fatal("libgc on weir: no memory for the roots");
 }
 
@@ -108,7 +143,7 @@ struct range {
 	uintptr_t start, end; /* [start, end) */
 };
 
-static struct range *ranges; /* under lg_lock */
+static struct range *ranges; /* under range_lock */
 static size_t range_count, range_room;
 
 static struct range *range_new(void)
@@ -134,45 +169,36 @@ static void add(uintptr_t start, uintptr_t end)
 	end &= ~(uintptr_t)7;
 	if (start >= end)
 		return;
-	lg_init();
-	pthread_mutex_lock(&lg_lock);
+	pthread_mutex_lock(&range_lock);
 	for (size_t i = 0; i < range_count && !there; i++)
 		there = ranges[i].start <= start && end <= ranges[i].end;
 	if (!there) {
 		struct range *r = range_new();
 
-		if (r)
+		err = -1;
+		if (r) {
 			*r = (struct range){start, end};
-		else
-			err = -1;
+			err = weir_root_add(lg_heap, (void *)start,
+					    end - start);
+		}
 	}
-	pthread_mutex_unlock(&lg_lock);
-	if (!there && !err)
-		err = weir_root_add(lg_heap, (void *)start, end - start);
+	pthread_mutex_unlock(&range_lock);
 	if (err)
 		lg_fatal("GC_add_roots: no memory for one more range");
 }
 
-/* Take the ranges within [start, end) out, one each time: what is removed may
- * have to wait for a scan, which is not done under the lock. */
 static void remove_within(uintptr_t start, uintptr_t end)
 {
-	for (;;) {
-		struct range gone = {0, 0};
-
-		pthread_mutex_lock(&lg_lock);
-		for (size_t i = 0; i < range_count; i++)
-			if (start <= ranges[i].start && ranges[i].end <= end) {
-				gone = ranges[i];
-				ranges[i] = ranges[--range_count];
-				break;
-			}
-		pthread_mutex_unlock(&lg_lock);
-		if (!gone.end)
-			return;
-		weir_root_remove(lg_heap, (void *)gone.start,
-				 gone.end - gone.start);
-	}
+	pthread_mutex_lock(&range_lock);
+	for (size_t i = 0; i < range_count;)
+		if (start <= ranges[i].start && ranges[i].end <= end) {
+			weir_root_remove(lg_heap, (void *)ranges[i].start,
+					 ranges[i].end - ranges[i].start);
+			ranges[i] = ranges[--range_count];
+		} else {
+			i++;
+		}
+	pthread_mutex_unlock(&range_lock);
 }
 
 LG_API void GC_add_roots(void *low, void *end)

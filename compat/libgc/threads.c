@@ -112,6 +112,11 @@ LG_API int GC_pthread_create(pthread_t *thread, const pthread_attr_t *attr,
 	m->slot = lg_keep(NULL);
 	pthread_mutex_unlock(&lg_lock);
 	if (!start || !m->slot) {
+		pthread_mutex_lock(&lg_lock);
+		if (m->slot)
+			lg_unkeep(m->slot);
+		pthread_mutex_unlock(&lg_lock);
+		GC_free(start);
 		free(m);
 		return EAGAIN;
 	}
@@ -133,36 +138,24 @@ LG_API int GC_pthread_create(pthread_t *thread, const pthread_attr_t *attr,
 	return err;
 }
 
-struct join {
-	pthread_t thread; /* to be joined */
-	void *result;     /* of it */
-	int err;          /* of pthread_join() */
-};
-
-static void *join(void *arg)
-{
-	struct join *j = arg;
-
-	j->err = pthread_join(j->thread, &j->result);
-	return NULL;
-}
-
+/* A thread's number is its alone until it was joined: its entry is looked for
+ * before.  The wait is not a blocking region, which a cancelled thread would
+ * leave the wrong way; a stop interrupts it and the C library goes on. */
 LG_API int GC_pthread_join(pthread_t thread, void **result)
 {
-	struct join j = {.thread = thread};
+	void *got;
 	struct made *m;
+	int err;
 
-	/* Blocked: collections go on without this thread. */
-	if (lg_self)
-		weir_blocking_call(lg_self, join, &j);
-	else
-		join(&j);
-	if (j.err)
-		return j.err;
-	if (result)
-		*result = j.result;
 	pthread_mutex_lock(&lg_lock);
 	m = *made_place(thread);
+	pthread_mutex_unlock(&lg_lock);
+	err = pthread_join(thread, &got);
+	if (err)
+		return err;
+	if (result)
+		*result = got;
+	pthread_mutex_lock(&lg_lock);
 	if (m)
 		made_free(m);
 	pthread_mutex_unlock(&lg_lock);

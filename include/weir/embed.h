@@ -113,6 +113,13 @@ enum weir_event {
 typedef void weir_event_fn(weir_heap *heap, enum weir_event event, void *arg);
 WEIR_API int weir_heap_on_event(weir_heap *heap, weir_event_fn *fn, void *arg);
 
+/* weir_finalizer_set() that tells what it replaced or removed: 1, and its
+ * argument in *old, which nothing here refers to any more; 0: there was none,
+ * or it is queued already, and will run. */
+WEIR_API int weir_finalizer_swap(weir_heap *heap, void *object,
+				 weir_finalizer_fn *fn, void *arg,
+				 unsigned flags, void **old);
+
 /* How many finalizers are queued now; weir_finalizers_run() runs them.  Cheap;
  * any thread.  0 for a heap that is none. */
 WEIR_API size_t weir_finalizers_queued(weir_heap *heap);

@@ -1,0 +1,20 @@
+;; SPDX-License-Identifier: MIT
+;; A child that allocates and collects, beside its parent.
+(define kept (map (lambda (i) (list i (number->string i))) (iota 50000)))
+(define (whole?)
+  (let loop ((l kept) (i 0))
+    (or (null? l)
+        (and (= (caar l) i) (string=? (cadar l) (number->string i))
+             (loop (cdr l) (+ i 1))))))
+(define (churn) (do ((i 0 (+ i 1))) ((= i 500000)) (list i i)))
+(define children
+  (map (lambda (i)
+         (let ((pid (primitive-fork)))
+           (when (zero? pid)
+             (churn) (gc) (churn)
+             (primitive-_exit (if (whole?) 7 1)))
+           pid))
+       (iota 3)))
+(churn) (gc)
+(format #t "~a ~a~%" (whole?)
+        (map (lambda (pid) (status:exit-val (cdr (waitpid pid)))) children))

@@ -1,0 +1,117 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# Debian's own programs on weir's libgc.so.1, by the launcher: what they print
+# is what they print on Debian's libgc, byte for byte.  Guile with every pause
+# verified and freed objects poisoned as well.
+set -u
+. "$WEIR_SRCDIR/tests/tap.sh"
+
+work=$WEIR_BUILDDIR/tests/libgc_programs.work
+programs=$WEIR_SRCDIR/tests/libgc/guile
+WEIR_LIBGC_DIR=$WEIR_BUILDDIR/compat/libgc/.libs
+GUILE_AUTO_COMPILE=0
+HOME=$work # no cache, no settings
+export WEIR_LIBGC_DIR GUILE_AUTO_COMPILE HOME
+rm -rf "$work"
+mkdir -p "$work/files"
+cd "$work" || exit 1
+
+[ "${WEIR_SANITIZER:-no}" = no ] || {
+	tap_skip "programs on weir's libgc" "not under a sanitizer"
+	tap_done
+	exit 0
+}
+
+weir()
+{
+	timeout 300 "$WEIR_BUILDDIR/weir-libgc" "$@"
+}
+
+# same WHAT COMMAND...: the same output and status, and there is some.
+same()
+{
+	what=$1
+	shift
+	timeout 300 "$@" >expected 2>expected.err
+	echo "status $?" >>expected
+	weir "$@" >got 2>got.err
+	echo "status $?" >>got
+	tap_run "$what" sh -c 'cat got.err; [ "$(wc -l <expected)" -gt 1 ] &&
+		cmp expected got'
+}
+
+# have PROGRAM WHAT: whether it is installed; if not, WHAT is skipped.
+have()
+{
+	command -v "$1" >/dev/null || {
+		tap_skip "$2" "$1 is not installed"
+		return 1
+	}
+}
+
+tap_run "the launcher's library is what a program gets" sh -c '
+	"$WEIR_BUILDDIR/weir-libgc" ldd "$(command -v guile || command -v w3m)" |
+		grep "libgc.so.1 => $WEIR_LIBGC_DIR/"'
+tap_run "the launcher says what is missing" sh -c '
+	WEIR_LIBGC_DIR=/nowhere "$WEIR_BUILDDIR/weir-libgc" true 2>&1 |
+		grep "there is no /nowhere/libgc.so.1"'
+
+if have guile "Guile"; then
+	for p in alloc weak threads fork; do
+		same "Guile: $p" guile --no-auto-compile "$programs/$p.scm"
+		cp expected "$p.expected"
+		WEIR_OPTIONS=verify=on,poison=on weir guile --no-auto-compile \
+			"$programs/$p.scm" >got 2>got.err
+		echo "status $?" >>got
+		tap_run "Guile: $p, verified" sh -c "cat got.err
+			cmp $p.expected got"
+	done
+	tap_run "Guile: nothing said NO" sh -c '! grep NO *.expected'
+	module=$(find /usr/share/guile/3.0 -name psyntax-pp.scm | head -n 1)
+	if [ -n "$module" ]; then
+		timeout 300 guile --no-auto-compile "$programs/compile.scm" \
+			"$module" expected.go >/dev/null 2>&1
+		weir guile --no-auto-compile "$programs/compile.scm" \
+			"$module" got.go >got 2>&1
+		tap_run "Guile: psyntax-pp compiles to the same bytes" sh -c '
+			cat got; [ -s expected.go ] && cmp expected.go got.go'
+	fi
+	tap_run "Guile: hooks and statistics" "$WEIR_BUILDDIR/weir-libgc" \
+		guile --no-auto-compile "$programs/hooks.scm"
+fi
+
+if have w3m "w3m"; then
+	awk 'BEGIN {
+		print "<html><body><h1>Rows</h1><table border=1>"
+		for (i = 0; i < 4000; i++)
+			printf "<tr><td>%d<td><b>%d</b><td><a href=\"#%d\">" \
+				"link</a><td><ul><li>x<li>y %d</ul>\n",
+				i, i * i, i, i % 7
+		print "</table><p>end</body></html>"
+	}' >page.html
+	same "w3m: a large page" w3m -dump page.html
+fi
+
+if have mmv "mmv"; then
+	for i in 1 2 3 4 5 6 7 8 9; do
+		echo "$i" >"files/a$i.txt"
+	done
+	same "mmv: what it would do" mmv -n 'files/a*.txt' 'files/b#1.text'
+	tap_run "mmv: renamed" sh -c '"$WEIR_BUILDDIR/weir-libgc" mmv \
+		"files/a*.txt" "files/b#1.text" && [ "$(cat files/b7.text)" = 7 ]'
+fi
+
+if have debfoster "debfoster"; then
+	same "debfoster: what depends on libc6" debfoster -d libc6
+fi
+
+if have neko "neko"; then
+	same "neko: its version" neko -version
+	if have nekoc "neko: a program"; then
+		cp "$WEIR_SRCDIR/tests/libgc/program.neko" .
+		weir nekoc program.neko >got 2>&1
+		same "neko: a program" neko program.n
+	fi
+fi
+tap_done
