@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 #
 # weir's libgc.so.1: its names, and the conformance tests of libgc's interface
-# (tests/libgc), the same program on Debian's libgc, which proves the tests
+# (tests/libgc_suite), the same program on Debian's libgc, which proves the tests
 # right, on weir's, and on weir's with every pause verified.
 set -u
 . "$WEIR_SRCDIR/tests/tap.sh"
@@ -18,7 +18,7 @@ mkdir -p "$work"
 $NM -D --defined-only "$lib/libgc.so.1" | awk '{ print $3 }' |
 	sort >"$work/names"
 tap_run "every name that Debian 12's packages import is there" sh -c "
-	sort '$WEIR_SRCDIR/tests/libgc/imports.txt' |
+	sort '$WEIR_SRCDIR/tests/libgc_suite/imports.txt' |
 		comm -23 - '$work/names' >'$work/missing'
 	cat '$work/missing'; ! [ -s '$work/missing' ]"
 tap_run "nothing else is exported" sh -c "
@@ -63,7 +63,7 @@ conform()
 	# shellcheck disable=SC2086 # CC may have options
 	tap_run "the conformance tests compile with $name" $CC -std=gnu11 -O1 \
 		-g -Wall -Wextra -Werror "$@" \
-		"$WEIR_SRCDIR"/tests/libgc/*.c "$lib/libgc.so.1" -pthread \
+		"$WEIR_SRCDIR"/tests/libgc_suite/*.c "$lib/libgc.so.1" -pthread \
 		-o "$work/conform-$name"
 }
 

@@ -8,7 +8,7 @@ set -u
 . "$WEIR_SRCDIR/tests/tap.sh"
 
 work=$WEIR_BUILDDIR/tests/libgc_programs.work
-programs=$WEIR_SRCDIR/tests/libgc/guile
+programs=$WEIR_SRCDIR/tests/libgc_suite/guile
 WEIR_LIBGC_DIR=$WEIR_BUILDDIR/compat/libgc/.libs
 GUILE_AUTO_COMPILE=0
 HOME=$work # no cache, no settings
@@ -109,7 +109,7 @@ fi
 if have neko "neko"; then
 	same "neko: its version" neko -version
 	if have nekoc "neko: a program"; then
-		cp "$WEIR_SRCDIR/tests/libgc/program.neko" .
+		cp "$WEIR_SRCDIR/tests/libgc_suite/program.neko" .
 		weir nekoc program.neko >got 2>&1
 		same "neko: a program" neko program.n
 	fi

@@ -172,7 +172,7 @@ WEIR_TEST_TOOLS = tests/heap_util.h tests/need.h tests/run_unit.sh tests/seccomp
 	tests/summary.sh tests/take_away.h tests/tap.sh
 
 EXTRA_DIST += $(WEIR_SCRIPT_TESTS) $(WEIR_TEST_TOOLS) tests/model/weir.pml \
-	tests/libgc
+	tests/libgc_suite
 
 TEST_EXTENSIONS = .sh
 LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) \
