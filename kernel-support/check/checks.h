@@ -52,6 +52,8 @@ void unpopulated_with(void);
 void after_unregister(void);
 void shmem_pages(void);
 void hugetlb_pages(void);
+void shmem_holes(void);
+void hugetlb_holes(void);
 void huge_page(void);
 void huge_page_split(void);
 void huge_page_whole(void);

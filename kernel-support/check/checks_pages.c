@@ -91,17 +91,34 @@ void unpopulated_without(void)
 	end(&b);
 }
 
-void unpopulated_with(void)
+static void half_armed_holes(enum backing backing, size_t pages,
+			     uint64_t features)
 {
 	struct bench b;
 
-	if (!begin(&b, ANON, PAGES, WP | FEATURE_WP_UNPOPULATED) || !attach(&b))
+	if (!begin(&b, backing, pages, features) || !attach(&b))
 		return;
-	if (arm(&b, 0, PAGES / 2)) {
-		write_pages(&b, 0, PAGES);
-		expect_events(&b, 0, PAGES / 2);
+	if (arm(&b, 0, pages / 2)) {
+		write_pages(&b, 0, pages);
+		expect_events(&b, 0, pages / 2);
 	}
 	end(&b);
+}
+
+void unpopulated_with(void)
+{
+	half_armed_holes(ANON, PAGES, WP | FEATURE_WP_UNPOPULATED);
+}
+
+/* These kinds have markers for holes since they can be protected. */
+void shmem_holes(void)
+{
+	half_armed_holes(SHMEM, PAGES, WP | FEATURE_WP_HUGETLBFS_SHMEM);
+}
+
+void hugetlb_holes(void)
+{
+	half_armed_holes(HUGETLB, 2, WP | FEATURE_WP_HUGETLBFS_SHMEM);
 }
 
 void after_unregister(void)
