@@ -62,16 +62,17 @@ static uintptr_t inverse_marker(void)
 	return ~((uintptr_t)getpid() << 20 | 0x5a5a000000000000);
 }
 
+static int inside; /* attaching says ready before there are any markers */
+
 static void *block_with_markers(void *arg)
 {
 	struct mutator *m = arg;
 
 	attach(m);
-	STORE(m->ready, 0);
 	call_with_markers(&m->thread, (void *)(uintptr_t)wr_thread_block_enter,
 			  inverse_marker());
 	CLEAR_MARKER_REGISTERS(); /* or what is called next may save them */
-	STORE(m->ready, 1);
+	STORE(inside, 1);
 	wait_for(&m->result);
 	wr_thread_block_leave(&m->thread);
 	wr_thread_detach(&m->thread);
@@ -84,10 +85,9 @@ EACH_MODE(thread, registers_of_blocked_threads_are_found)
 	struct search s;
 
 	make(*mode, NULL);
+	STORE(inside, 0);
 	start(&m, block_with_markers);
-	wait_for(&m.ready);
-	pause_us(1000); /* ready may have been seen before it was taken back */
-	wait_for(&m.ready);
+	wait_for(&inside);
 	s = search_all(inverse_marker());
 	for (int i = 0; i < MARKERS; i++) {
 		cr_assert_geq(s.more[0][i], 1, "marker %d", i);
@@ -101,14 +101,13 @@ EACH_MODE(thread, registers_of_blocked_threads_are_found)
 /* A region whose function is about to return: what it saved of its caller's
  * registers must be found until it has left. */
 static struct mutator *leaving;
-
 static __attribute__((noinline)) void enter_and_leave(struct wr_thread *t)
 {
 	bool entered;
 
 	CLEAR_MARKER_REGISTERS();
 	entered = wr_thread_block_enter(t);
-	STORE(leaving->ready, 1);
+	STORE(inside, 1);
 	wait_for(&leaving->result);
 	if (entered)
 		wr_thread_block_leave(t);
@@ -132,8 +131,9 @@ EACH_MODE(thread, registers_of_leaving_threads_are_found)
 
 	make(*mode, NULL);
 	leaving = &m;
+	STORE(inside, 0);
 	start(&m, leave_with_markers);
-	wait_for(&m.ready);
+	wait_for(&inside);
 	wr_threads_stop_world(registry, NULL);
 	STORE(m.result, 1);
 	pause_us(20000); /* it waits for the end of the stop */
