@@ -6,6 +6,7 @@
  * references, wherever they are.
  */
 #include "tests/finalize.h"
+#include "tests/need.h"
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -209,6 +210,7 @@ static void in_heap(hidden_fn *make_slot, bool old_slot, bool old_target)
 	weir_heap *h = open_heap(OPTIONS);
 	uintptr_t was;
 
+	need_barrier(h); /* else there are no minor cycles */
 	if (old_slot)
 		hidden(h, make_slot, (void *)0);
 	if (old_target)
