@@ -369,9 +369,18 @@ do_selftests()
 			begin_root
 			plan_selftests
 			BOOT_ARGS="hugepages=160"
-			run_guest "$logs/selftests-$k.log"
+			log=$logs/selftests-$k.log
+			bad=
+			run_guest "$log" || bad=yes
+			# Linux 6.1's tests fail where there is no bit, and say
+			# so; a kernel that has it must pass.
+			case $k in
+			*-patched) ! grep -q '^guest: exit [^0]' "$log" ||
+				bad=yes ;;
+			esac
 			echo "## $k"
-			grep -E '^(guest: exit|> )' "$logs/selftests-$k.log"
+			grep -E '^(guest: exit|> )' "$log" || bad=yes
+			[ -z "$bad" ]
 		) || rc=1
 	done
 	exit "$rc"
