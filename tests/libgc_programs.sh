@@ -77,6 +77,26 @@ if have guile "Guile"; then
 		tap_run "Guile: psyntax-pp compiles to the same bytes" sh -c '
 			cat got; [ -s expected.go ] && cmp expected.go got.go'
 	fi
+	# libgc's variables.
+	GC_DONT_GC=1
+	export GC_DONT_GC
+	same "GC_DONT_GC: no collection" guile --no-auto-compile -c '(gc)
+		(do ((i 0 (+ i 1))) ((= i 300000)) (list i i))
+		(display (assq-ref (gc-stats) (quote gc-times))) (newline)'
+	unset GC_DONT_GC
+	tap_run "GC_PRINT_STATS: a line for each collection" sh -c '
+		GC_PRINT_STATS=1 "$WEIR_BUILDDIR/weir-libgc" guile \
+			--no-auto-compile -c "(gc) (gc)" 2>&1 | grep " gc 2 "'
+	tap_run "GC_MAXIMUM_HEAP_SIZE: no more than that" sh -c '
+		! GC_MAXIMUM_HEAP_SIZE=64m "$WEIR_BUILDDIR/weir-libgc" guile \
+			--no-auto-compile -c "(define v (make-vector 20000000 0))
+				(display (vector-length v))" | grep 20000000'
+	tap_run "GC_INITIAL_HEAP_SIZE: no collection below" sh -c '
+		[ "$(GC_INITIAL_HEAP_SIZE=256m "$WEIR_BUILDDIR/weir-libgc" \
+			guile --no-auto-compile -c "
+			(do ((i 0 (+ i 1))) ((= i 1000000)) (list i i))
+			(display (assq-ref (gc-stats) (quote gc-times)))")" \
+			-eq 0 ]'
 	tap_run "Guile: hooks and statistics" "$WEIR_BUILDDIR/weir-libgc" \
 		guile --no-auto-compile "$programs/hooks.scm"
 fi
