@@ -89,25 +89,14 @@ void wg_always_destroy(struct weir_heap *h)
 /* The lock, with the caller (a mutator or NULL) CRITICAL. */
 static void lock(struct wg_always *t, struct weir_mutator *m)
 {
-	if (m) {
-		m->b.critical++;
-		WEIR_COMPILER_BARRIER();
-	}
+	wg_critical_enter(m);
 	wr_mutex_lock(&t->lock);
 }
 
 static void unlock(struct wg_always *t, struct weir_mutator *m)
 {
 	wr_mutex_unlock(&t->lock);
-	if (!m)
-		return;
-	WEIR_COMPILER_BARRIER();
-	if (--m->b.critical == 0) {
-		WEIR_COMPILER_BARRIER();
-		if (wr_unlikely(
-			    __atomic_load_n(&m->b.pending, __ATOMIC_RELAXED)))
-			wr_thread_poll(&m->thread);
-	}
+	wg_critical_leave(m);
 }
 
 int wg_always_need(struct weir_heap *h)

@@ -81,10 +81,7 @@ static size_t close_heap(struct weir_heap *h, struct weir_mutator *m)
 {
 	size_t others;
 
-	if (m) {
-		m->b.critical++;
-		WEIR_COMPILER_BARRIER();
-	}
+	wg_critical_enter(m);
 	wr_mutex_lock(&attach_lock);
 	/* Who attaches is counted there before it is not any more here. */
 	others = attaching + wr_threads_count(h->threads) - (m != NULL);
@@ -127,15 +124,7 @@ void wg_lock(struct weir_heap *h, struct weir_mutator *m)
 void wg_unlock(struct weir_heap *h, struct weir_mutator *m)
 {
 	wr_mutex_unlock(&h->lock);
-	if (!m)
-		return;
-	WEIR_COMPILER_BARRIER();
-	if (--m->b.critical == 0) {
-		WEIR_COMPILER_BARRIER();
-		if (wr_unlikely(
-			    __atomic_load_n(&m->b.pending, __ATOMIC_RELAXED)))
-			wr_thread_poll(&m->thread);
-	}
+	wg_critical_leave(m);
 }
 
 static int read_options(struct weir_heap *h,

@@ -286,6 +286,31 @@ static inline struct weir_mutator *wg_mutator_of(struct wr_thread *t)
 				       offsetof(struct weir_mutator, thread));
 }
 
+/* Be CRITICAL, nesting, around a lock that no stopped thread may have; NULL for
+ * a thread that is not attached. */
+static inline void wg_critical_enter(struct weir_mutator *m)
+{
+	if (m) {
+		m->b.critical++;
+		WEIR_COMPILER_BARRIER();
+	}
+}
+
+static inline void wg_critical_leave(struct weir_mutator *m)
+{
+	if (!m)
+		return;
+	WEIR_COMPILER_BARRIER();
+	if (--m->b.critical == 0) {
+		WEIR_COMPILER_BARRIER();
+		/* Relaxed: set by a signal on this thread, or, at safepoints,
+		 * looked at again by the poll. */
+		if (wr_unlikely(
+			    __atomic_load_n(&m->b.pending, __ATOMIC_RELAXED)))
+			wr_thread_poll(&m->thread);
+	}
+}
+
 /* The heap of this process, or NULL. */
 extern struct weir_heap *wg_heap;
 

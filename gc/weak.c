@@ -33,10 +33,7 @@
 
 void wg_weak_lock(struct weir_heap *h, struct weir_mutator *m)
 {
-	if (m) {
-		m->b.critical++;
-		WEIR_COMPILER_BARRIER();
-	}
+	wg_critical_enter(m);
 	wg_delay_rarely(h);
 	wr_mutex_lock(&h->weak->lock);
 }
@@ -45,15 +42,7 @@ void wg_weak_unlock(struct weir_heap *h, struct weir_mutator *m)
 {
 	wr_mutex_unlock(&h->weak->lock);
 	wg_delay_rarely(h);
-	if (!m)
-		return;
-	WEIR_COMPILER_BARRIER();
-	if (--m->b.critical == 0) {
-		WEIR_COMPILER_BARRIER();
-		if (wr_unlikely(
-			    __atomic_load_n(&m->b.pending, __ATOMIC_RELAXED)))
-			wr_thread_poll(&m->thread);
-	}
+	wg_critical_leave(m);
 }
 
 void wg_weak_enter(struct weir_heap *h)

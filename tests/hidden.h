@@ -20,17 +20,8 @@
 
 #include <weir/weir.h>
 
+#include "tests/must.h"
 #include "tests/need.h"
-
-/* On threads of a test's own, where Criterion's assertions may not be used. */
-#define must(cond)                                                            \
-	do {                                                                  \
-		if (!(cond)) {                                                \
-			fprintf(stderr, "%s:%d: failed: %s (%s)\n", __FILE__, \
-				__LINE__, #cond, weir_error_text());          \
-			abort();                                              \
-		}                                                             \
-	} while (0)
 
 typedef long hidden_fn(weir_heap *heap, weir_mutator *m, void *arg);
 

@@ -168,7 +168,8 @@ torture: tests/torture/torture
 	@$(AM_TESTS_ENVIRONMENT) TORTURE_SECONDS='$(TORTURE_SECONDS)' \
 		$(SHELL) $(top_srcdir)/tests/torture.sh
 
-WEIR_TEST_TOOLS = tests/heap_util.h tests/need.h tests/run_unit.sh tests/seccomp.h \
+WEIR_TEST_TOOLS = tests/heap_util.h tests/must.h tests/need.h \
+	tests/run_unit.sh tests/seccomp.h \
 	tests/summary.sh tests/take_away.h tests/tap.sh
 
 EXTRA_DIST += $(WEIR_SCRIPT_TESTS) $(WEIR_TEST_TOOLS) tests/model/weir.pml \

@@ -17,6 +17,7 @@
 
 #include "gc/always.h"
 #include "tests/heap_util.h"
+#include "tests/must.h"
 
 #define MANY 1000
 #define WORDS 8 /* of what a reference leads to */
@@ -38,15 +39,6 @@ struct thing {
 static struct thing *things[MANY]; /* registered as roots */
 static weir_kind kind;
 static unsigned calls;
-
-#define must(cond)                                                            \
-	do {                                                                  \
-		if (!(cond)) {                                                \
-			fprintf(stderr, "%s:%d: failed: %s (%s)\n", __FILE__, \
-				__LINE__, #cond, weir_error_text());          \
-			abort();                                              \
-		}                                                             \
-	} while (0)
 
 static void trace(void *object, size_t size, weir_visitor *v, void *arg)
 {

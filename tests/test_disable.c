@@ -18,19 +18,10 @@
 #include "gc/heap.h"
 #include "gc/weak.h"
 #include "tests/heap_util.h"
+#include "tests/must.h"
 
 #define MIB ((size_t)1 << 20)
 #define THREADS 3
-
-/* On threads of a test's own, where Criterion's assertions may not be used. */
-#define must(cond)                                                            \
-	do {                                                                  \
-		if (!(cond)) {                                                \
-			fprintf(stderr, "%s:%d: failed: %s (%s)\n", __FILE__, \
-				__LINE__, #cond, weir_error_text());          \
-			abort();                                              \
-		}                                                             \
-	} while (0)
 
 static int over;
 
