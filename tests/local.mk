@@ -168,7 +168,7 @@ torture: tests/torture/torture
 	@$(AM_TESTS_ENVIRONMENT) TORTURE_SECONDS='$(TORTURE_SECONDS)' \
 		$(SHELL) $(top_srcdir)/tests/torture.sh
 
-WEIR_TEST_TOOLS = tests/heap_util.h tests/must.h tests/need.h \
+WEIR_TEST_TOOLS = tests/heap_util.h tests/leaks.supp tests/must.h tests/need.h \
 	tests/run_unit.sh tests/seccomp.h \
 	tests/summary.sh tests/take_away.h tests/tap.sh
 
