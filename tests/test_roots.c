@@ -284,14 +284,15 @@ Test(roots, removal_waits_for_scans_that_began_before_it)
 
 static int stop_all;
 
+/* At least once, however late it starts. */
 static void *scan_often(void *arg)
 {
 	unsigned n = 0;
 
-	while (!LOAD(stop_all)) {
+	do {
 		scan(arg, false, 1);
 		n++;
-	}
+	} while (!LOAD(stop_all));
 	return (void *)(uintptr_t)n;
 }
 
