@@ -37,6 +37,8 @@ WEIR_SOURCES += \
 	runtime/probe_impl.h \
 	runtime/probe_system.c \
 	runtime/probe_uffd.c \
+	runtime/procmaps.c \
+	runtime/procmaps.h \
 	runtime/roots.c \
 	runtime/roots.h \
 	runtime/roots_dl.c \

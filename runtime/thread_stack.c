@@ -44,12 +44,12 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "runtime/check.h"
+#include "runtime/procmaps.h"
 #include "runtime/thread_private.h"
 
 /* A base that was set and is another stack's: above no stack pointer. */
@@ -166,80 +166,24 @@ static bool readable_around(uintptr_t address, struct wr_span *out)
 	return out->start <= address;
 }
 
-/* /proc/self/maps, read a piece at a time, without malloc(). */
-struct maps {
-	int fd;          /* the file */
-	int at;          /* next character of text[] */
-	int length;      /* of text[], in use */
-	char text[2048]; /* a piece of it */
-};
-
-/* The next character, -1 at the end. */
-static int next_char(struct maps *m)
-{
-	if (m->at == m->length) {
-		ssize_t n;
-
-		do
-			n = read(m->fd, m->text, sizeof(m->text));
-		while (n < 0 && errno == EINTR);
-		if (n <= 0)
-			return -1;
-		m->length = (int)n;
-		m->at = 0;
-	}
-	return (unsigned char)m->text[m->at++];
-}
-
-/* A hexadecimal number and the character after it, which is returned. */
-static int next_number(struct maps *m, uintptr_t *out)
-{
-	uintptr_t n = 0;
-	int c;
-
-	for (;;) {
-		c = next_char(m);
-		if (c >= '0' && c <= '9')
-			n = n << 4 | (uintptr_t)(c - '0');
-		else if (c >= 'a' && c <= 'f')
-			n = n << 4 | (uintptr_t)(c - 'a' + 10);
-		else
-			break;
-	}
-	*out = n;
-	return c;
-}
-
 /* The readable mapping that `address` is in; false: none.  Where there is no
  * /proc: what can be read around it. */
 static bool mapping_of(uintptr_t address, struct wr_span *out)
 {
-	struct maps m = {.at = 0};
-	bool found = false;
+	struct wr_mapping map = {0};
+	struct wr_procmaps m;
 	int saved = errno;
-	int c;
 
-	m.fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-	if (m.fd < 0) {
+	if (wr_procmaps_open(&m)) {
 		errno = saved;
 		return readable_around(address, out);
 	}
-	do {
-		c = next_number(&m, &out->start);
-		if (c == '-')
-			c = next_number(&m, &out->end);
-		if (c != ' ' || out->start > address)
-			break;
-		if (address < out->end) {
-			found = next_char(&m) == 'r';
-			break;
-		}
-		while (c >= 0 && c != '\n')
-			c = next_char(&m);
-	} while (c >= 0);
-	close(m.fd);
+	while (wr_procmaps_next(&m, &map) && map.end <= address)
+		;
+	wr_procmaps_close(&m);
 	errno = saved;
-	return found;
+	*out = (struct wr_span){map.start, map.end};
+	return map.readable && map.start <= address && address < map.end;
 }
 
 /* ---- The stopper's side ------------------------------------------------- */
