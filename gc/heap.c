@@ -493,47 +493,41 @@ roots_leave(struct weir_mutator *m, int err, const char *function)
 	return err ? wr_error(-err, "%s: %s", function, weir_error_text()) : 0;
 }
 
-/* 0 if [start, start + size) is a range and this is the place to say so. */
-static int root_range_check(weir_heap *h, const void *start, size_t size,
-			    const char *function)
+/* fn, of wr_roots_add() and the like, for [start, start + size). */
+static int root_range(weir_heap *h, const void *start, size_t size,
+		      int (*fn)(struct wr_roots *, uintptr_t, uintptr_t),
+		      const char *function)
 {
 	int err = wg_heap_enter_check(h, function);
+	uintptr_t at = (uintptr_t)start;
+	struct weir_mutator *m;
 
 	if (err)
 		return err;
 	if (!start)
 		return wr_invalid(function, "the start is NULL");
-	if ((uintptr_t)start + size < (uintptr_t)start)
+	if (at + size < at)
 		return wr_invalid(function,
 				  "%zu bytes from %p pass the end of the "
 				  "address space",
 				  size, start);
-	return 0;
+	m = roots_enter();
+	return roots_leave(m, fn(h->roots, at, at + size), function);
 }
 
 int weir_root_add(weir_heap *h, const void *start, size_t size)
 {
-	int err = root_range_check(h, start, size, __func__);
-	uintptr_t at = (uintptr_t)start;
-	struct weir_mutator *m;
-
-	if (err)
-		return err;
-	m = roots_enter();
-	return roots_leave(m, wr_roots_add(h->roots, at, at + size), __func__);
+	return root_range(h, start, size, wr_roots_add, __func__);
 }
 
 int weir_root_remove(weir_heap *h, const void *start, size_t size)
 {
-	int err = root_range_check(h, start, size, __func__);
-	uintptr_t at = (uintptr_t)start;
-	struct weir_mutator *m;
+	return root_range(h, start, size, wr_roots_remove, __func__);
+}
 
-	if (err)
-		return err;
-	m = roots_enter();
-	return roots_leave(m, wr_roots_remove(h->roots, at, at + size),
-			   __func__);
+int weir_root_exclude(weir_heap *h, const void *start, size_t size)
+{
+	return root_range(h, start, size, wr_roots_exclude, __func__);
 }
 
 int weir_root_add_callback(weir_heap *h, weir_root_fn *fn, void *arg,
@@ -569,19 +563,6 @@ int weir_root_remove_callback(weir_heap *h, weir_root_fn *fn, void *arg)
 	return roots_leave(
 		m, wr_roots_remove_call(h->roots, (void (*)(void))fn, arg),
 		__func__);
-}
-
-int weir_root_exclude(weir_heap *h, const void *start, size_t size)
-{
-	int err = root_range_check(h, start, size, __func__);
-	uintptr_t at = (uintptr_t)start;
-	struct weir_mutator *m;
-
-	if (err)
-		return err;
-	m = roots_enter();
-	return roots_leave(m, wr_roots_exclude(h->roots, at, at + size),
-			   __func__);
 }
 
 int weir_root_data_segments(weir_heap *h, int on)
