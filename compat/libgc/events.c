@@ -76,12 +76,9 @@ void lg_start_due(void)
 	static uint64_t told; /* atomic: cycles begun by the last call */
 	GC_start_callback_proc fn =
 		__atomic_load_n(&start_callback, __ATOMIC_ACQUIRE);
-	uint64_t now = __atomic_load_n(&begun, __ATOMIC_RELAXED), last;
 
-	last = __atomic_load_n(&told, __ATOMIC_RELAXED);
-	if (fn && now != last &&
-	    __atomic_compare_exchange_n(&told, &last, now, false,
-					__ATOMIC_RELAXED, __ATOMIC_RELAXED))
+	/* Relaxed: a count, which orders nothing. */
+	if (fn && lg_first(&told, __atomic_load_n(&begun, __ATOMIC_RELAXED)))
 		fn();
 }
 

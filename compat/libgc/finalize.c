@@ -165,7 +165,6 @@ void lg_finalize_due(void)
 {
 	static uint64_t told; /* atomic: cycles by the last call */
 	GC_finalizer_notifier_proc notify;
-	uint64_t now, last;
 
 	if (!GC_finalize_on_demand) {
 		/* A finalizer that allocates does not run others at once. */
@@ -178,14 +177,7 @@ void lg_finalize_due(void)
 		return;
 	}
 	notify = GC_finalizer_notifier;
-	if (!notify)
-		return;
-	/* Relaxed: who of several threads calls is of no matter, once does. */
-	now = lg_cycles();
-	last = __atomic_load_n(&told, __ATOMIC_RELAXED);
-	if (last != now &&
-	    __atomic_compare_exchange_n(&told, &last, now, false,
-					__ATOMIC_RELAXED, __ATOMIC_RELAXED))
+	if (notify && lg_first(&told, lg_cycles()))
 		notify();
 }
 

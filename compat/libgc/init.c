@@ -19,6 +19,7 @@ weir_heap *lg_heap;
 __thread weir_mutator *lg_self;
 __thread weir_visitor *lg_visitor;
 pthread_mutex_t lg_lock = PTHREAD_MUTEX_INITIALIZER;
+pthread_mutex_t lg_outer = PTHREAD_MUTEX_INITIALIZER;
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static weir_heap *made;      /* before it is published */
@@ -107,22 +108,37 @@ static void options(char *text, size_t size)
 }
 
 /*
- * fork() with lg_lock held by a thread that the child does not have.  It is
- * taken after all of weir's locks: these handlers are registered before weir's,
- * and what prepares for fork() runs in the opposite order.  So nothing of weir
- * is called under it.
+ * fork() with a lock held by a thread that the child does not have.  What
+ * prepares for fork() runs in the opposite order of registration: lg_outer's
+ * handlers come after weir's, so it is taken first, and weir may be called
+ * under it; lg_lock's come before, so it is taken last, and weir may not.
  */
-static void fork_prepare(void)
+static void outer_prepare(void)
+{
+	pthread_mutex_lock(&lg_outer);
+}
+
+static void outer_parent(void)
+{
+	pthread_mutex_unlock(&lg_outer);
+}
+
+static void outer_child(void)
+{
+	pthread_mutex_init(&lg_outer, NULL);
+}
+
+static void inner_prepare(void)
 {
 	pthread_mutex_lock(&lg_lock);
 }
 
-static void fork_parent(void)
+static void inner_parent(void)
 {
 	pthread_mutex_unlock(&lg_lock);
 }
 
-static void fork_child(void)
+static void inner_child(void)
 {
 	pthread_mutex_init(&lg_lock, NULL);
 }
@@ -137,12 +153,12 @@ static void make_heap(void)
 	making = true;
 	if (!made) {
 		options(text, sizeof(text));
-		pthread_atfork(fork_prepare, fork_parent, fork_child);
+		pthread_atfork(inner_prepare, inner_parent, inner_child);
 		if (weir_heap_create(&o, &made))
 			lg_fatal("libgc on weir: %s", weir_error_text());
+		pthread_atfork(outer_prepare, outer_parent, outer_child);
 	}
 	lg_roots_init(made);
-	lg_kinds_init();
 	lg_events_init(made);
 	if (getenv("GC_DONT_GC"))
 		GC_dont_gc = 1;

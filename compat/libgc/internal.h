@@ -6,11 +6,12 @@
  * is attached: by GC_pthread_create(), GC_register_my_thread(), or by itself
  * when it first allocates.
  *
- * Locks.  lg_lock guards the tables here (roots, finalizers, uncollectable
- * objects, kinds).  It may be held by a thread that is stopped, so callbacks of
- * the collector never take it: what they read is published with atomic stores
- * and never moves.  Under it nothing is allocated from the heap, and no
- * function of the program is called.
+ * Locks.  lg_lock guards finalizers' entries, kept and uncollectable objects,
+ * threads; lg_outer kinds and ranges of roots, which are weir's too.  Either
+ * may be held by a thread that is stopped, so callbacks of the collector never
+ * take one: what they read is published with atomic stores and never moves.
+ * Under lg_lock nothing of weir is called, and no function of the program under
+ * either.
  */
 #ifndef WEIR_COMPAT_LIBGC_INTERNAL_H
 #define WEIR_COMPAT_LIBGC_INTERNAL_H
@@ -48,7 +49,7 @@ extern __thread weir_mutator *lg_self
 extern __thread weir_visitor *lg_visitor
 	__attribute__((tls_model("initial-exec")));
 
-extern pthread_mutex_t lg_lock;
+extern pthread_mutex_t lg_lock, lg_outer;
 
 /* init.c */
 /* The heap, made if need be; ends the process, with the cause, if it cannot
@@ -91,7 +92,6 @@ void lg_after_slow(void);
 /* kinds.c */
 /* weir's kind for libgc's; ends the process for a bad one. */
 weir_kind lg_kind(int kind);
-void lg_kinds_init(void);
 /* libgc's number of weir's kind. */
 int lg_kind_of(weir_kind kind);
 
@@ -112,6 +112,18 @@ bool lg_make_collectable(void *object);
 void lg_finalize_forget(void *object);
 /* Finalizers wait: run them, or tell the program, as it wants it. */
 void lg_finalize_due(void);
+
+/* Whether *told, an atomic counter of the caller's, was not `now` yet; it is
+ * from here on.  Relaxed: who of several threads finds it so is of no matter,
+ * one does. */
+static inline bool lg_first(uint64_t *told, uint64_t now)
+{
+	uint64_t last = __atomic_load_n(told, __ATOMIC_RELAXED);
+
+	return last != now &&
+	       __atomic_compare_exchange_n(told, &last, now, false,
+					   __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
 
 /* events.c */
 void lg_events_init(weir_heap *h);

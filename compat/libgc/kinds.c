@@ -41,33 +41,9 @@ static struct kind kinds[KINDS] = {
 	{WEIR_KIND_CONSERVATIVE, 0, true},
 	{WEIR_KIND_LEAF, 0, false},
 };
-static unsigned kind_count = FIRST_OWN; /* atomic: written under kind_lock */
+static unsigned kind_count = FIRST_OWN; /* atomic: written under lg_outer */
 static GC_mark_proc procs[PROCS];
 static unsigned proc_count = GC_RESERVED_MARK_PROCS; /* likewise */
-
-/* Its own lock: weir is called under it.  Taken before weir's, so these
- * handlers are registered after weir's. */
-static pthread_mutex_t kind_lock = PTHREAD_MUTEX_INITIALIZER;
-
-static void fork_prepare(void)
-{
-	pthread_mutex_lock(&kind_lock);
-}
-
-static void fork_parent(void)
-{
-	pthread_mutex_unlock(&kind_lock);
-}
-
-static void fork_child(void)
-{
-	pthread_mutex_init(&kind_lock, NULL);
-}
-
-void lg_kinds_init(void)
-{
-	pthread_atfork(fork_prepare, fork_parent, fork_child);
-}
 
 weir_kind lg_kind(int kind)
 {
@@ -179,13 +155,13 @@ LG_API unsigned GC_new_proc(GC_mark_proc proc)
 {
 	unsigned i;
 
-	pthread_mutex_lock(&kind_lock);
+	pthread_mutex_lock(&lg_outer);
 	i = proc_count;
 	if (i < PROCS) {
 		procs[i] = proc;
 		__atomic_store_n(&proc_count, i + 1, __ATOMIC_RELEASE);
 	}
-	pthread_mutex_unlock(&kind_lock);
+	pthread_mutex_unlock(&lg_outer);
 	if (i >= PROCS)
 		lg_fatal("GC_new_proc: there are %d already", PROCS);
 	return i;
@@ -246,7 +222,7 @@ LG_API unsigned GC_new_kind(void **list, GC_word descriptor, int add_size,
 	(void)list;
 	(void)clear; /* weir's memory is always zeroed */
 	lg_mutator();
-	pthread_mutex_lock(&kind_lock);
+	pthread_mutex_lock(&lg_outer);
 	i = kind_count;
 	if (i < KINDS) {
 		kinds[i].descriptor = descriptor;
@@ -255,7 +231,7 @@ LG_API unsigned GC_new_kind(void **list, GC_word descriptor, int add_size,
 		if (!err)
 			__atomic_store_n(&kind_count, i + 1, __ATOMIC_RELEASE);
 	}
-	pthread_mutex_unlock(&kind_lock);
+	pthread_mutex_unlock(&lg_outer);
 	if (i >= KINDS)
 		lg_fatal("GC_new_kind: there are %d already", KINDS);
 	if (err)

@@ -105,25 +105,6 @@ static void push_others(weir_visitor *v, void *arg)
 	lg_visitor = outer;
 }
 
-/* Ranges are weir's and listed here too: both under this lock, which is taken
- * before weir's. */
-static pthread_mutex_t range_lock = PTHREAD_MUTEX_INITIALIZER;
-
-static void fork_prepare(void)
-{
-	pthread_mutex_lock(&range_lock);
-}
-
-static void fork_parent(void)
-{
-	pthread_mutex_unlock(&range_lock);
-}
-
-static void fork_child(void)
-{
-	pthread_mutex_init(&range_lock, NULL);
-}
-
 void lg_roots_init(weir_heap *h)
 {
 	if (!slots)
@@ -132,8 +113,7 @@ void lg_roots_init(weir_heap *h)
 			     0);
 	if (slots == MAP_FAILED ||
 	    weir_root_add_callback(h, push_kept, NULL, WEIR_TRACE_CONCURRENT) ||
-	    weir_root_add_callback(h, push_others, NULL, 0) ||
-	    pthread_atfork(fork_prepare, fork_parent, fork_child))
+	    weir_root_add_callback(h, push_others, NULL, 0))
 		lg_fatal("libgc on weir: no memory for the roots");
 }
 
@@ -143,7 +123,7 @@ struct range {
 	uintptr_t start, end; /* [start, end) */
 };
 
-static struct range *ranges; /* under range_lock */
+static struct range *ranges; /* under lg_outer */
 static size_t range_count, range_room;
 
 static struct range *range_new(void)
@@ -169,7 +149,7 @@ static void add(uintptr_t start, uintptr_t end)
 	end &= ~(uintptr_t)7;
 	if (start >= end)
 		return;
-	pthread_mutex_lock(&range_lock);
+	pthread_mutex_lock(&lg_outer);
 	for (size_t i = 0; i < range_count && !there; i++)
 		there = ranges[i].start <= start && end <= ranges[i].end;
 	if (!there) {
@@ -182,14 +162,14 @@ static void add(uintptr_t start, uintptr_t end)
 					    end - start);
 		}
 	}
-	pthread_mutex_unlock(&range_lock);
+	pthread_mutex_unlock(&lg_outer);
 	if (err)
 		lg_fatal("GC_add_roots: no memory for one more range");
 }
 
 static void remove_within(uintptr_t start, uintptr_t end)
 {
-	pthread_mutex_lock(&range_lock);
+	pthread_mutex_lock(&lg_outer);
 	for (size_t i = 0; i < range_count;)
 		if (start <= ranges[i].start && ranges[i].end <= end) {
 			weir_root_remove(lg_heap, (void *)ranges[i].start,
@@ -198,7 +178,7 @@ static void remove_within(uintptr_t start, uintptr_t end)
 		} else {
 			i++;
 		}
-	pthread_mutex_unlock(&range_lock);
+	pthread_mutex_unlock(&lg_outer);
 }
 
 LG_API void GC_add_roots(void *low, void *end)
