@@ -42,6 +42,7 @@
 #include <signal.h>
 #include <sys/types.h>
 #include <time.h>
+#include <ucontext.h>
 
 #include <urcu/list.h>
 
@@ -143,5 +144,19 @@ void wr_thread_on_suspend(int sig, siginfo_t *info, void *context);
 
 /* thread_registry.c: take out an entry; registry lock held, list open. */
 void wr_thread_unlink(struct wr_threads *r, struct wr_thread_private *p);
+
+/* Stack pointer of interrupted or parked code. */
+static inline uintptr_t wr_context_sp(const ucontext_t *uc)
+{
+#if defined(__x86_64__)
+	return (uintptr_t)uc->uc_mcontext.gregs[REG_RSP];
+#elif defined(__aarch64__)
+	return (uintptr_t)uc->uc_mcontext.sp;
+#elif defined(__riscv)
+	return (uintptr_t)uc->uc_mcontext.__gregs[REG_SP];
+#else
+#error "stack pointer of a context: not known for this machine"
+#endif
+}
 
 #endif

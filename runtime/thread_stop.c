@@ -59,20 +59,6 @@
  * again. */
 #define LOOK_MS 50
 
-/* Stack pointer of the interrupted code. */
-static uintptr_t context_sp(const ucontext_t *uc)
-{
-#if defined(__x86_64__)
-	return (uintptr_t)uc->uc_mcontext.gregs[REG_RSP];
-#elif defined(__aarch64__)
-	return (uintptr_t)uc->uc_mcontext.sp;
-#elif defined(__riscv)
-	return (uintptr_t)uc->uc_mcontext.__gregs[REG_SP];
-#else
-#error "stack pointer of a signal context: not known for this machine"
-#endif
-}
-
 /* The handler: be held here, or have the thread poll when its critical
  * section is over. */
 static __attribute__((noinline)) void
@@ -91,7 +77,7 @@ hold_in_handler(struct wr_thread_private *p, const ucontext_t *uc)
 		__atomic_store_n(gate->pending, 1, __ATOMIC_RELAXED);
 		return;
 	}
-	wr_thread_stand(p, &p->held, sp, context_sp(uc));
+	wr_thread_stand(p, &p->held, sp, wr_context_sp(uc));
 	/* The alternate stack may be an array on the own stack. */
 	if (!(uc->uc_stack.ss_flags & SS_DISABLE) && sp >= alt &&
 	    sp < alt + uc->uc_stack.ss_size) {

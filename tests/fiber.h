@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include "runtime/thread_private.h"
 #include "tests/hidden.h"
 
 #ifdef __SANITIZE_THREAD__
@@ -31,19 +32,6 @@ struct fiber {
 	bool parked;        /* atomic: see above */
 	void *tsan;         /* its name there */
 };
-
-static inline uintptr_t fiber_sp(const ucontext_t *uc)
-{
-#if defined(__x86_64__)
-	return (uintptr_t)uc->uc_mcontext.gregs[REG_RSP];
-#elif defined(__aarch64__)
-	return (uintptr_t)uc->uc_mcontext.sp;
-#elif defined(__riscv)
-	return (uintptr_t)uc->uc_mcontext.__gregs[REG_SP];
-#else
-#error "stack pointer of a context: not known for this machine"
-#endif
-}
 
 static inline void fiber_park(struct fiber *f, bool parked)
 {
@@ -115,7 +103,7 @@ static inline void fiber_switch(struct fiber *from, struct fiber *to)
 /* With its thread stopped. */
 static inline void fiber_report(struct fiber *f, weir_visitor *visitor)
 {
-	uintptr_t sp = fiber_sp(&f->context) & ~(sizeof(sp) - 1);
+	uintptr_t sp = wr_context_sp(&f->context) & ~(sizeof(sp) - 1);
 
 	/* Acquire: partner of the release in fiber_park(). */
 	if (!__atomic_load_n(&f->parked, __ATOMIC_ACQUIRE) || !f->map)

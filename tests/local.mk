@@ -50,6 +50,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_mark \
 	tests/test_meta \
 	tests/test_mutator \
+	tests/test_object_kind \
 	tests/test_options \
 	tests/test_pace \
 	tests/test_poison \

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Assertions on threads of a test's own, where Criterion's may not be used. */
+/* Assertions where Criterion's may not be used: must() on threads of a test's
+ * own, CHILD() in child processes, whose parent's Criterion is. */
 #ifndef WEIR_TESTS_MUST_H
 #define WEIR_TESTS_MUST_H
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <weir/weir.h>
 
@@ -15,6 +17,15 @@
 				__LINE__, #cond, weir_error_text());          \
 			abort();                                              \
 		}                                                             \
+	} while (0)
+
+#define CHILD(condition)                                             \
+	do {                                                         \
+		if (!(condition)) {                                  \
+			dprintf(2, "child, line %d: %s\n", __LINE__, \
+				#condition);                         \
+			_exit(1);                                    \
+		}                                                    \
 	} while (0)
 
 #endif

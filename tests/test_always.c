@@ -445,15 +445,6 @@ Test(always, no_object_without_an_entry)
 
 /* ---- fork ---------------------------------------------------------------- */
 
-#define CHILD(condition)                                             \
-	do {                                                         \
-		if (!(condition)) {                                  \
-			dprintf(2, "child, line %d: %s\n", __LINE__, \
-				#condition);                         \
-			_exit(1);                                    \
-		}                                                    \
-	} while (0)
-
 static int over;
 
 /* Makes things that die, and collects. */

@@ -20,6 +20,7 @@
 
 #include "gc/heap.h"
 #include "tests/heap_util.h"
+#include "tests/must.h"
 
 #define NODES 20000
 
@@ -62,16 +63,6 @@ static struct node *make_list(weir_mutator *m, size_t n)
 	}
 	return list;
 }
-
-/* In a child: Criterion's assertions are its parent's. */
-#define CHILD(condition)                                             \
-	do {                                                         \
-		if (!(condition)) {                                  \
-			dprintf(2, "child, line %d: %s\n", __LINE__, \
-				#condition);                         \
-			_exit(1);                                    \
-		}                                                    \
-	} while (0)
 
 static struct weir_stats child_stats(void)
 {
