@@ -255,6 +255,7 @@ static void pause(struct weir_heap *h, struct wg_report *r)
 
 	wg_locked_hold_quiet(h);
 	wg_hook_hold(h);
+	wg_hook_tell(h, WEIR_EVENT_STOPPING);
 	wr_roots_pause_begin(h->roots);
 	outer = wg_pause_begin(h, &times);
 	wg_hook_tell(h, WEIR_EVENT_STOPPED);

@@ -38,18 +38,18 @@ static void note(weir_heap *h, enum weir_event event, void *arg)
 static bool has_cycles(const struct record *r, unsigned cycles)
 {
 	static const enum weir_event order[] = {
-		WEIR_EVENT_CYCLE_BEGIN, WEIR_EVENT_STOPPED, WEIR_EVENT_RESUMING,
-		WEIR_EVENT_CYCLE_END};
+		WEIR_EVENT_CYCLE_BEGIN, WEIR_EVENT_STOPPING, WEIR_EVENT_STOPPED,
+		WEIR_EVENT_RESUMING, WEIR_EVENT_CYCLE_END};
 
-	if (__atomic_load_n(&r->n, __ATOMIC_ACQUIRE) != 4 * cycles)
+	if (__atomic_load_n(&r->n, __ATOMIC_ACQUIRE) != 5 * cycles)
 		return false;
-	for (unsigned i = 0; i < 4 * cycles; i++)
-		if (r->event[i] != order[i % 4])
+	for (unsigned i = 0; i < 5 * cycles; i++)
+		if (r->event[i] != order[i % 5])
 			return false;
 	return true;
 }
 
-Test(event, four_of_each_cycle)
+Test(event, five_of_each_cycle)
 {
 	heap_open("verify=on");
 	cr_assert_eq(weir_heap_on_event(heap, note, &first), 0);
@@ -180,6 +180,11 @@ static void waits_for(enum weir_event event)
 Test(event, removal_waits_for_the_beginning, .timeout = 60)
 {
 	waits_for(WEIR_EVENT_CYCLE_BEGIN);
+}
+
+Test(event, removal_waits_for_the_stop, .timeout = 60)
+{
+	waits_for(WEIR_EVENT_STOPPING);
 }
 
 Test(event, removal_waits_for_the_end, .timeout = 60)

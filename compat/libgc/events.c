@@ -6,8 +6,8 @@
  * libgc calls them on the thread that collects, in the pause.  Here that is the
  * collector's own, but for the start callback: Guile's wants to be on a thread
  * of the program, so the next one that comes by calls it, once for a cycle.
- * START and PRE_STOP_WORLD come before the cycle's work begins, beside the
- * program.
+ * START comes before the cycle's work begins, PRE_STOP_WORLD before the pause
+ * does, both beside the program.
  */
 #include "internal.h"
 
@@ -37,8 +37,10 @@ static void event(weir_heap *h, enum weir_event e, void *arg)
 		/* Relaxed: counts, which order nothing. */
 		__atomic_add_fetch(&begun, 1, __ATOMIC_RELAXED);
 		tell(GC_EVENT_START);
-		/* Handlers of it may do what those of later ones may not. */
+		break;
+	case WEIR_EVENT_STOPPING:
 		tell(GC_EVENT_PRE_STOP_WORLD);
+		lg_toggles_decide();
 		break;
 	case WEIR_EVENT_STOPPED:
 		tell(GC_EVENT_POST_STOP_WORLD);

@@ -326,23 +326,3 @@ LG_API int GC_unregister_long_link(void **link)
 {
 	return lg_heap && !weir_link_remove(lg_heap, link, WEIR_LINK_LONG);
 }
-
-/* ---- Not supported ------------------------------------------------------ */
-
-LG_API void GC_set_toggleref_func(GC_toggleref_func fn)
-{
-	if (fn)
-		lg_unsupported();
-}
-
-LG_API GC_toggleref_func GC_get_toggleref_func(void)
-{
-	return NULL;
-}
-
-LG_API int GC_toggleref_add(void *object, int is_strong)
-{
-	(void)object;
-	(void)is_strong;
-	lg_unsupported();
-}

@@ -99,8 +99,9 @@ int lg_kind_of(weir_kind kind);
 void lg_roots_init(weir_heap *h);
 /* Keep `object` alive; its slot, 0: no memory.  Under lg_lock. */
 size_t lg_keep(const void *object);
-void lg_keep_other(size_t slot, const void *object);
 void lg_unkeep(size_t slot);
+/* Under lg_lock, or by whoever alone changes this slot. */
+void lg_keep_other(size_t slot, const void *object);
 const void *lg_kept(size_t slot);
 
 /* uncollectable.c */
@@ -124,6 +125,10 @@ static inline bool lg_first(uint64_t *told, uint64_t now)
 	       __atomic_compare_exchange_n(told, &last, now, false,
 					   __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
+
+/* toggle.c */
+/* The pause is about to begin: ask the program of each toggle reference. */
+void lg_toggles_decide(void);
 
 /* events.c */
 void lg_events_init(weir_heap *h);

@@ -93,18 +93,20 @@ WEIR_API int weir_collect_enable(weir_heap *heap);
 
 enum weir_event {
 	WEIR_EVENT_CYCLE_BEGIN, /* before anything is marked */
+	WEIR_EVENT_STOPPING,    /* the pause is about to begin */
 	WEIR_EVENT_STOPPED,     /* the pause: all mutators are stopped */
 	WEIR_EVENT_RESUMING,    /* its end: they are about to go on */
 	WEIR_EVENT_CYCLE_END,   /* swept */
 };
 
 /*
- * fn is called on the collector's thread, for each cycle with all four in this
+ * fn is called on the collector's thread, for each cycle with all five in this
  * order.  Shorter stops of a cycle before its pause, in which pages are cleaned
- * or one thread's stack is read, are not told.  Between STOPPED and RESUMING
- * what holds for root callbacks holds for it: no malloc(), no lock that a
- * stopped thread could hold.  It must not call the library but for
- * weir_heap_stats().  One for a heap: a second call replaces the first, NULL
+ * or one thread's stack is read, are not told.  In STOPPING the program runs yet,
+ * but no weir_locked_call() does, from there to the end of the pause.  Between
+ * STOPPED and RESUMING what holds for root callbacks holds for it: no malloc(),
+ * no lock that a stopped thread could hold.  It must not call the library but
+ * for weir_heap_stats().  One for a heap: a second call replaces the first, NULL
  * removes it; when the call returns the old one is not called any more
  * (-EDEADLK from within fn or a trace or root callback).  An attached caller
  * counts as blocked while it waits.  After fork() the child has it too; who
