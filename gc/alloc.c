@@ -23,6 +23,7 @@
 #include "gc/always.h"
 #include "gc/locked.h"
 #include "gc/mutant.h"
+#include "gc/weak.h"
 
 static void critical_enter(struct weir_mutator *m)
 {
@@ -436,22 +437,32 @@ static bool publish_any(struct weir_mutator *m, char *p, size_t n,
 			weir_kind kind, bool large)
 {
 	struct weir_heap *h = m->heap;
-	bool always = kind >= WG_INLINE_KINDS && h->kinds[kind].always;
+	const struct wg_kind *k =
+		kind >= WG_INLINE_KINDS ? &h->kinds[kind] : NULL;
+	bool always = k && k->always, disclaim = k && k->disclaim;
 	uint32_t i = wg_block_of(h, (uintptr_t)p);
 
-	if (wr_unlikely(always && !wg_always_begin(h, p))) {
-		/* Of a small one the next sweep finds the granules free. */
-		if (large)
-			wg_blocks_free(h, i, h->blocks[i].blocks);
-		return false;
+	if (always && !wg_always_begin(h, p))
+		goto no_note;
+	if (disclaim && !wg_disclaim_begin(h, p, k)) {
+		if (always)
+			wg_always_undo(h);
+		goto no_note;
 	}
 	if (large)
 		publish_large(m, p, n, kind);
 	else
 		publish(m, p, n, kind);
+	if (disclaim)
+		wg_disclaim_end(h);
 	if (always)
 		wg_always_end(h);
 	return true;
+no_note:
+	/* Of a small one the next sweep finds the granules free. */
+	if (large)
+		wg_blocks_free(h, i, h->blocks[i].blocks);
+	return false;
 }
 
 static uint64_t assist_begin(struct weir_heap *h)
@@ -604,7 +615,7 @@ static void *no_note(struct weir_heap *h, const char *function)
 {
 	wr_error(ENOMEM,
 		 "%s: no memory for one more than %zu objects of kinds made "
-		 "with WEIR_TRACE_ALWAYS",
+		 "with WEIR_TRACE_ALWAYS, or one of weir_kind_disclaim()",
 		 function, wg_always_count(h));
 	errno = ENOMEM;
 	return NULL;

@@ -21,6 +21,10 @@
  * their memory can be used anew.  Black objects stay so in minor cycles, which
  * therefore look at those entries only that were made since the last pause.
  *
+ * An object that was asked before it goes (gc/disclaim.c) may not be traced any
+ * more, and is of the kind of leaves from then on: the next pause finds that,
+ * and leaves 0 in the entry.
+ *
  *	(A) after a pause every entry's object is black, and no other object of
  *	    such a kind is
  *
@@ -29,7 +33,7 @@
  *
  *   create, destroy         one thread, before and after all others
  *   need, count             any thread
- *   begin, end              mutators, CRITICAL
+ *   begin, end, undo        mutators, CRITICAL
  *   trace, filter, check    the collector, in the pause
  *   fork                    the thread that forks
  */
@@ -42,7 +46,7 @@
 
 struct wg_always {
 	struct wr_mutex lock;    /* guards all below */
-	struct wg_array objects; /* uintptr_t: where they start */
+	struct wg_array objects; /* uintptr_t: where they start, or 0 */
 	size_t count;            /* entries in use */
 	size_t old;              /* of them, from the first on, were black in
 				  * the last pause */
@@ -61,7 +65,7 @@ static inline bool is_black_at(const struct weir_heap *h, uintptr_t p)
 static inline void prefetch(const struct weir_heap *h,
 			    const struct wg_always *t, size_t k)
 {
-	if (k + WG_AHEAD < t->count)
+	if (k + WG_AHEAD < t->count && entries(t)[k + WG_AHEAD])
 		__builtin_prefetch(
 			&h->meta[wg_granule_of(h, entries(t)[k + WG_AHEAD])]);
 }
@@ -137,6 +141,12 @@ void wg_always_end(struct weir_heap *h)
 	wr_mutex_unlock(&h->always->lock);
 }
 
+void wg_always_undo(struct weir_heap *h)
+{
+	h->always->count--;
+	wr_mutex_unlock(&h->always->lock);
+}
+
 /* One that the walk itself makes black, because another one refers to it, is
  * traced twice if its turn is yet to come. */
 void wg_always_trace(struct weir_heap *h, struct wg_marker *m)
@@ -150,10 +160,14 @@ void wg_always_trace(struct weir_heap *h, struct wg_marker *m)
 		const struct wg_kind *kind;
 
 		prefetch(h, t, k);
-		if (!wg_is_black(h, g))
+		if (!p || !wg_is_black(h, g))
 			continue;
 		bytes = wg_object_bytes(h, g);
 		kind = wg_object_kind(h, g, wg_meta_load(&h->meta[g]), bytes);
+		if (wr_unlikely(!kind->always)) {
+			entries(t)[k] = 0;
+			continue;
+		}
 		kind->fn((void *)p, bytes, (struct weir_visitor *)(void *)m,
 			 kind->arg);
 	}
@@ -171,7 +185,7 @@ void wg_always_filter(struct weir_heap *h, bool full)
 		uintptr_t p = entries(t)[k];
 
 		prefetch(h, t, k);
-		if (is_black_at(h, p))
+		if (p && is_black_at(h, p))
 			entries(t)[kept++] = p;
 	}
 	t->count = t->old = kept;
@@ -187,6 +201,8 @@ void wg_always_check(struct weir_heap *h)
 		uintptr_t p = entries(t)[k];
 		size_t g = wg_granule_of(h, p);
 
+		if (!p)
+			continue;
 		wr_require(is_black_at(h, p),
 			   "invariants: %#lx is in the table of objects that "
 			   "are always traced, and dead",

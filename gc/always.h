@@ -13,6 +13,8 @@ int wg_always_need(struct weir_heap *h);
  * the entry and returns with the table's lock; false: no memory, no lock. */
 bool wg_always_begin(struct weir_heap *h, const void *p);
 void wg_always_end(struct weir_heap *h);
+/* Instead of end: there is no object. */
+void wg_always_undo(struct weir_heap *h);
 /* In the pause, before it marks: trace those that are black. */
 void wg_always_trace(struct weir_heap *h, struct wg_marker *m);
 /* In the pause, once it is known what is dead: drop the entries of that. */

@@ -186,8 +186,7 @@ static void enqueue(struct weir_heap *h, uint32_t i)
 	wg_push(h->marker[0], e->object);
 }
 
-/* Push what an object refers to, not the object. */
-static void push_children(struct weir_heap *h, uintptr_t object)
+void wg_push_children(struct weir_heap *h, uintptr_t object)
 {
 	struct wg_marker *m = h->marker[0];
 	size_t g = wg_granule_of(h, object);
@@ -222,7 +221,7 @@ static void push_others(struct weir_heap *h, uintptr_t object)
 	__atomic_store_n(&h->meta[g],
 			 (uint8_t)((byte & ~WEIR_META_COLOUR) | h->colour),
 			 __ATOMIC_RELAXED);
-	push_children(h, object);
+	wg_push_children(h, object);
 	for (unsigned i = 0; i < WG_RING; i++)
 		if (m->ring[i] - object < bytes)
 			m->ring[i] = 0;
@@ -247,7 +246,7 @@ void wg_finalizers_pause(struct weir_heap *h)
 			if (e->state & WG_WATCH_SELF)
 				push_others(h, e->object);
 			else
-				push_children(h, e->object);
+				wg_push_children(h, e->object);
 		} else {
 			enqueue(h, pending[k]);
 		}

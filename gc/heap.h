@@ -148,11 +148,17 @@ struct wg_kind {
 	uint8_t type;       /* enum wg_kind_type */
 	uint8_t concurrent; /* trace may run beside mutators */
 	uint8_t always;     /* every pause traces what is alive */
+	uint8_t ordered;    /* disclaim: what an object reaches comes later */
 	uint32_t words;     /* bitmap: words a record */
 	uint64_t *bitmap;   /* bitmap */
 	weir_trace_fn *fn;  /* callback */
 	void *arg;          /* callback */
+	weir_disclaim_fn *disclaim; /* asked before an object goes, or NULL */
+	void *disclaim_arg;         /* its argument */
+	weir_kind like;             /* the kind without it */
+	uint32_t unused[3];         /* zero */
 };
+_Static_assert(sizeof(struct wg_kind) == 64, "pages have whole ones");
 
 enum wg_kind_type {
 	WG_KIND_CONSERVATIVE,

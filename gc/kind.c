@@ -4,8 +4,8 @@
  * it without a lock.  An entry is whole before a count counts it.
  *
  * There are two counts, since numbers below WG_INLINE_KINDS are not for kinds
- * whose objects are noted when they are allocated (gc/always.c), and are left
- * for others.
+ * whose objects are noted when they are allocated (gc/always.c, gc/disclaim.c),
+ * and are left for others.
  */
 #include "gc/always.h"
 
@@ -55,7 +55,7 @@ void wg_kinds_fini(struct weir_heap *h)
 /* Lock held. */
 static uint32_t next_number(const struct weir_heap *h, const struct wg_kind *k)
 {
-	if (!k->always && h->inline_kinds < WG_INLINE_KINDS)
+	if (!k->always && !k->disclaim && h->inline_kinds < WG_INLINE_KINDS)
 		return h->inline_kinds;
 	return h->kind_count < WG_INLINE_KINDS ? WG_INLINE_KINDS
 					       : h->kind_count;
@@ -163,4 +163,44 @@ int weir_kind_trace(weir_heap *h, weir_trace_fn *fn, void *arg, unsigned flags,
 	if (err)
 		return err;
 	return add(h, &k, out, __func__);
+}
+
+int weir_kind_disclaim(weir_heap *h, weir_kind like, weir_disclaim_fn *fn,
+		       void *arg, unsigned flags, weir_kind *out)
+{
+	struct wg_kind k;
+	int err = wg_heap_enter(h);
+
+	if (err)
+		return err;
+	if (!fn || !out)
+		return wr_invalid(__func__, "the function or the place for the "
+					    "result is NULL");
+	if (flags & ~WEIR_DISCLAIM_ORDERED)
+		return wr_invalid(__func__, "unknown flags %#x", flags);
+	if (!wg_kind_made(h, like) || like == WG_EPHEMERON)
+		return wr_invalid(__func__, "kind %u was never created", like);
+	k = h->kinds[like];
+	if (k.disclaim)
+		return wr_invalid(__func__,
+				  "kind %u has a function already; give the "
+				  "kind that was passed for it",
+				  like);
+	k.disclaim = fn;
+	k.disclaim_arg = arg;
+	k.like = like;
+	k.ordered = (flags & WEIR_DISCLAIM_ORDERED) != 0;
+	if (k.bitmap) {
+		size_t size = (k.words + 63ul) / 64 * sizeof(uint64_t);
+
+		k.bitmap = malloc(size);
+		if (!k.bitmap)
+			return wr_error(ENOMEM,
+					"weir_kind_disclaim: no memory");
+		memcpy(k.bitmap, h->kinds[like].bitmap, size);
+	}
+	err = add(h, &k, out, __func__);
+	if (err)
+		free(k.bitmap);
+	return err;
 }

@@ -18,6 +18,8 @@
  *            finalizer may keep that one, and nothing is swept yet.
  *   finish   after it: links in what is not marked are dropped, their words
  *            left alone; then long links to what is not marked are cleared.
+ *            The latter before more is marked on behalf of objects that are
+ *            asked before they go: those are dead to whoever has a link.
  *
  * So at the end of a pause every link is decided, as weak references are.  The
  * store may find its page protected.  The collector's thread faults like any
@@ -288,6 +290,21 @@ void wg_links_clear(struct weir_heap *h)
 	t->pending_n = kept;
 }
 
+void wg_links_clear_long(struct weir_heap *h)
+{
+	struct wg_links *l = &h->weak->links;
+	struct wg_watches *t = &l->table;
+	const uint32_t *pending = wg_indexes(&t->pending);
+
+	for (uint32_t k = 0; k < t->pending_n; k++) {
+		struct wg_watch *e = wg_watch_at(t, pending[k]);
+
+		wg_watch_prefetch(h, t, k, t->pending_n);
+		if ((e->state & WG_WATCH_LIVE) && target_dies(h, e))
+			clear(l, pending[k]);
+	}
+}
+
 /* Nothing stays pending: see above. */
 void wg_links_finish(struct weir_heap *h)
 {
@@ -300,6 +317,8 @@ void wg_links_finish(struct weir_heap *h)
 
 		wg_watch_prefetch(h, t, k, t->pending_n);
 		wg_watch_set(e, e->state & ~(uint32_t)WG_WATCH_PENDING);
+		if (!(e->state & WG_WATCH_LIVE))
+			continue; /* cleared */
 		if (slot_dies(h, e))
 			drop(l, pending[k]);
 		else if (target_dies(h, e))

@@ -11,6 +11,7 @@ WEIR_SOURCES += gc/cycle.h
 WEIR_SOURCES += gc/deque.c
 WEIR_SOURCES += gc/dirty.c
 WEIR_SOURCES += gc/dirty.h
+WEIR_SOURCES += gc/disclaim.c
 WEIR_SOURCES += gc/ephemeron.c
 WEIR_SOURCES += gc/event_hook.c
 WEIR_SOURCES += gc/event_hook.h

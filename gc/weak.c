@@ -1,17 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Weak references, links, finalizers and ephemerons: what the cycle calls.
+ * Weak references, links, finalizers, objects that are asked before they go,
+ * and ephemerons: what the cycle calls.
  *
  * The order in the pause, marking being done:
  *
- *  1. ephemerons: values whose keys are marked, and what these lead to;
+ *  1. ephemerons: values whose keys are marked, and what these lead to; then
+ *     what ordered disclaiming objects refer to that are not marked themselves;
  *  2. weak references and short links to what is not marked are cleared.  A
  *     reference is cleared before any finalizer that could bring its target
  * back runs, so nobody gets at an object through it whose finalizer ran;
  *  3. finalizers of what is not marked are queued, the objects and what they
  *     reach are marked, ephemeron values again among it: a finalizer finds
  *     the entries of tables that its object is a key of;
- *  4. ephemerons whose keys are still not marked are cleared, and so are long
+ *  4. disclaiming objects that are still not marked are queued: long links to
+ *     what is not marked are cleared, then they are marked with what they
+ *     reach, so that it is all there when they are asked;
+ *  5. ephemerons whose keys are still not marked are cleared, and so are long
  *     links by their targets; links in what is not marked are dropped.
  *
  * Locks.  One, of the rank `finalizers`.  A mutator holds it only while
@@ -74,6 +79,8 @@ int wg_weak_create(struct weir_heap *h)
 	if (!err)
 		err = wg_finalizers_create(h);
 	if (!err)
+		err = wg_disclaims_create(h);
+	if (!err)
 		err = wg_ephemerons_create(h);
 	return err;
 }
@@ -88,6 +95,7 @@ void wg_weak_destroy(struct weir_heap *h)
 	wg_watches_destroy(h, &w->refs);
 	wg_links_destroy(h);
 	wg_finalizers_destroy(h);
+	wg_disclaims_destroy(h);
 	wg_ephemerons_destroy(h);
 	pthread_cond_destroy(&w->wake);
 	wr_mutex_destroy(&w->lock);
@@ -107,15 +115,11 @@ static bool full_cycle(const struct weir_heap *h)
  * entry that is taken from the queue meanwhile goes to the taker's stack.
  * Hence once a full cycle is enough.
  */
-void wg_weak_scan_roots(struct weir_heap *h, struct wg_marker *m)
+static void scan_queued(struct weir_heap *h, struct wg_marker *m,
+			const struct wg_watches *t, const uint32_t *queued)
 {
-	struct wg_weak_tables *w = h->weak;
-	struct wg_watches *t = &w->fin.table;
 	bool more = true;
 
-	if (!full_cycle(h) || w->queue_marked)
-		return;
-	w->queue_marked = true;
 	/* By table, not by queue: the queue moves between the batches. */
 	for (uint32_t i = 1; more;) {
 		uint32_t end;
@@ -130,9 +134,20 @@ void wg_weak_scan_roots(struct weir_heap *h, struct wg_marker *m)
 			if (e->state & WG_WATCH_QUEUED)
 				wg_push(m, e->object);
 		}
-		more = i < t->high && w->fin.queued;
+		more = i < t->high && *queued;
 		wg_weak_unlock(h, NULL);
 	}
+}
+
+void wg_weak_scan_roots(struct weir_heap *h, struct wg_marker *m)
+{
+	struct wg_weak_tables *w = h->weak;
+
+	if (!full_cycle(h) || w->queue_marked)
+		return;
+	w->queue_marked = true;
+	scan_queued(h, m, &w->fin.table, &w->fin.queued);
+	scan_queued(h, m, &w->dis.table, &w->dis.queued);
 }
 
 void wg_weak_preclean(struct weir_heap *h)
@@ -144,6 +159,7 @@ void wg_weak_preclean(struct weir_heap *h)
 	wg_watches_filter(h, &w->refs, full);
 	wg_watches_filter(h, &w->links.table, full);
 	wg_watches_filter(h, &w->fin.table, full);
+	wg_watches_filter(h, &w->dis.table, full);
 	w->precleaned = true;
 }
 
@@ -156,6 +172,8 @@ void wg_weak_pause(struct weir_heap *h)
 
 	wg_weak_lock(h, NULL);
 	wg_ephemerons_resolve(h);
+	wg_watches_filter(h, &w->dis.table, all);
+	wg_disclaims_order(h);
 	if (all) {
 		wg_watches_filter(h, &w->refs, true);
 		wg_watches_filter(h, &w->links.table, true);
@@ -164,6 +182,7 @@ void wg_weak_pause(struct weir_heap *h)
 	wg_links_clear(h);
 	wg_watches_filter(h, &w->fin.table, all);
 	wg_finalizers_pause(h);
+	wg_disclaims_pause(h);
 	wg_ephemerons_finish(h);
 	wg_links_finish(h);
 	w->colour = h->colour;
@@ -183,11 +202,15 @@ void wg_weak_roots(struct weir_heap *h, void (*visit)(void *arg, uintptr_t p),
 		   void *arg)
 {
 	struct wg_finalizers *f = &h->weak->fin;
+	struct wg_disclaims *d = &h->weak->dis;
 
 	wg_weak_lock(h, NULL);
 	for (uint32_t k = f->head; k < f->tail; k++)
 		visit(arg,
 		      wg_watch_at(&f->table, wg_indexes(&f->queue)[k])->object);
+	for (uint32_t k = d->head; k < d->tail; k++)
+		visit(arg,
+		      wg_watch_at(&d->table, wg_indexes(&d->queue)[k])->object);
 	wg_weak_unlock(h, NULL);
 }
 
@@ -204,6 +227,7 @@ void wg_weak_fork(struct weir_heap *h, int stage)
 		wg_watches_fork_child(&w->refs);
 		wg_watches_fork_child(&w->links.table);
 		wg_watches_fork_child(&w->fin.table);
+		wg_watches_fork_child(&w->dis.table);
 		wg_ephemerons_fork_child(h);
 		wg_finalizers_fork_child(h);
 	}

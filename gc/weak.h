@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What the cycle asks of weak references, links, finalizers and ephemerons. */
+/* What the cycle asks of weak references, links, finalizers, objects that are
+ * asked before they go, and ephemerons. */
 #ifndef WEIR_GC_WEAK_H
 #define WEIR_GC_WEAK_H
 
@@ -27,7 +28,13 @@ void wg_weak_after(struct weir_heap *h);
 void wg_ephemeron_reached(struct wg_marker *m, uintptr_t object);
 /* The object at `base` was marked, h->ephemerons_wait being set. */
 void wg_ephemeron_key(struct wg_marker *m, uintptr_t base);
-/* Roots held here, for the verifier: queued finalizers' objects. */
+/* A CRITICAL mutator publishes the object at p, of the disclaiming kind k,
+ * between the two.  begin makes the entry and returns with the tables' lock;
+ * false: no memory, no lock. */
+bool wg_disclaim_begin(struct weir_heap *h, const void *p,
+		       const struct wg_kind *k);
+void wg_disclaim_end(struct weir_heap *h);
+/* Roots held here, for the verifier: objects in the queues. */
 void wg_weak_roots(struct weir_heap *h, void (*visit)(void *arg, uintptr_t p),
 		   void *arg);
 /* Ephemeron value of the proxy at `p`, for the verifier: *key and *value. */

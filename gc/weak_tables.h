@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The side tables of weak references, links, finalizers and ephemerons.
+ * The side tables of weak references, links, finalizers, objects that are asked
+ * before they go, and ephemerons.
  *
  * None of them is in the heap and none is a root.  Each is an array in a
  * reserved range of addresses, so that entries never move, and all that a
@@ -8,7 +9,7 @@
  * with the program stopped.  Entries are known by index.
  *
  * A watch is an entry that wants to know when its object dies: a weak
- * reference, a link or a finalizer.  It is decided, for this cycle, when the
+ * reference, a link, a finalizer or an object of a disclaiming kind.  It is decided, for this cycle, when the
  * object is black; a link only if what its slot lies in is not to die either.
  * Which must a cycle look at?
  *
@@ -53,8 +54,9 @@ struct wg_array {
 enum wg_watch_state {
 	WG_WATCH_LIVE = 1,    /* in use, not queued */
 	WG_WATCH_PENDING = 2, /* its index is in `pending` */
-	WG_WATCH_QUEUED = 4,  /* finalizer: to be run */
-	WG_WATCH_ORDERED = 8, /* finalizer: waits for those that reach it */
+	WG_WATCH_QUEUED = 4,  /* finalizer: to be run; disclaim: to be asked */
+	WG_WATCH_ORDERED = 8, /* finalizer, disclaim: waits for those that reach
+			       * it */
 	WG_WATCH_SELF = 16,   /* ... but for itself, directly */
 	WG_WATCH_LONG = 16,   /* link: WEIR_LINK_LONG */
 };
@@ -119,6 +121,13 @@ struct wg_finalizers {
 	uint32_t queued;         /* atomic: tail - head */
 };
 
+struct wg_disclaims {
+	struct wg_watches table; /* struct wg_watch: an object's start */
+	struct wg_array queue;   /* uint32_t: those to be asked */
+	uint32_t head, tail;     /* [head, tail) of it */
+	uint32_t queued;         /* atomic: tail - head */
+};
+
 struct wg_ephemeron {
 	uintptr_t key;   /* atomic: as given, 0: cleared */
 	uintptr_t value; /* atomic: as given, 0: cleared or none */
@@ -157,6 +166,7 @@ struct wg_weak_tables {
 	struct wg_watches refs;   /* struct weir_weak */
 	struct wg_links links;    /* links */
 	struct wg_finalizers fin; /* finalizers */
+	struct wg_disclaims dis;  /* objects that are asked before they go */
 	struct wg_ephemerons eph; /* ephemerons */
 	pthread_t thread;         /* that runs finalizers */
 	pthread_cond_t wake;      /* to it: queue or quit changed */
@@ -299,19 +309,32 @@ int wg_links_create(struct weir_heap *h);
 void wg_links_destroy(struct weir_heap *h);
 /* In the pause: clear short ones whose targets are not black; */
 void wg_links_clear(struct weir_heap *h);
-/* and once more is marked than that: clear long ones, drop those whose slots
- * die. */
+/* more is to be marked that is dead but for what comes of it now: clear long
+ * ones; */
+void wg_links_clear_long(struct weir_heap *h);
+/* and once all is marked: clear long ones, drop those whose slots die. */
 void wg_links_finish(struct weir_heap *h);
 
 /* finalize.c, finalize_run.c */
 int wg_finalizers_create(struct weir_heap *h);
 void wg_finalizers_destroy(struct weir_heap *h);
 void wg_finalizers_pause(struct weir_heap *h);
+/* In the pause: push what an object that is not black refers to, not it. */
+void wg_push_children(struct weir_heap *h, uintptr_t object);
 /* Take an entry out of the hash table and free it; lock held. */
 void wg_finalizer_drop(struct wg_finalizers *f, uint32_t i);
 /* Start or wake the library's own thread if there is work. */
 void wg_finalizers_wake(struct weir_heap *h);
 void wg_finalizers_fork_child(struct weir_heap *h);
+
+/* disclaim.c */
+int wg_disclaims_create(struct weir_heap *h);
+void wg_disclaims_destroy(struct weir_heap *h);
+/* In the pause, before weak references are cleared: mark what the ordered ones
+ * that are not black refer to. */
+void wg_disclaims_order(struct weir_heap *h);
+/* After finalizers: queue what is not black, and mark it. */
+void wg_disclaims_pause(struct weir_heap *h);
 
 /* ephemeron.c */
 int wg_ephemerons_create(struct weir_heap *h);

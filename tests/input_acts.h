@@ -328,6 +328,11 @@ static int region_alloc_aligned(void)
 	return null(weir_alloc_aligned(self, 16, 64, 0));
 }
 
+static int region_disclaim_run(void)
+{
+	return code(weir_disclaim_run(self, 0));
+}
+
 static int region_finalizers_run(void)
 {
 	return code(weir_finalizers_run(self, 0));
@@ -489,6 +494,27 @@ static int callback_bitmap(void)
 static int callback_kind_trace(void)
 {
 	return code(weir_kind_trace(heap, trace, NULL, 0, &kind));
+}
+
+static int disclaim(void *p, void *arg)
+{
+	(void)p;
+	(void)arg;
+	return 0;
+}
+
+static weir_kind disclaiming(void)
+{
+	weir_kind k;
+
+	must(!weir_kind_disclaim(live(), 0, disclaim, NULL, 0, &k), "kind");
+	errno = 0;
+	return k;
+}
+
+static int callback_kind_disclaim(void)
+{
+	return code(weir_kind_disclaim(heap, 0, disclaim, NULL, 0, &kind));
 }
 
 static int callback_root_add(void)

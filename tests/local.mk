@@ -24,6 +24,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_deque \
 	tests/test_dirty \
 	tests/test_disable \
+	tests/test_disclaim \
 	tests/test_ephemeron \
 	tests/test_ephemeron_chain \
 	tests/test_error \
@@ -106,6 +107,8 @@ tests_test_thread_SOURCES = tests/test_thread.c tests/test_thread.h \
 
 tests_test_trim_SOURCES = tests/test_trim.c tests/memory.h
 
+tests_test_disclaim_SOURCES = \
+	tests/test_disclaim.c tests/finalize.h tests/hidden.h
 tests_test_link_SOURCES = tests/test_link.c tests/finalize.h tests/hidden.h
 tests_test_segments_SOURCES = tests/test_segments.c tests/hidden.h
 

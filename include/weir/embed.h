@@ -71,6 +71,44 @@ WEIR_API void *weir_locked_call(weir_heap *heap, void *(*fn)(void *),
  */
 #define WEIR_TRACE_ALWAYS 2u
 
+/*
+ * Objects that are asked before they go.  A kind like `like`, of whose objects
+ * fn(object, arg) is called once one was found unreachable, before its memory
+ * is used for anything else: the object and all that it reaches are as they
+ * were.  0: it is not asked again, its memory goes with the cycle that finds it
+ * unreachable next.  Anything else: it is kept, and asked again when a cycle
+ * finds it so.  fn must not bring the object back, that is, store a reference
+ * to it anywhere; weak references and links to it are cleared, and finalizers
+ * have run.
+ *
+ * With ORDERED what an unreachable object refers to is kept, and thus neither
+ * asked, finalized nor cleared, until it was asked itself: from the first of a
+ * chain on one cycle each, and cycles of such objects are never asked.
+ *
+ * fn runs in weir_disclaim_run(); when it has returned 0 the object is a leaf.
+ * A concurrent trace function of `like` may run beside it.  Such objects are never allocated inline, and
+ * not where there is no memory to note them (ENOMEM).  The errors are those of
+ * weir_kind_trace(); -EINVAL also if `like` has such a function.
+ */
+#define WEIR_DISCLAIM_ORDERED 1u
+typedef int weir_disclaim_fn(void *object, void *arg);
+WEIR_API int weir_kind_disclaim(weir_heap *heap, weir_kind like,
+				weir_disclaim_fn *fn, void *arg, unsigned flags,
+				weir_kind *kind);
+
+/* Ask up to `max` objects (0: all) that were found unreachable, on the calling
+ * mutator's thread.  Returns how many were asked, or a negative errno; other
+ * errors and places are those of weir_finalizers_run(). */
+WEIR_API long weir_disclaim_run(weir_mutator *mutator, size_t max);
+
+/* How many wait to be asked.  Cheap; any thread.  0 for a heap that is none. */
+WEIR_API size_t weir_disclaim_queued(weir_heap *heap);
+
+/* The object is not asked any more: it is of the kind `like` from now on.  Not
+ * within its own fn.  -ENOENT: no object of such a kind starts there.  Any
+ * thread. */
+WEIR_API int weir_disclaim_forget(weir_heap *heap, void *object);
+
 /* The kind that the object which starts at `p` was allocated with; -ENOENT if
  * none does.  Any thread. */
 WEIR_API int weir_object_kind(weir_heap *heap, const void *p, weir_kind *kind);
