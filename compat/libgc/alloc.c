@@ -26,6 +26,8 @@ void lg_after_slow(void)
 	lg_start_due();
 	if (lg_unlikely(weir_finalizers_queued(lg_heap)))
 		lg_finalize_due();
+	if (lg_unlikely(weir_disclaim_queued(lg_heap)))
+		lg_disclaim_due();
 }
 
 static void *slow(weir_mutator *m, size_t n, weir_kind kind)
@@ -37,9 +39,26 @@ static void *slow(weir_mutator *m, size_t n, weir_kind kind)
 	return p;
 }
 
-static inline void *alloc(size_t n, weir_kind kind)
+/* What is not reclaimed as long as nobody frees it. */
+static inline void *alloc_as_it_is(size_t n, weir_kind kind)
 {
 	return weir_alloc_inline_or(lg_mutator(), n, kind, slow);
+}
+
+static __attribute__((cold, noinline)) void *noted(size_t n, weir_kind kind)
+{
+	if (kind == WEIR_KIND_CONSERVATIVE)
+		kind = lg_kind(1);
+	else if (kind == WEIR_KIND_LEAF)
+		kind = lg_kind(0);
+	return alloc_as_it_is(n, kind);
+}
+
+static inline void *alloc(size_t n, weir_kind kind)
+{
+	if (lg_unlikely(__atomic_load_n(&lg_plain_noted, __ATOMIC_RELAXED)))
+		return noted(n, kind);
+	return alloc_as_it_is(n, kind);
 }
 
 void *lg_alloc(size_t n, weir_kind kind)
@@ -84,7 +103,7 @@ LG_API void *GC_malloc_atomic_ignore_off_page(size_t n)
 
 static void *uncollectable(size_t n, weir_kind kind)
 {
-	void *p = alloc(n, kind);
+	void *p = alloc_as_it_is(n, kind);
 
 	return p && lg_make_uncollectable(p) ? p : lg_no_memory(n);
 }
@@ -237,8 +256,7 @@ LG_API void *GC_memalign(size_t align, size_t n)
 
 	if (align <= WEIR_GRANULE)
 		return GC_malloc(n);
-	p = weir_alloc_aligned(lg_mutator(), padded(n), align,
-			       WEIR_KIND_CONSERVATIVE);
+	p = weir_alloc_aligned(lg_mutator(), padded(n), align, lg_kind(1));
 	if (!p)
 		return lg_no_memory(n);
 	lg_after_slow();
@@ -285,12 +303,20 @@ LG_API int GC_get_kind_and_size(const void *p, size_t *size)
 	return lg_kind_of(kind);
 }
 
+/* What else is known of an object that the program frees. */
+static void forget(void *p)
+{
+	lg_finalize_forget(p);
+	if (lg_unlikely(__atomic_load_n(&lg_noting, __ATOMIC_RELAXED)))
+		weir_disclaim_forget(lg_heap, p);
+}
+
 LG_API void GC_free(void *p)
 {
 	if (!p)
 		return;
 	lg_make_collectable(p);
-	lg_finalize_forget(p);
+	forget(p);
 }
 
 LG_API void *GC_realloc(void *p, size_t n)
@@ -314,6 +340,8 @@ LG_API void *GC_realloc(void *p, size_t n)
 			memset((char *)p + n, 0, old - n);
 		return p;
 	}
+	if (lg_leak_mode())
+		kind = lg_leak_plain(kind);
 	q = alloc(padded(n), kind);
 	if (!q)
 		return lg_no_memory(n);
@@ -322,7 +350,7 @@ LG_API void *GC_realloc(void *p, size_t n)
 		return lg_no_memory(n);
 	}
 	memcpy(q, p, n < old ? n : old);
-	lg_finalize_forget(p);
+	forget(p);
 	return q;
 }
 

@@ -341,17 +341,6 @@ LG_API struct GC_timeval_s GC_get_time_limit_tv(void)
 	return limit_tv;
 }
 
-LG_API void GC_set_find_leak(int on)
-{
-	if (on)
-		lg_unsupported();
-}
-
-LG_API int GC_get_find_leak(void)
-{
-	return 0;
-}
-
 /* ---- Warnings ----------------------------------------------------------- */
 
 static void print_warning(char *format, GC_word arg)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The debugging forms: the plain ones.  Objects have no header here, the
- * caller's place is not kept; weir's own checks are WEIR_OPTIONS=verify=on,
- * poison=on.  Then the pointer checks.
+ * The debugging forms: the plain ones.  Objects have no header here, and the
+ * caller's place is kept in leak mode only; weir's own checks are
+ * WEIR_OPTIONS=verify=on, poison=on.  Then the pointer checks.
  */
 #include "internal.h"
 
@@ -16,9 +16,21 @@
 		return call;              \
 	}
 
-FORWARD(void *, GC_debug_malloc, (size_t n, GC_EXTRA_PARAMS), GC_malloc(n))
-FORWARD(void *, GC_debug_malloc_atomic, (size_t n, GC_EXTRA_PARAMS),
-	GC_malloc_atomic(n))
+/* Which have it in leak mode, for the report. */
+#define WITH_PLACE(name, plain, kind)                      \
+	LG_API void *name(size_t n, GC_EXTRA_PARAMS)       \
+	{                                                  \
+		void *p;                                   \
+                                                           \
+		lg_mutator();                              \
+		if (!lg_leak_mode())                       \
+			return plain(n);                   \
+		p = lg_leak_alloc(n, kind, file, line);    \
+		return lg_likely(p) ? p : lg_no_memory(n); \
+	}
+
+WITH_PLACE(GC_debug_malloc, GC_malloc, WEIR_KIND_CONSERVATIVE)
+WITH_PLACE(GC_debug_malloc_atomic, GC_malloc_atomic, WEIR_KIND_LEAF)
 FORWARD(void *, GC_debug_malloc_uncollectable, (size_t n, GC_EXTRA_PARAMS),
 	GC_malloc_uncollectable(n))
 FORWARD(void *, GC_debug_malloc_atomic_uncollectable,

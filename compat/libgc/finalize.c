@@ -71,6 +71,8 @@ static void set(void *object, GC_finalization_proc fn, void *data,
 	int had;
 
 	lg_mutator();
+	if (lg_leak_mode())
+		return; /* as in libgc: the old one is not told either */
 	if (old_fn)
 		*old_fn = NULL;
 	if (old_data)
@@ -230,28 +232,57 @@ LG_API GC_await_finalize_proc GC_get_await_finalize_proc(void)
 
 /* ---- Objects that come with one ------------------------------------------ */
 
+/*
+ * As in libgc: the first word has the closure and a flag, the program gets what
+ * comes after it.  An object on a list of GC_generic_malloc_many() has a link
+ * there, without the flag.
+ */
+#define FLAG 1u
+
+static int finalized_kind; /* atomic: 0 before it is made */
+
+static int finalized(void *object)
+{
+	uintptr_t *word = object;
+	const struct GC_finalizer_closure *c;
+
+	if (word[0] & FLAG) {
+		c = (const struct GC_finalizer_closure *)(word[0] - FLAG);
+		c->proc(word + 1, c->cd);
+	}
+	return 0;
+}
+
+static void make_finalized_kind(void)
+{
+	int kind = (int)GC_new_kind(GC_new_free_list(), GC_DS_LENGTH, 1, 1);
+
+	GC_register_disclaim_proc(kind, finalized, 1);
+	__atomic_store_n(&finalized_kind, kind, __ATOMIC_RELEASE);
+}
+
 LG_API void GC_init_finalized_malloc(void)
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
 	lg_mutator();
+	pthread_once(&once, make_finalized_kind);
 }
 
 LG_API void *GC_finalized_malloc(size_t n,
 				 const struct GC_finalizer_closure *closure)
 {
-	void *p = GC_malloc(n);
+	int kind = __atomic_load_n(&finalized_kind, __ATOMIC_ACQUIRE);
+	uintptr_t *word;
 
-	if (p)
-		set(p, closure->proc, closure->cd, NULL, NULL,
-		    WEIR_FINALIZE_UNORDERED);
-	return p;
-}
-
-LG_API void GC_register_disclaim_proc(int kind, GC_disclaim_proc fn, int all)
-{
-	(void)kind;
-	(void)all;
-	if (fn)
-		lg_unsupported();
+	if (!kind)
+		lg_fatal("GC_finalized_malloc: GC_init_finalized_malloc() was "
+			 "not called");
+	word = GC_malloc_kind(n < SIZE_MAX / 2 ? n + sizeof(*word) : n, kind);
+	if (!word)
+		return NULL;
+	word[0] = (uintptr_t)closure | FLAG;
+	return word + 1;
 }
 
 /* ---- Disappearing links ------------------------------------------------- */
@@ -265,6 +296,8 @@ static int link_add(void **link, const void *object, unsigned flags,
 	if ((uintptr_t)link % sizeof(*link))
 		lg_fatal("%s: the link %p is not aligned", function,
 			 (void *)link);
+	if (lg_leak_mode())
+		return GC_UNIMPLEMENTED;
 	/* What is not in the heap does not die. */
 	if (!weir_object_base(lg_heap, object))
 		return GC_SUCCESS;

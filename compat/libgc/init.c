@@ -165,6 +165,7 @@ static void make_heap(void)
 	if (GC_dont_gc)
 		weir_collect_disable(made);
 	__atomic_store_n(&lg_heap, made, __ATOMIC_RELEASE);
+	lg_leak_init();
 	making = false;
 }
 

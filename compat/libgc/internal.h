@@ -95,6 +95,33 @@ weir_kind lg_kind(int kind);
 /* libgc's number of weir's kind. */
 int lg_kind_of(weir_kind kind);
 
+/* Some kind's objects are noted when they are allocated: GC_free() looks; */
+extern bool lg_noting;
+/* conservative or pointer-free ones among them.  Both atomic. */
+extern bool lg_plain_noted;
+/* Leak mode was switched: let the kinds be what they should be. */
+void lg_kinds_leak_mode(void);
+/* Objects were found dead that are to be asked: do so. */
+void lg_disclaim_due(void);
+
+/* leak.c */
+extern bool lg_leaks; /* atomic: leak mode */
+static inline bool lg_leak_mode(void)
+{
+	return lg_unlikely(__atomic_load_n(&lg_leaks, __ATOMIC_RELAXED));
+}
+void lg_leak_init(void);
+/* A kind like `like` whose dead objects are reported; debug: they end with the
+ * place of their allocation.  0 or an error. */
+int lg_leak_kind(weir_kind like, bool debug, weir_kind *kind);
+/* In leak mode: an object with the place of its allocation.  NULL: no memory.
+ */
+void *lg_leak_alloc(size_t n, weir_kind kind, const char *file, int line);
+/* The kind for another object in place of one of this kind. */
+weir_kind lg_leak_plain(weir_kind kind);
+/* Report what was found. */
+void lg_leaks_due(void);
+
 /* roots.c */
 void lg_roots_init(weir_heap *h);
 /* Keep `object` alive; its slot, 0: no memory.  Under lg_lock. */

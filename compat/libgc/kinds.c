@@ -30,17 +30,29 @@
 #define TYPED_MASK ((GC_word)0xffff << 48)
 
 struct kind {
-	weir_kind weir;     /* what it is here */
+	weir_kind weir;     /* atomic: what its objects are allocated with */
+	weir_kind base;     /* what it is here, and that is if nobody is asked
+			     * of its objects */
 	GC_word descriptor; /* as given to GC_new_kind() */
 	bool add_size;      /* the object's size is added to it */
+	bool ordered;       /* what its objects refer to is asked later */
+	GC_disclaim_proc disclaim; /* atomic: asks, or NULL */
+	weir_kind disclaiming[2];  /* kinds that ask, [1] ordered; 0: none */
+	weir_kind leaking;         /* that of leak.c, or 0 */
 };
 
+#define KIND(w, size)                                  \
+	{                                              \
+		.weir = w, .base = w, .add_size = size \
+	}
+
 static struct kind kinds[KINDS] = {
-	{WEIR_KIND_LEAF, 0, false},
-	{WEIR_KIND_CONSERVATIVE, 0, true},
-	{WEIR_KIND_CONSERVATIVE, 0, true},
-	{WEIR_KIND_LEAF, 0, false},
+	KIND(WEIR_KIND_LEAF, false),
+	KIND(WEIR_KIND_CONSERVATIVE, true),
+	KIND(WEIR_KIND_CONSERVATIVE, true),
+	KIND(WEIR_KIND_LEAF, false),
 };
+_Static_assert(WEIR_KIND_CONSERVATIVE == 0, "no kind that asks is 0");
 static unsigned kind_count = FIRST_OWN; /* atomic: written under lg_outer */
 static GC_mark_proc procs[PROCS];
 static unsigned proc_count = GC_RESERVED_MARK_PROCS; /* likewise */
@@ -51,16 +63,22 @@ weir_kind lg_kind(int kind)
 	if (lg_unlikely((unsigned)kind >=
 			__atomic_load_n(&kind_count, __ATOMIC_ACQUIRE)))
 		lg_fatal("libgc on weir: there is no kind %d", kind);
-	return kinds[kind].weir;
+	/* Acquire: partner of the release in choose(). */
+	return __atomic_load_n(&kinds[kind].weir, __ATOMIC_ACQUIRE);
 }
 
 int lg_kind_of(weir_kind kind)
 {
 	unsigned n = __atomic_load_n(&kind_count, __ATOMIC_ACQUIRE);
 
-	for (unsigned i = 0; i < n; i++)
-		if (kinds[i].weir == kind)
+	for (unsigned i = 0; i < n; i++) {
+		const struct kind *k = &kinds[i];
+
+		if (k->base == kind ||
+		    (kind && (kind == k->disclaiming[0] ||
+			      kind == k->disclaiming[1] || kind == k->leaking)))
 			return (int)i;
+	}
 	return 1; /* typed: conservative to whoever asks */
 }
 
@@ -188,15 +206,15 @@ static int make_kind(struct kind *k)
 	unsigned flags;
 
 	if (d == 0 && k->add_size) {
-		k->weir = WEIR_KIND_CONSERVATIVE;
+		k->base = WEIR_KIND_CONSERVATIVE;
 		return 0;
 	}
 	if (d == 0) {
-		k->weir = WEIR_KIND_LEAF;
+		k->base = WEIR_KIND_LEAF;
 		return 0;
 	}
 	if (is_typed(d)) {
-		k->weir = typed_kind(d);
+		k->base = typed_kind(d);
 		return 0;
 	}
 	switch (d & GC_DS_TAGS) {
@@ -210,7 +228,99 @@ static int make_kind(struct kind *k)
 		flags = WEIR_TRACE_CONCURRENT;
 		break;
 	}
-	return weir_kind_trace(lg_heap, trace, k, flags, &k->weir);
+	return weir_kind_trace(lg_heap, trace, k, flags, &k->base);
+}
+
+/* ---- Objects that are asked before they go ------------------------------- */
+
+bool lg_noting, lg_plain_noted;
+
+static int ask(void *object, void *arg)
+{
+	const struct kind *k = arg;
+	GC_disclaim_proc fn = __atomic_load_n(&k->disclaim, __ATOMIC_ACQUIRE);
+
+	return fn ? fn(object) : 0;
+}
+
+/* Let new objects of the kind be what they should be now; under lg_outer. */
+static int choose(struct kind *k)
+{
+	weir_kind kind = k->base, *asks = &k->disclaiming[k->ordered];
+	int err = 0;
+
+	if (lg_leak_mode()) {
+		if (!k->leaking)
+			err = lg_leak_kind(k->base, false, &k->leaking);
+		kind = k->leaking;
+	} else if (k->disclaim) {
+		if (!*asks)
+			err = weir_kind_disclaim(
+				lg_heap, k->base, ask, k,
+				k->ordered ? WEIR_DISCLAIM_ORDERED : 0, asks);
+		kind = *asks;
+	}
+	if (err)
+		return err;
+	/* Relaxed: who frees an object has it from where it was allocated,
+	 * after this. */
+	if (kind != k->base)
+		__atomic_store_n(&lg_noting, true, __ATOMIC_RELAXED);
+	/* Release: the kind is whole for who allocates with it. */
+	__atomic_store_n(&k->weir, kind, __ATOMIC_RELEASE);
+	__atomic_store_n(&lg_plain_noted,
+			 kinds[0].weir != WEIR_KIND_LEAF ||
+				 kinds[1].weir != WEIR_KIND_CONSERVATIVE,
+			 __ATOMIC_RELAXED);
+	return 0;
+}
+
+void lg_kinds_leak_mode(void)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&lg_outer);
+	for (unsigned i = 0; i < kind_count && !err; i++)
+		/* Uncollectable ones are never found dead. */
+		if (i != 2 && i != 3)
+			err = choose(&kinds[i]);
+	pthread_mutex_unlock(&lg_outer);
+	if (err)
+		lg_fatal("GC_find_leak: %s", weir_error_text());
+}
+
+/* Objects that were allocated before are not asked. */
+LG_API void GC_register_disclaim_proc(int kind, GC_disclaim_proc fn, int all)
+{
+	int err;
+
+	lg_mutator();
+	lg_kind(kind);
+	pthread_mutex_lock(&lg_outer);
+	__atomic_store_n(&kinds[kind].disclaim, fn, __ATOMIC_RELEASE);
+	kinds[kind].ordered = all != 0;
+	err = choose(&kinds[kind]);
+	pthread_mutex_unlock(&lg_outer);
+	if (err)
+		lg_fatal("GC_register_disclaim_proc: %s", weir_error_text());
+}
+
+static bool asked; /* only its address */
+
+static void *ask_some(void *arg)
+{
+	return weir_disclaim_run(arg, 16) < 0 ? NULL : &asked;
+}
+
+/* With the lock, as libgc; a pause waits for it, so not for long. */
+void lg_disclaim_due(void)
+{
+	weir_mutator *m = lg_mutator();
+
+	while (weir_disclaim_queued(lg_heap) &&
+	       weir_locked_call(lg_heap, ask_some, m))
+		;
+	lg_leaks_due();
 }
 
 LG_API unsigned GC_new_kind(void **list, GC_word descriptor, int add_size,
@@ -228,6 +338,8 @@ LG_API unsigned GC_new_kind(void **list, GC_word descriptor, int add_size,
 		kinds[i].descriptor = descriptor;
 		kinds[i].add_size = add_size != 0;
 		err = make_kind(&kinds[i]);
+		if (!err)
+			err = choose(&kinds[i]);
 		if (!err)
 			__atomic_store_n(&kind_count, i + 1, __ATOMIC_RELEASE);
 	}
@@ -259,6 +371,8 @@ LG_API GC_descr GC_make_descriptor(const GC_word *bitmap, size_t words)
 	/* A longer record than weir describes is scanned as a whole. */
 	if (weir_kind_bitmap(lg_heap, bitmap, words, &kind))
 		kind = WEIR_KIND_CONSERVATIVE;
+	if (lg_leak_mode() && lg_leak_kind(kind, false, &kind))
+		lg_fatal("GC_make_descriptor: %s", weir_error_text());
 	return TYPED | (GC_word)kind << GC_DS_TAG_BITS | GC_DS_PROC;
 }
 

@@ -50,6 +50,10 @@ static __attribute__((unused)) void collect(void)
 }
 
 extern const struct test alloc_tests[], kind_tests[], finalizer_tests[],
-	link_tests[], thread_tests[], root_tests[], toggle_tests[];
+	link_tests[], thread_tests[], root_tests[], toggle_tests[],
+	disclaim_tests[];
+
+/* A process that leaves leaks behind. */
+int leak_main(void);
 
 #endif

@@ -8,12 +8,13 @@
 
 int main(int argc, char **argv)
 {
-	const struct test *const groups[] = {alloc_tests,     kind_tests,
-					     finalizer_tests, link_tests,
-					     thread_tests,    root_tests,
-					     toggle_tests};
+	const struct test *const groups[] = {
+		alloc_tests,  kind_tests, finalizer_tests, link_tests,
+		thread_tests, root_tests, toggle_tests,    disclaim_tests};
 	int number = 0, failed = 0;
 
+	if (argc > 1 && !strcmp(argv[1], "--leak"))
+		return leak_main();
 	for (size_t g = 0; g < sizeof(groups) / sizeof(groups[0]); g++) {
 		for (const struct test *t = groups[g]; t->name; t++) {
 			int status;
