@@ -15,11 +15,14 @@
  *
  *   init                      before all others, and the child's only thread
  *   hold, drop, tell, call    the collector
+ *   each_held                 the collector, in the handler
  *   weir_heap_on_event        any other thread
  *
  * Fields hook, hook_arg: written with both locks held, read with either.
  */
 #include "gc/event_hook.h"
+
+#include <errno.h>
 
 void wg_hook_init(struct weir_heap *h)
 {
@@ -67,5 +70,34 @@ int weir_heap_on_event(weir_heap *h, weir_event_fn *fn, void *arg)
 	wr_mutex_unlock(&h->hook_lock);
 	if (entered)
 		wr_thread_block_leave(&m->thread);
+	return 0;
+}
+
+struct each {
+	weir_thread_fn *fn; /* to be called */
+	void *arg;          /* its argument */
+};
+
+static void held(struct wr_thread *t, void *arg)
+{
+	const struct each *e = arg;
+
+	e->fn(wg_mutator_of(t)->self, e->arg);
+}
+
+int weir_thread_each_held(weir_heap *h, weir_thread_fn *fn, void *arg)
+{
+	struct each e = {fn, arg};
+
+	if (!wg_heap_ok(h))
+		return -EINVAL;
+	if (!fn)
+		return wr_invalid(__func__, "the function is NULL");
+	/* The stage is the pause's between the two events, on that thread. */
+	if (!pthread_equal(pthread_self(), h->collector) ||
+	    h->stage != WR_PHASE_pause)
+		return wr_invalid(__func__, "not in an event handler from "
+					    "STOPPED to RESUMING");
+	wr_threads_for_each_held(h->threads, held, &e);
 	return 0;
 }

@@ -178,6 +178,7 @@ static void enqueue(struct weir_heap *h, uint32_t i)
 		memmove(queue, queue + f->head,
 			(f->tail - f->head) * sizeof(*queue));
 		f->tail -= f->head;
+		f->ready -= f->head;
 		f->head = 0;
 	}
 	queue[f->tail++] = i;
@@ -261,8 +262,11 @@ void wg_finalizers_pause(struct weir_heap *h)
 		enqueue(h, pending[k]);
 	if (ordered)
 		wg_ephemerons_resolve(h);
+	if (f->told)
+		return; /* wg_finalizers_tell() lets them out */
+	f->ready = f->tail;
 	/* Partner: the acquire load in finalize_run.c, where who sees that
 	 * there are some takes the lock; a mutator that misses it comes again.
 	 */
-	__atomic_store_n(&f->queued, f->tail - f->head, __ATOMIC_RELEASE);
+	__atomic_store_n(&f->queued, f->ready - f->head, __ATOMIC_RELEASE);
 }

@@ -5,13 +5,22 @@
  * Only a pause adds to the queue.  What is taken from it is at once on the
  * taker's stack, and stays there while the finalizer runs.
  *
+ * If the program wants to be told of what is queued, the collector does so when
+ * the pause is over, with the lock of weir_locked_call(); until then nobody
+ * takes it.
+ *
+ * To run all there are, entries are taken from the table, too, outside of the
+ * pause.  An entry there is of an object that the last pause did not find dead,
+ * and has its address; with that on its stack the taker is found by the pause
+ * to come, as in weir_weak_get().
+ *
  * The library's thread starts when there is work, so also in a child of
  * fork().  It is attached, runs what is queued and sleeps in a blocking
  * region; it takes the tables' lock there, hence lets go of it before it
  * leaves the region, which can take as long as a pause.
  *
  *   run            attached threads, at any time, any number
- *   wake           the collector, outside of pauses
+ *   tell, wake     the collector, outside of pauses
  *   thread_stop,   one thread at a time (weir_heap_destroy())
  *     thread_allow
  */
@@ -19,6 +28,24 @@
 
 #include <errno.h>
 #include <signal.h>
+
+#include <weir/embed.h>
+
+#include "gc/locked.h"
+
+/* An entry that is out of the queue. */
+static void take_entry(struct wg_finalizers *f, uint32_t i,
+		       struct wg_finalizer *out)
+{
+	*out = *(struct wg_finalizer *)(void *)wg_watch_at(&f->table, i);
+	wg_finalizer_drop(f, i);
+}
+
+/* Release: partner of the acquire load in take(). */
+static void publish_count(struct wg_finalizers *f)
+{
+	__atomic_store_n(&f->queued, f->ready - f->head, __ATOMIC_RELEASE);
+}
 
 /* Take the first of the queue. */
 static bool take(struct weir_heap *h, struct weir_mutator *m,
@@ -31,20 +58,48 @@ static bool take(struct weir_heap *h, struct weir_mutator *m,
 	if (!__atomic_load_n(&f->queued, __ATOMIC_ACQUIRE))
 		return false;
 	wg_weak_lock(h, m);
-	any = f->head < f->tail;
+	any = f->head < f->ready;
 	if (any) {
-		uint32_t i = wg_indexes(&f->queue)[f->head++];
-
-		*out = *(struct wg_finalizer *)(void *)wg_watch_at(&f->table,
-								   i);
-		wg_finalizer_drop(f, i);
+		take_entry(f, wg_indexes(&f->queue)[f->head++], out);
 		if (f->head == f->tail)
-			f->head = f->tail = 0;
-		__atomic_store_n(&f->queued, f->tail - f->head,
-				 __ATOMIC_RELEASE);
+			f->head = f->tail = f->ready = 0;
+		publish_count(f);
 	}
 	wg_weak_unlock(h, m);
 	return any;
+}
+
+/* The same, and if there is none in the queue any that is set.  *at: where to
+ * go on looking. */
+static bool take_any(struct weir_heap *h, struct weir_mutator *m, uint32_t *at,
+		     struct wg_finalizer *out)
+{
+	struct wg_finalizers *f = &h->weak->fin;
+	struct wg_watches *t = &f->table;
+	bool any = take(h, m, out);
+
+	if (any)
+		return true;
+	wg_weak_lock(h, m);
+	/* Who is told of them first may be about to be. */
+	for (uint32_t n = 0; !any && n < t->high; n++) {
+		uint32_t i = *at;
+
+		*at = i + 1 < t->high ? i + 1 : 1;
+		any = i && i < t->high &&
+		      (wg_watch_at(t, i)->state & WG_WATCH_LIVE);
+		if (any)
+			take_entry(f, i, out);
+	}
+	wg_weak_unlock(h, m);
+	return any;
+}
+
+static void run(struct weir_mutator *m, const struct wg_finalizer *e)
+{
+	m->callbacks++;
+	e->fn((void *)e->watch.object, e->arg);
+	m->callbacks--;
 }
 
 long weir_finalizers_run(weir_mutator *m, size_t max)
@@ -54,13 +109,22 @@ long weir_finalizers_run(weir_mutator *m, size_t max)
 
 	if (!wg_mutator_ok(m, __func__))
 		return -EINVAL;
-	while ((!max || ran < max) && take(m->heap, m, &e)) {
-		m->callbacks++;
-		e.fn((void *)e.watch.object, e.arg);
-		m->callbacks--;
-		ran++;
-	}
+	for (; (!max || ran < max) && take(m->heap, m, &e); ran++)
+		run(m, &e);
 	return (long)ran;
+}
+
+long weir_finalizers_run_all(weir_mutator *m)
+{
+	struct wg_finalizer e;
+	uint32_t at = 1;
+	long ran = 0;
+
+	if (!wg_mutator_ok(m, __func__))
+		return -EINVAL;
+	for (; take_any(m->heap, m, &at, &e); ran++)
+		run(m, &e);
+	return ran;
 }
 
 size_t weir_finalizers_queued(weir_heap *h)
@@ -70,6 +134,65 @@ size_t weir_finalizers_queued(weir_heap *h)
 	return wg_heap_ok(h)
 		       ? __atomic_load_n(&h->weak->fin.queued, __ATOMIC_RELAXED)
 		       : 0;
+}
+
+/* ---- Telling of what was queued ----------------------------------------- */
+
+void wg_finalizers_tell(struct weir_heap *h)
+{
+	struct wg_finalizers *f = &h->weak->fin;
+	bool more;
+
+	/* Without a lock: only pauses change tail. */
+	if (f->ready == f->tail)
+		return;
+	wg_locked_hold(h);
+	do {
+		uintptr_t object = 0;
+
+		wg_weak_lock(h, NULL);
+		more = f->ready < f->tail;
+		if (more)
+			object = wg_watch_at(&f->table,
+					     wg_indexes(&f->queue)[f->ready])
+					 ->object;
+		wg_weak_unlock(h, NULL);
+		if (more && f->told)
+			f->told((void *)object, f->told_arg);
+		wg_weak_lock(h, NULL);
+		f->ready += more;
+		publish_count(f);
+		wg_weak_unlock(h, NULL);
+	} while (more);
+	wg_locked_drop(h);
+}
+
+struct told {
+	struct wg_finalizers *f;
+	weir_queued_fn *fn;
+	void *arg;
+};
+
+static void *set_told(void *arg)
+{
+	struct told *t = arg;
+
+	t->f->told = t->fn;
+	t->f->told_arg = t->arg;
+	return t;
+}
+
+int weir_finalizers_on_queued(weir_heap *h, weir_queued_fn *fn, void *arg)
+{
+	int err = wg_heap_enter(h);
+	struct told t;
+
+	if (err)
+		return err;
+	/* Neither a pause nor the telling comes in between. */
+	t = (struct told){&h->weak->fin, fn, arg};
+	weir_locked_call(h, set_told, &t);
+	return 0;
 }
 
 /* ---- The library's thread ----------------------------------------------- */
@@ -82,7 +205,7 @@ static bool await_work(struct weir_heap *h, struct weir_mutator *m)
 
 	wr_thread_block_enter(&m->thread);
 	wr_mutex_lock(&w->lock);
-	while (!w->quit && w->fin.head == w->fin.tail)
+	while (!w->quit && w->fin.head == w->fin.ready)
 		wr_mutex_wait(&w->lock, &w->wake);
 	quit = w->quit;
 	wr_mutex_unlock(&w->lock);

@@ -576,3 +576,26 @@ int weir_root_data_segments(weir_heap *h, int on)
 	return roots_leave(m, wr_roots_data_segments(h->roots, on != 0),
 			   __func__);
 }
+
+int weir_root_segment_filter(weir_heap *h, weir_segment_fn *fn, void *arg)
+{
+	int err = wg_heap_enter(h);
+	struct weir_mutator *m;
+
+	if (err)
+		return err;
+	m = roots_enter();
+	return roots_leave(m, wr_roots_segment_filter(h->roots, fn, arg),
+			   __func__);
+}
+
+int weir_root_exclude_none(weir_heap *h)
+{
+	int err = wg_heap_enter(h);
+	struct weir_mutator *m;
+
+	if (err)
+		return err;
+	m = roots_enter();
+	return roots_leave(m, wr_roots_exclude_none(h->roots), __func__);
+}

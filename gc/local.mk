@@ -45,6 +45,7 @@ WEIR_SOURCES += gc/team.h
 WEIR_SOURCES += gc/trim.c
 WEIR_SOURCES += gc/verify.c
 WEIR_SOURCES += gc/verify.h
+WEIR_SOURCES += gc/walk.c
 WEIR_SOURCES += gc/weak.c
 WEIR_SOURCES += gc/weak.h
 WEIR_SOURCES += gc/weak_ref.c

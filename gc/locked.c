@@ -32,7 +32,7 @@
  * moment at which it finds the lock free; after PATIENCE_NS it does sleep.
  * That is kindness, not a promise: the promise ends with fn.
  *
- *   weir_locked_call    any thread but the collector's
+ *   weir_locked_*       any thread but the collector's; end: who began
  *   hold, drop          the collector; who forks, in a blocking region
  */
 #include "gc/locked.h"
@@ -94,17 +94,10 @@ int wg_in_locked_call(const char *function)
 			function);
 }
 
-void *weir_locked_call(weir_heap *h, void *(*fn)(void *), void *arg)
+static void begin(struct weir_heap *h)
 {
 	struct weir_mutator *m = wg_mutator_self();
-	void *result;
 
-	if (wg_heap_enter(h))
-		return NULL;
-	if (!fn) {
-		wr_invalid(__func__, "the function is NULL");
-		return NULL;
-	}
 	if (!wg_locked_depth) {
 		if (m)
 			wr_thread_lock(&m->thread, &h->calls_lock);
@@ -113,7 +106,10 @@ void *weir_locked_call(weir_heap *h, void *(*fn)(void *), void *arg)
 		wg_delay_rarely(h);
 	}
 	wg_locked_depth++;
-	result = fn(arg);
+}
+
+static void end(struct weir_heap *h)
+{
 	wg_locked_depth--;
 	if (!wg_locked_depth) {
 		wg_delay_rarely(h);
@@ -121,5 +117,41 @@ void *weir_locked_call(weir_heap *h, void *(*fn)(void *), void *arg)
 				 __ATOMIC_RELAXED);
 		wg_locked_drop(h);
 	}
+}
+
+void *weir_locked_call(weir_heap *h, void *(*fn)(void *), void *arg)
+{
+	void *result;
+
+	if (wg_heap_enter(h))
+		return NULL;
+	if (!fn) {
+		wr_invalid(__func__, "the function is NULL");
+		return NULL;
+	}
+	begin(h);
+	result = fn(arg);
+	end(h);
 	return result;
+}
+
+int weir_locked_begin(weir_heap *h)
+{
+	int err = wg_heap_enter(h);
+
+	if (!err)
+		begin(h);
+	return err;
+}
+
+int weir_locked_end(weir_heap *h)
+{
+	int err = wg_heap_enter(h);
+
+	if (err)
+		return err;
+	if (!wg_locked_depth)
+		return wr_invalid(__func__, "this thread did not begin");
+	end(h);
+	return 0;
 }

@@ -116,7 +116,8 @@ static bool full_cycle(const struct weir_heap *h)
  * Hence once a full cycle is enough.
  */
 static void scan_queued(struct weir_heap *h, struct wg_marker *m,
-			const struct wg_watches *t, const uint32_t *queued)
+			const struct wg_watches *t, const uint32_t *head,
+			const uint32_t *tail)
 {
 	bool more = true;
 
@@ -134,7 +135,7 @@ static void scan_queued(struct weir_heap *h, struct wg_marker *m,
 			if (e->state & WG_WATCH_QUEUED)
 				wg_push(m, e->object);
 		}
-		more = i < t->high && *queued;
+		more = i < t->high && *head != *tail;
 		wg_weak_unlock(h, NULL);
 	}
 }
@@ -146,8 +147,8 @@ void wg_weak_scan_roots(struct weir_heap *h, struct wg_marker *m)
 	if (!full_cycle(h) || w->queue_marked)
 		return;
 	w->queue_marked = true;
-	scan_queued(h, m, &w->fin.table, &w->fin.queued);
-	scan_queued(h, m, &w->dis.table, &w->dis.queued);
+	scan_queued(h, m, &w->fin.table, &w->fin.head, &w->fin.tail);
+	scan_queued(h, m, &w->dis.table, &w->dis.head, &w->dis.tail);
 }
 
 void wg_weak_preclean(struct weir_heap *h)
@@ -194,6 +195,7 @@ void wg_weak_pause(struct weir_heap *h)
 
 void wg_weak_after(struct weir_heap *h)
 {
+	wg_finalizers_tell(h);
 	wg_finalizers_wake(h);
 	wg_ephemerons_reap(h, h->weak->last_full);
 }

@@ -118,7 +118,10 @@ struct wg_finalizers {
 	struct wg_chains chains; /* by object; of them one is not QUEUED */
 	struct wg_array queue;   /* uint32_t: those to be run */
 	uint32_t head, tail;     /* [head, tail) of it */
-	uint32_t queued;         /* atomic: tail - head */
+	uint32_t ready;          /* [ready, tail) are to be told of first */
+	uint32_t queued;         /* atomic: ready - head */
+	weir_queued_fn *told;    /* whom to tell, or NULL: with `calls` held */
+	void *told_arg;          /* its argument */
 };
 
 struct wg_disclaims {
@@ -319,6 +322,8 @@ void wg_links_finish(struct weir_heap *h);
 int wg_finalizers_create(struct weir_heap *h);
 void wg_finalizers_destroy(struct weir_heap *h);
 void wg_finalizers_pause(struct weir_heap *h);
+/* After the pause: tell the program of those that were queued. */
+void wg_finalizers_tell(struct weir_heap *h);
 /* In the pause: push what an object that is not black refers to, not it. */
 void wg_push_children(struct weir_heap *h, uintptr_t object);
 /* Take an entry out of the hash table and free it; lock held. */

@@ -3,7 +3,7 @@
  * Registered root ranges and callbacks.
  *
  *   add*, remove*,    any thread; r->lock
- *   exclude
+ *   exclude*
  *   scan, beside      collector threads; r->lock to copy what there is, then
  *                     none, so that a scan of much memory does not make the
  *                     program wait; data segments a little at a time under it
@@ -219,6 +219,24 @@ int wr_roots_data_segments(struct wr_roots *r, bool on)
 	if (scanning)
 		return deny("switching data segments");
 	return wr_segments_switch(r->segments, on);
+}
+
+int wr_roots_segment_filter(struct wr_roots *r, wr_segment_fn *fn, void *arg)
+{
+	if (scanning)
+		return deny("filtering data segments");
+	wr_segments_filter(r->segments, fn, arg);
+	return 0;
+}
+
+int wr_roots_exclude_none(struct wr_roots *r)
+{
+	if (scanning)
+		return deny("excluding no range");
+	wr_mutex_lock(&r->lock);
+	r->cut_count = 0;
+	wr_mutex_unlock(&r->lock);
+	return 0;
 }
 
 int wr_roots_exclude(struct wr_roots *r, uintptr_t start, uintptr_t end)

@@ -3,8 +3,9 @@
  * Roots that are not stacks: registered ranges, callbacks, data segments.
  *
  *   add/remove,    any thread at any time, beside a scan too
- *   exclude,
- *   data_segments
+ *   exclude*,
+ *   data_segments,
+ *   segment_filter
  *                  under WR_STOP_SAFEPOINTS in a blocking region, because a
  *                  pause holds the lock; never from within a scan (-EDEADLK)
  *   scan           collector threads; a range removed beside a scan may still
@@ -42,9 +43,17 @@ int wr_roots_remove_call(struct wr_roots *r, void (*fn)(void), void *arg);
  * has changed.  Waits for a pause, so not to be called within a callback of
  * dl_iterate_phdr(), whose lock a pause waits for. */
 int wr_roots_data_segments(struct wr_roots *r, bool on);
+/* Scan a data segment only if fn(name of its object, start, size, arg) is not
+ * 0; NULL: all.  Called when the list of them is made, the loader's lock held;
+ * not any more when this returns.  Waits as the function above. */
+typedef int wr_segment_fn(const char *name, const void *start, size_t size,
+			  void *arg);
+int wr_roots_segment_filter(struct wr_roots *r, wr_segment_fn *fn, void *arg);
 /* Leave [start, end) out of data segments, and every word that it cuts.  Not
  * read any more when this returns. */
 int wr_roots_exclude(struct wr_roots *r, uintptr_t start, uintptr_t end);
+/* Forget all of them. */
+int wr_roots_exclude_none(struct wr_roots *r);
 
 /* Call range for every range (and writable data segment of the program and
  * its shared objects, when asked for; relro and the library's own data are

@@ -27,7 +27,7 @@
  * mapped but not yet listed has run no code and holds no reference.
  *
  *   create, destroy     one thread, before and after all others
- *   switch              any thread, but not within a callback as above
+ *   switch, filter      any thread, but not within a callback as above
  *   scan, hold, fork_*  any thread of the collector; s->lock makes all these
  *                       wait for one another, and is taken before the loader's
  *
@@ -72,6 +72,8 @@ struct wr_segments {
 	unsigned long long subs;    /* dlpi_subs, the same */
 	bool made;                  /* the list was made */
 	bool failed;                /* no memory to make it */
+	wr_segment_fn *filter;      /* whether to scan one, NULL: all */
+	void *filter_arg;           /* its argument */
 	bool quit;                  /* the keeper is to end */
 	enum keeper_state state;    /* see above */
 	pthread_t keeper;           /* the thread, unless KEEPER_NONE */
@@ -144,6 +146,7 @@ static bool is_ourselves(const struct dl_phdr_info *info)
 
 static int add_object(struct dl_phdr_info *info, size_t size, void *arg)
 {
+	struct wr_segments *s = arg;
 	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
 	uintptr_t relro = 0, relro_end = 0;
 
@@ -167,11 +170,14 @@ static int add_object(struct dl_phdr_info *info, size_t size, void *arg)
 		if (p->p_type != PT_LOAD ||
 		    (p->p_flags & (PF_R | PF_W)) != (PF_R | PF_W))
 			continue;
+		if (s->filter && !s->filter(info->dlpi_name, (void *)start,
+					    p->p_memsz, s->filter_arg))
+			continue;
 		if (relro < relro_end && relro < end && relro_end > start) {
-			add_segment(arg, start, relro);
+			add_segment(s, start, relro);
 			start = relro_end;
 		}
-		add_segment(arg, start, end);
+		add_segment(s, start, end);
 	}
 	return 0;
 }
@@ -378,6 +384,15 @@ int wr_segments_switch(struct wr_segments *s, bool on)
 			      "segments: %s",
 			      strerror(err))
 		   : 0;
+}
+
+void wr_segments_filter(struct wr_segments *s, wr_segment_fn *fn, void *arg)
+{
+	wr_mutex_lock(&s->lock);
+	s->filter = fn;
+	s->filter_arg = arg;
+	s->made = false;
+	wr_mutex_unlock(&s->lock);
 }
 
 void wr_segments_destroy(struct wr_segments *s)

@@ -18,6 +18,9 @@ void wr_segments_destroy(struct wr_segments *s);
 /* Any thread; waits for a pause. */
 int wr_segments_switch(struct wr_segments *s, bool on);
 
+/* The same; the list is made anew. */
+void wr_segments_filter(struct wr_segments *s, wr_segment_fn *fn, void *arg);
+
 /* Beside the program: call range for every segment, some of it at a time, the
  * loader's lock held meanwhile. */
 void wr_segments_scan(struct wr_segments *s, wr_root_range_fn *range,

@@ -181,6 +181,11 @@ uint64_t wr_threads_resume_world(struct wr_threads *r);
 typedef void wr_thread_fn(struct wr_thread *t, void *arg);
 void wr_threads_for_each(struct wr_threads *r, wr_thread_fn *fn, void *arg);
 
+/* The same for those only that did not stand still by themselves, in a blocking
+ * region; what is live of them is not looked for. */
+void wr_threads_for_each_held(struct wr_threads *r, wr_thread_fn *fn,
+			      void *arg);
+
 /* Told of a thread that was running, twice: end_ns == 0 when it has been asked
  * to stop, at begin_ns; then with the time when that was over, which is the
  * one that resume_world would return.  Must not call into the registry. */

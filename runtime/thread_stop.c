@@ -379,6 +379,18 @@ void wr_threads_for_each(struct wr_threads *r, wr_thread_fn *fn, void *arg)
 	}
 }
 
+void wr_threads_for_each_held(struct wr_threads *r, wr_thread_fn *fn, void *arg)
+{
+	struct wr_thread_private *p;
+
+	wr_mutex_assert_held(&r->stop);
+	for (p = wr_thread_next(r, &r->list); p;
+	     p = wr_thread_next(r, &p->link))
+		if (__atomic_load_n(&p->word, __ATOMIC_RELAXED) ==
+		    (WR_HELD | WR_REQ))
+			fn(p->thread, arg);
+}
+
 /* New threads go to the head of the list, so the walk ends although threads
  * keep coming.  Hand over hand: REQ pins the thread that is looked at in the
  * list while the registry lock is free, and REQ is set on the next one before

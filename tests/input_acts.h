@@ -328,6 +328,11 @@ static int region_alloc_aligned(void)
 	return null(weir_alloc_aligned(self, 16, 64, 0));
 }
 
+static int region_run_all(void)
+{
+	return code(weir_finalizers_run_all(self));
+}
+
 static int region_disclaim_run(void)
 {
 	return code(weir_disclaim_run(self, 0));
@@ -582,6 +587,68 @@ static int in_event(case_fn *fn)
 	must(!weir_heap_on_event(heap, event, NULL), "handler");
 	must(!weir_collect(heap, 0), "collection");
 	return result_of_call();
+}
+
+static int begin_and_end(void)
+{
+	int err = weir_locked_begin(heap);
+
+	if (err)
+		return code(err);
+	return code(weir_locked_end(heap));
+}
+
+static int marked_nothing(void)
+{
+	return code(weir_object_marked(heap, &spare));
+}
+
+static void each_object(void *p, size_t size, void *arg)
+{
+	(void)p;
+	(void)size;
+	(void)arg;
+}
+
+static int each_with_lock(void)
+{
+	return code(weir_object_each(heap, each_object, NULL));
+}
+
+static void each_thread(pthread_t t, void *arg)
+{
+	(void)t;
+	(void)arg;
+}
+
+static void queued(void *p, void *arg)
+{
+	(void)p;
+	(void)arg;
+}
+
+static int callback_on_queued(void)
+{
+	return code(weir_finalizers_on_queued(heap, queued, NULL));
+}
+
+static int callback_exclude_none(void)
+{
+	return code(weir_root_exclude_none(heap));
+}
+
+static int segment(const char *name, const void *start, size_t size, void *arg)
+{
+	(void)name;
+	(void)start;
+	(void)size;
+	(void)arg;
+	return 1;
+}
+
+static int callback_filter(void)
+{
+	return code(weir_root_segment_filter(heap, segment, NULL));
 }
 
 static int callback_link_add(void)

@@ -70,6 +70,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_trace \
 	tests/test_trim \
 	tests/test_verify \
+	tests/test_walk \
 	tests/test_weak
 
 tests_test_barrier_SOURCES = \
@@ -115,6 +116,7 @@ tests_test_segments_SOURCES = tests/test_segments.c tests/hidden.h
 tests_test_fiber_SOURCES = \
 	tests/test_fiber.c tests/fiber.h tests/hidden.h
 
+tests_test_walk_SOURCES = tests/test_walk.c tests/hidden.h
 tests_test_weak_SOURCES = tests/test_weak.c tests/hidden.h
 
 # What test_roots and test_heap_system load and unload.

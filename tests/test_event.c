@@ -397,3 +397,53 @@ Test(event, queued_finalizers_are_counted)
 	cr_assert_eq(weir_finalizers_queued(heap), 0);
 	heap_close();
 }
+
+/* ---- Which threads are held -----------------------------------------------
+ */
+
+static pthread_t running;
+static unsigned held_running, held_others, bad;
+
+static void is_held(pthread_t t, void *arg)
+{
+	if (arg != &running)
+		abort();
+	if (pthread_equal(t, running))
+		held_running++;
+	else
+		held_others++;
+}
+
+static void who_is_held(weir_heap *h, enum weir_event event, void *arg)
+{
+	if (event == WEIR_EVENT_STOPPED || event == WEIR_EVENT_RESUMING)
+		bad += weir_thread_each_held(h, is_held, arg) != 0;
+#if !WEIR_CHECKING
+	else
+		bad += weir_thread_each_held(h, is_held, arg) != -EINVAL;
+#endif
+}
+
+Test(event, each_thread_that_is_held)
+{
+	heap_open(NULL);
+	cr_assert_eq(pthread_create(&running, NULL, counts, NULL), 0);
+	while (!__atomic_load_n(&counter, __ATOMIC_RELAXED))
+		weir_safepoint(self);
+	cr_assert_eq(weir_heap_on_event(heap, who_is_held, &running), 0);
+	for (int i = 0; i < 10; i++)
+		cr_assert_eq(weir_collect(heap, i % 2 ? WEIR_COLLECT_FULL
+						      : WEIR_COLLECT_MINOR),
+			     0);
+	cr_assert_eq(weir_heap_on_event(heap, NULL, NULL), 0);
+	__atomic_store_n(&over, 1, __ATOMIC_RELAXED);
+	weir_blocking_call(self, join, &running);
+	cr_assert_eq(held_running, 20);
+	/* This one waits in a region. */
+	cr_assert_eq(held_others, 0);
+	cr_assert_eq(bad, 0);
+#if !WEIR_CHECKING
+	cr_assert_eq(weir_thread_each_held(heap, is_held, NULL), -EINVAL);
+#endif
+	heap_close();
+}

@@ -130,6 +130,38 @@ Test(locked, one_at_a_time_at_safepoints, .timeout = 120)
 	excludes(counts_attached, counts_attached, "stop=safepoints");
 }
 
+static void *counts_from_begin_to_end(void *arg)
+{
+	weir_mutator *m;
+
+	cr_assert_eq(weir_thread_attach(heap, &m), 0);
+	for (int i = 0; i < 3000; i++) {
+		cr_assert_eq(weir_locked_begin(heap), 0);
+		cr_assert_eq(weir_locked_begin(heap), 0);
+		count(&counter);
+		cr_assert_eq(weir_locked_end(heap), 0);
+		cr_assert_eq(weir_locked_end(heap), 0);
+		cr_assert_not_null(weir_alloc(m, 32));
+		weir_safepoint(m);
+	}
+#if !WEIR_CHECKING
+	cr_assert_eq(weir_locked_end(heap), -EINVAL);
+#endif
+	cr_assert_eq(weir_thread_detach(m), 0);
+	return arg;
+}
+
+Test(locked, from_begin_to_end, .timeout = 120)
+{
+	excludes(counts_from_begin_to_end, counts_attached, "verify=on");
+}
+
+Test(locked, from_begin_to_end_at_safepoints, .timeout = 120)
+{
+	excludes(counts_from_begin_to_end, counts_from_begin_to_end,
+		 "stop=safepoints");
+}
+
 Test(locked, one_at_a_time_with_delays, .timeout = 120)
 {
 	excludes(counts_attached, counts_blocked, "delay=5000,seed=3");

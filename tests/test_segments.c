@@ -327,3 +327,68 @@ Test(segments, a_forked_child_has_both)
 	forget();
 	cr_assert_eq(weir_heap_destroy(h), 0);
 }
+
+/* ---- Filtered -------------------------------------------------------------
+ */
+
+static int asked_of, leave_out; /* atomic */
+
+static int scan_it(const char *name, const void *start, size_t size, void *arg)
+{
+	const char *here = (const char *)&slots;
+
+	must(name && arg == &leave_out);
+	__atomic_add_fetch(&asked_of, 1, __ATOMIC_RELAXED);
+	return !__atomic_load_n(&leave_out, __ATOMIC_RELAXED) ||
+	       here < (const char *)start || here >= (const char *)start + size;
+}
+
+Test(segments, filtered)
+{
+	weir_heap *h;
+
+	skip_here();
+	h = hidden_heap(OPTIONS ",data-segments=on");
+	cr_assert_eq(weir_root_segment_filter(h, scan_it, &leave_out), 0);
+	make_all(h);
+	full(h);
+	cr_assert_gt(asked_of, 0);
+	cr_assert_eq(living(h), SLOTS);
+	leave_out = 1;
+	/* Only when the list is made anew. */
+	full(h);
+	cr_assert_eq(living(h), SLOTS);
+	cr_assert_eq(weir_root_segment_filter(h, scan_it, &leave_out), 0);
+	full(h);
+	cr_assert_eq(living(h), 0);
+	forget();
+	cr_assert_eq(weir_root_segment_filter(h, NULL, NULL), 0);
+	make_all(h);
+	asked_of = 0;
+	full(h);
+	cr_assert_eq(living(h), SLOTS);
+	cr_assert_eq(asked_of, 0);
+	cr_assert_eq(weir_heap_destroy(h), 0);
+}
+
+Test(segments, excluded_no_more)
+{
+	weir_heap *h;
+
+	skip_here();
+	h = hidden_heap(OPTIONS ",data-segments=on");
+	cr_assert_eq(weir_root_exclude(h, (void *)slots, sizeof(slots)), 0);
+	make_all(h);
+	full(h);
+	cr_assert_eq(living(h), 0);
+	forget();
+	cr_assert_eq(weir_root_exclude_none(h), 0);
+	make_all(h);
+	full(h);
+	cr_assert_eq(living(h), SLOTS);
+	/* And again. */
+	cr_assert_eq(weir_root_exclude(h, (void *)slots, sizeof(slots)), 0);
+	full(h);
+	cr_assert_eq(living(h), 0);
+	cr_assert_eq(weir_heap_destroy(h), 0);
+}

@@ -7,6 +7,8 @@
 #ifndef WEIR_EMBED_H
 #define WEIR_EMBED_H
 
+#include <pthread.h>
+
 #include <weir/weir.h>
 
 #ifdef __cplusplus
@@ -57,6 +59,11 @@ WEIR_API int weir_link_move(weir_heap *heap, void **from, void **to,
  */
 WEIR_API void *weir_locked_call(weir_heap *heap, void *(*fn)(void *),
 				void *arg);
+
+/* The same from begin to the end that belongs to it, on the same thread; they
+ * nest, with calls of the above too.  end: -EINVAL if there was no begin. */
+WEIR_API int weir_locked_begin(weir_heap *heap);
+WEIR_API int weir_locked_end(weir_heap *heap);
 
 /* ---- Kinds -------------------------------------------------------------- */
 
@@ -113,6 +120,23 @@ WEIR_API int weir_disclaim_forget(weir_heap *heap, void *object);
  * none does.  Any thread. */
 WEIR_API int weir_object_kind(weir_heap *heap, const void *p, weir_kind *kind);
 
+/* ---- What was found alive ----------------------------------------------- */
+
+/*
+ * Whether the object that `p` points into is marked: 1 or 0.  In a callback
+ * that runs in a pause: by the cycle under way so far (in a minor one what is
+ * old is marked).  Elsewhere only within weir_locked_call(): alive in the last
+ * pause, or found so since.
+ */
+WEIR_API int weir_object_marked(weir_heap *heap, const void *p);
+
+/* fn(object, size, arg) for each object that was alive in the last pause, or
+ * was found so since; size as in weir_object_size().  Only within
+ * weir_locked_call(), which see for what fn may do.  Nothing comes away
+ * meanwhile. */
+typedef void weir_object_fn(void *object, size_t size, void *arg);
+WEIR_API int weir_object_each(weir_heap *heap, weir_object_fn *fn, void *arg);
+
 /* ---- No cycles for a while ---------------------------------------------- */
 
 /*
@@ -144,7 +168,7 @@ enum weir_event {
  * but no weir_locked_call() does, from there to the end of the pause.  Between
  * STOPPED and RESUMING what holds for root callbacks holds for it: no malloc(),
  * no lock that a stopped thread could hold.  It must not call the library but
- * for weir_heap_stats().  One for a heap: a second call replaces the first, NULL
+ * for weir_heap_stats() and weir_thread_each_held().  One for a heap: a second call replaces the first, NULL
  * removes it; when the call returns the old one is not called any more
  * (-EDEADLK from within fn or a trace or root callback).  An attached caller
  * counts as blocked while it waits.  After fork() the child has it too; who
@@ -152,6 +176,15 @@ enum weir_event {
  */
 typedef void weir_event_fn(weir_heap *heap, enum weir_event event, void *arg);
 WEIR_API int weir_heap_on_event(weir_heap *heap, weir_event_fn *fn, void *arg);
+
+/*
+ * Within the event handler, from STOPPED to RESUMING: fn(thread, arg) for each
+ * thread that is held.  One in a blocking region is not.  What holds for the
+ * handler holds for fn.  -EINVAL elsewhere.
+ */
+typedef void weir_thread_fn(pthread_t thread, void *arg);
+WEIR_API int weir_thread_each_held(weir_heap *heap, weir_thread_fn *fn,
+				   void *arg);
 
 /* weir_finalizer_set() that tells what it replaced or removed: 1, and its
  * argument in *old, which nothing here refers to any more; 0: there was none,
@@ -164,6 +197,22 @@ WEIR_API int weir_finalizer_swap(weir_heap *heap, void *object,
  * any thread.  0 for a heap that is none. */
 WEIR_API size_t weir_finalizers_queued(weir_heap *heap);
 
+/* Run all finalizers that there are, queued or not, until none is left: those
+ * that they set themselves too.  Their objects may be in use yet.  In no order.
+ * Returns how many ran; the rest is as in weir_finalizers_run(). */
+WEIR_API long weir_finalizers_run_all(weir_mutator *mutator);
+
+/*
+ * fn(object, arg) is called for each object whose finalizer was queued, before
+ * that can run: on the collector's thread, when the pause that found it is
+ * over, and no weir_locked_call() is under way.  It must not call the library.
+ * One for a heap, NULL: none.  When the call returns the old one is not called
+ * any more.  -EDEADLK in a trace, root or event callback.
+ */
+typedef void weir_queued_fn(void *object, void *arg);
+WEIR_API int weir_finalizers_on_queued(weir_heap *heap, weir_queued_fn *fn,
+				       void *arg);
+
 /* ---- Roots and stacks --------------------------------------------------- */
 
 /* From now on writable data segments of the program and its shared objects
@@ -175,10 +224,24 @@ WEIR_API int weir_root_data_segments(weir_heap *heap, int on);
 
 /* Never scan [start, start + size) as part of a data segment, nor a word that
  * is partly in it; ranges that are registered with weir_root_add() are scanned.
- * Ranges may overlap; they stay excluded until the heap is destroyed.  When it
- * returns the range may be made unreadable.  Any thread.  -EINVAL, -ENOMEM,
+ * Ranges may overlap; they stay excluded until exclude_none() forgets all of
+ * them.  When it returns the range may be made unreadable.  Any thread.  -EINVAL, -ENOMEM,
  * -EDEADLK as in weir_root_add(). */
 WEIR_API int weir_root_exclude(weir_heap *heap, const void *start, size_t size);
+WEIR_API int weir_root_exclude_none(weir_heap *heap);
+
+/*
+ * Of data segments scan those only for which fn(file name of the object, start,
+ * size, arg) is not 0; the name is "" for the program.  NULL: all.  fn is asked
+ * anew when objects were loaded or unloaded: on a thread of the library, the
+ * loader's lock held, beside the program.  It must not call the library, nor
+ * load anything.  One for a heap; when the call returns the old one is not
+ * called any more.  Places and errors are those of weir_root_data_segments().
+ */
+typedef int weir_segment_fn(const char *name, const void *start, size_t size,
+			    void *arg);
+WEIR_API int weir_root_segment_filter(weir_heap *heap, weir_segment_fn *fn,
+				      void *arg);
 
 /*
  * The calling thread is about to switch to, or runs on, a stack of its own
