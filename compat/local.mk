@@ -39,4 +39,5 @@ weirlibgcgc_HEADERS = compat/libgc/include/gc/gc.h \
 	compat/libgc/include/gc/gc_pthread_redirects.h \
 	compat/libgc/include/gc/gc_tiny_fl.h \
 	compat/libgc/include/gc/gc_typed.h \
-	compat/libgc/include/gc/gc_version.h
+	compat/libgc/include/gc/gc_version.h \
+	compat/libgc/include/gc/javaxfc.h

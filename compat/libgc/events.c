@@ -13,7 +13,7 @@
 
 static GC_start_callback_proc start_callback;      /* atomic */
 static GC_on_collection_event_proc event_callback; /* atomic */
-static GC_on_thread_event_proc thread_callback;    /* never called */
+static GC_on_thread_event_proc thread_callback;    /* atomic */
 static uint64_t begun;                             /* atomic: cycles begun */
 static uint64_t cycles;                            /* atomic: ended */
 static uint64_t at_last;                           /* atomic: allocated then */
@@ -25,6 +25,22 @@ static void tell(GC_EventType type)
 
 	if (fn)
 		fn(type);
+}
+
+static void tell_thread(pthread_t thread, void *type)
+{
+	GC_on_thread_event_proc fn =
+		__atomic_load_n(&thread_callback, __ATOMIC_ACQUIRE);
+
+	if (fn)
+		fn(*(const GC_EventType *)type, (void *)thread);
+}
+
+/* Of those that the pause holds; as in libgc not of those that block. */
+static void tell_threads(weir_heap *h, GC_EventType type)
+{
+	if (__atomic_load_n(&thread_callback, __ATOMIC_RELAXED))
+		weir_thread_each_held(h, tell_thread, &type);
 }
 
 static void event(weir_heap *h, enum weir_event e, void *arg)
@@ -43,12 +59,14 @@ static void event(weir_heap *h, enum weir_event e, void *arg)
 		lg_toggles_decide();
 		break;
 	case WEIR_EVENT_STOPPED:
+		tell_threads(h, GC_EVENT_THREAD_SUSPENDED);
 		tell(GC_EVENT_POST_STOP_WORLD);
 		tell(GC_EVENT_MARK_START);
 		break;
 	case WEIR_EVENT_RESUMING:
 		tell(GC_EVENT_MARK_END);
 		tell(GC_EVENT_PRE_START_WORLD);
+		tell_threads(h, GC_EVENT_THREAD_UNSUSPENDED);
 		/* Relaxed, all three: counters that order nothing. */
 		__atomic_add_fetch(&cycles, 1, __ATOMIC_RELAXED);
 		__atomic_store_n(&GC_gc_no, GC_gc_no + 1, __ATOMIC_RELAXED);
@@ -114,17 +132,15 @@ LG_API GC_on_collection_event_proc GC_get_on_collection_event(void)
 	return __atomic_load_n(&event_callback, __ATOMIC_ACQUIRE);
 }
 
-/* Threads are held by the collector all the time, one by one. */
+/* Of pauses.  That a thread is held for its stack to be read is not told. */
 LG_API void GC_set_on_thread_event(GC_on_thread_event_proc fn)
 {
-	if (fn)
-		lg_unsupported();
-	thread_callback = fn;
+	__atomic_store_n(&thread_callback, fn, __ATOMIC_RELEASE);
 }
 
 LG_API GC_on_thread_event_proc GC_get_on_thread_event(void)
 {
-	return thread_callback;
+	return __atomic_load_n(&thread_callback, __ATOMIC_ACQUIRE);
 }
 
 LG_API size_t GC_get_bytes_since_gc(void)

@@ -186,7 +186,7 @@ void lg_finalize_due(void)
 LG_API void GC_finalize_all(void);
 LG_API void GC_finalize_all(void)
 {
-	lg_unsupported();
+	weir_finalizers_run_all(lg_mutator());
 }
 
 LG_API void GC_set_finalize_on_demand(int on)
@@ -219,15 +219,28 @@ LG_API GC_finalizer_notifier_proc GC_get_finalizer_notifier(void)
 	return GC_finalizer_notifier;
 }
 
+static GC_await_finalize_proc await_proc; /* atomic */
+
+static void await(void *object, void *arg)
+{
+	GC_await_finalize_proc fn =
+		__atomic_load_n(&await_proc, __ATOMIC_ACQUIRE);
+
+	(void)arg;
+	if (fn)
+		fn(object);
+}
+
 LG_API void GC_set_await_finalize_proc(GC_await_finalize_proc fn)
 {
-	if (fn)
-		lg_unsupported();
+	lg_mutator();
+	__atomic_store_n(&await_proc, fn, __ATOMIC_RELEASE);
+	weir_finalizers_on_queued(lg_heap, fn ? await : NULL, NULL);
 }
 
 LG_API GC_await_finalize_proc GC_get_await_finalize_proc(void)
 {
-	return NULL;
+	return __atomic_load_n(&await_proc, __ATOMIC_ACQUIRE);
 }
 
 /* ---- Objects that come with one ------------------------------------------ */

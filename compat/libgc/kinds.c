@@ -35,6 +35,8 @@ struct kind {
 			     * of its objects */
 	GC_word descriptor; /* as given to GC_new_kind() */
 	bool add_size;      /* the object's size is added to it */
+	bool beside;        /* per object, and none has a procedure; */
+	bool always;        /* or all have */
 	bool ordered;       /* what its objects refer to is asked later */
 	GC_disclaim_proc disclaim; /* atomic: asks, or NULL */
 	weir_kind disclaiming[2];  /* kinds that ask, [1] ordered; 0: none */
@@ -77,12 +79,33 @@ int lg_kind_of(weir_kind kind)
 		if (k->base == kind ||
 		    (kind && (kind == k->disclaiming[0] ||
 			      kind == k->disclaiming[1] || kind == k->leaking)))
-			return (int)i;
+			return k->always ? GC_gcj_kind : (int)i;
 	}
 	return 1; /* typed: conservative to whoever asks */
 }
 
 /* ---- Following descriptors ---------------------------------------------- */
+
+/* The one that an object of GC_DS_PER_OBJECT, or its type, has; 0 if it is not
+ * there yet. */
+static GC_word own_descriptor(void *object, size_t size, GC_word d)
+{
+	GC_signed_word at = (GC_signed_word)d - GC_DS_PER_OBJECT;
+	const char *from = object;
+
+	if (at < 0) {
+		/* Relaxed: partner of the store in GC_gcj_malloc(); a type is
+		 * there before its objects are. */
+		from = __atomic_load_n((char **)object, __ATOMIC_RELAXED);
+		at = -(at + GC_INDIR_PER_OBJ_BIAS);
+		if (!from)
+			return 0;
+	} else if ((size_t)at + sizeof(d) > size) {
+		return 0;
+	}
+	memcpy(&d, from + at, sizeof(d));
+	return (d & GC_DS_TAGS) == GC_DS_PER_OBJECT ? 0 : d;
+}
 
 static void follow(void *object, size_t size, weir_visitor *v, GC_word d)
 {
@@ -116,23 +139,24 @@ static void follow(void *object, size_t size, weir_visitor *v, GC_word d)
 		lg_visitor = outer;
 		break;
 	}
-	default: { /* the object, or its type, has the descriptor */
-		GC_signed_word at = (GC_signed_word)d - GC_DS_PER_OBJECT;
-		const char *from = object;
+	default:
+		follow(object, size, v, own_descriptor(object, size, d));
+		break;
+	}
+}
 
-		if (at < 0) {
-			from = *(char **)object;
-			at = -(at + GC_INDIR_PER_OBJ_BIAS);
-			if (!from)
-				return;
-		} else if ((size_t)at + sizeof(d) > size) {
-			return;
-		}
-		memcpy(&d, from + at, sizeof(d));
-		if ((d & GC_DS_TAGS) != GC_DS_PER_OBJECT)
-			follow(object, size, v, d);
-	}
-	}
+/* The same beside the program, for objects that have no procedure; one whose
+ * type was given one since is scanned whole. */
+static void trace_beside(void *object, size_t size, weir_visitor *v, void *arg)
+{
+	const struct kind *k = arg;
+	GC_word d = k->descriptor;
+
+	if ((d & GC_DS_TAGS) == GC_DS_PER_OBJECT)
+		d = own_descriptor(object, size, d);
+	if ((d & GC_DS_TAGS) == GC_DS_PROC)
+		d = size | GC_DS_LENGTH;
+	follow(object, size, v, d);
 }
 
 static void trace(void *object, size_t size, weir_visitor *v, void *arg)
@@ -150,6 +174,34 @@ LG_API struct GC_ms_entry *GC_mark_and_push(void *p, struct GC_ms_entry *top,
 	(void)from;
 	weir_visit((weir_visitor *)top, p);
 	return top;
+}
+
+/* ---- Looking at all ------------------------------------------------------ */
+
+struct each {
+	GC_reachable_object_proc fn; /* the program's */
+	void *arg;                   /* to it */
+};
+
+static void tell(void *object, size_t size, void *arg)
+{
+	const struct each *e = arg;
+
+	e->fn(object, size, e->arg);
+}
+
+static void *tell_all(void *e)
+{
+	weir_object_each(lg_heap, tell, e);
+	return NULL;
+}
+
+LG_API void GC_enumerate_reachable_objects_inner(GC_reachable_object_proc fn,
+						 void *arg)
+{
+	struct each e = {fn, arg};
+
+	weir_locked_call(lg_init(), tell_all, &e);
 }
 
 /* ---- Making them -------------------------------------------------------- */
@@ -222,7 +274,10 @@ static int make_kind(struct kind *k)
 		flags = WEIR_TRACE_ALWAYS;
 		break;
 	case GC_DS_PER_OBJECT:
-		flags = 0;
+		if (k->beside)
+			return weir_kind_trace(lg_heap, trace_beside, k,
+					       WEIR_TRACE_CONCURRENT, &k->base);
+		flags = k->always ? WEIR_TRACE_ALWAYS : 0;
 		break;
 	default:
 		flags = WEIR_TRACE_CONCURRENT;
@@ -323,20 +378,16 @@ void lg_disclaim_due(void)
 	lg_leaks_due();
 }
 
-LG_API unsigned GC_new_kind(void **list, GC_word descriptor, int add_size,
-			    int clear)
+static unsigned new_kind(const struct kind *like)
 {
 	unsigned i;
 	int err = 0;
 
-	(void)list;
-	(void)clear; /* weir's memory is always zeroed */
 	lg_mutator();
 	pthread_mutex_lock(&lg_outer);
 	i = kind_count;
 	if (i < KINDS) {
-		kinds[i].descriptor = descriptor;
-		kinds[i].add_size = add_size != 0;
+		kinds[i] = *like;
 		err = make_kind(&kinds[i]);
 		if (!err)
 			err = choose(&kinds[i]);
@@ -349,6 +400,16 @@ LG_API unsigned GC_new_kind(void **list, GC_word descriptor, int add_size,
 	if (err)
 		lg_fatal("GC_new_kind: %s", weir_error_text());
 	return i;
+}
+
+LG_API unsigned GC_new_kind(void **list, GC_word descriptor, int add_size,
+			    int clear)
+{
+	struct kind k = {.descriptor = descriptor, .add_size = add_size != 0};
+
+	(void)list;
+	(void)clear; /* weir's memory is always zeroed */
+	return new_kind(&k);
 }
 
 LG_API unsigned GC_new_kind_inner(void **list, GC_word descriptor, int add_size,
@@ -407,4 +468,83 @@ LG_API void *GC_calloc_explicitly_typed(size_t count, size_t size, GC_descr d)
 	else
 		p = lg_alloc(lg_padded(n), WEIR_KIND_CONSERVATIVE);
 	return lg_likely(p) ? p : lg_no_memory(n);
+}
+
+/* ---- Objects with their descriptor in the type (GCJ) --------------------- */
+
+/*
+ * The type says how an object is marked, so where it has no procedure the
+ * object is marked beside the program, and else in every pause: it is of one of
+ * two kinds, which have one number to the program.
+ */
+#define GCJ_AT sizeof(GC_word) /* of the descriptor in the type */
+#define GCJ_DESCRIPTOR                                                \
+	((GC_word)(-(GC_signed_word)GCJ_AT - GC_INDIR_PER_OBJ_BIAS) | \
+	 GC_DS_PER_OBJECT)
+
+static unsigned gcj_proc_kind; /* atomic: 0 before they are made */
+static pthread_once_t gcj_once = PTHREAD_ONCE_INIT;
+static GC_word gcj_index; /* of the procedure */
+
+static void make_gcj_kinds(void)
+{
+	struct kind beside = {.descriptor = GCJ_DESCRIPTOR, .beside = true};
+	struct kind always = {.descriptor = GCJ_DESCRIPTOR, .always = true};
+	struct kind debug = {.descriptor = GC_MAKE_PROC(gcj_index, 1)};
+
+	GC_gcj_kind = (int)new_kind(&beside);
+	GC_gcj_debug_kind = (int)new_kind(&debug);
+	__atomic_store_n(&gcj_proc_kind, new_kind(&always), __ATOMIC_RELEASE);
+}
+
+LG_API void GC_init_gcj_malloc(int index, void *proc)
+{
+	if (index < 0 || index >= GC_RESERVED_MARK_PROCS)
+		lg_fatal("GC_init_gcj_malloc: bad index %d", index);
+	pthread_mutex_lock(&lg_outer);
+	if (!procs[index])
+		procs[index] = (GC_mark_proc)proc;
+	gcj_index = (GC_word)index;
+	pthread_mutex_unlock(&lg_outer);
+	pthread_once(&gcj_once, make_gcj_kinds);
+}
+
+static void *gcj(size_t n, unsigned kind, void *type)
+{
+	void **p = lg_alloc(lg_padded(n), lg_kind((int)kind));
+
+	if (lg_unlikely(!p))
+		return lg_no_memory(n);
+	__atomic_store_n(p, type, __ATOMIC_RELAXED);
+	return p;
+}
+
+LG_API void *GC_gcj_malloc(size_t n, void *type)
+{
+	unsigned proc_kind = __atomic_load_n(&gcj_proc_kind, __ATOMIC_ACQUIRE);
+	GC_word d;
+
+	if (lg_unlikely(!proc_kind))
+		lg_fatal("GC_gcj_malloc: GC_init_gcj_malloc() was not called");
+	memcpy(&d, (const char *)type + GCJ_AT, sizeof(d));
+	return gcj(n,
+		   (d & GC_DS_TAGS) == GC_DS_PROC ? proc_kind
+						  : (unsigned)GC_gcj_kind,
+		   type);
+}
+
+LG_API void *GC_gcj_malloc_ignore_off_page(size_t n, void *type)
+{
+	return GC_gcj_malloc(n, type);
+}
+
+/* The procedure marks them, whatever the type says. */
+LG_API void *GC_debug_gcj_malloc(size_t n, void *type, GC_EXTRA_PARAMS)
+{
+	(void)file;
+	(void)line;
+	if (lg_unlikely(!__atomic_load_n(&gcj_proc_kind, __ATOMIC_ACQUIRE)))
+		lg_fatal("GC_debug_gcj_malloc: GC_init_gcj_malloc() was not "
+			 "called");
+	return gcj(n, (unsigned)GC_gcj_debug_kind, type);
 }

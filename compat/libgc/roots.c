@@ -12,6 +12,7 @@
  */
 #include "internal.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -212,13 +213,26 @@ LG_API void GC_exclude_static_roots(void *low, void *end)
 
 LG_API void GC_clear_exclusion_table(void)
 {
-	lg_unsupported();
+	lg_mutator();
+	weir_root_exclude_none(lg_heap);
 }
 
-LG_API void GC_register_has_static_roots_callback(GC_has_static_roots_func f)
+static GC_has_static_roots_func has_roots; /* atomic */
+
+static int filter(const char *name, const void *start, size_t size, void *arg)
 {
-	if (f)
-		lg_unsupported();
+	GC_has_static_roots_func fn =
+		__atomic_load_n(&has_roots, __ATOMIC_ACQUIRE);
+
+	(void)arg;
+	return !fn || fn(name, (void *)start, size);
+}
+
+LG_API void GC_register_has_static_roots_callback(GC_has_static_roots_func fn)
+{
+	lg_mutator();
+	__atomic_store_n(&has_roots, fn, __ATOMIC_RELEASE);
+	weir_root_segment_filter(lg_heap, fn ? filter : NULL, NULL);
 }
 
 LG_API void GC_set_no_dls(int on)
@@ -268,10 +282,24 @@ LG_API void GC_set_mark_bit(const void *p)
 		weir_visit(lg_visitor, p);
 }
 
+static void *is_marked(void *p)
+{
+	return weir_object_marked(lg_heap, p) == 1 ? p : NULL;
+}
+
+/* In a mark procedure and the like: so far.  Elsewhere, where libgc wants the
+ * lock to be held: by the last collection. */
 LG_API int GC_is_marked(const void *p)
 {
-	(void)p;
-	lg_unsupported();
+	void *marked = NULL;
+
+	errno = 0;
+	if (!lg_visitor)
+		marked = weir_locked_call(lg_init(), is_marked, (void *)p);
+	/* Or on the collector's thread. */
+	if (lg_visitor || errno == EDEADLK)
+		marked = is_marked((void *)p);
+	return marked != NULL;
 }
 
 LG_API void GC_clear_mark_bit(const void *p)

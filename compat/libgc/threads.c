@@ -364,14 +364,15 @@ LG_API void *GC_call_with_alloc_lock(GC_fn_type fn, void *data)
 	return weir_locked_call(lg_init(), fn, data);
 }
 
+/* In callbacks on the collector's thread they do nothing: it has the lock. */
 LG_API void GC_alloc_lock(void)
 {
-	lg_unsupported();
+	weir_locked_begin(lg_init());
 }
 
 LG_API void GC_alloc_unlock(void)
 {
-	lg_unsupported();
+	weir_locked_end(lg_init());
 }
 
 LG_API int GC_get_suspend_signal(void)

@@ -1,53 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* What no program in Debian uses and weir has no place for: it ends the
- * process with its name.  docs/LIBGC.md lists these. */
+/* What weir has no place for, and nothing hangs on; and what ends the process
+ * with its name, which docs/LIBGC.md lists. */
 #include "internal.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 
-LG_API void GC_init_gcj_malloc(int index, void *proc)
-{
-	(void)index;
-	(void)proc;
-	lg_unsupported();
-}
-
-LG_API void *GC_gcj_malloc(size_t n, void *type)
-{
-	(void)n;
-	(void)type;
-	lg_unsupported();
-}
-
-LG_API void *GC_gcj_malloc_ignore_off_page(size_t n, void *type)
-{
-	(void)n;
-	(void)type;
-	lg_unsupported();
-}
-
-LG_API void *GC_debug_gcj_malloc(size_t n, void *type, GC_EXTRA_PARAMS)
-{
-	(void)n;
-	(void)type;
-	(void)file;
-	(void)line;
-	lg_unsupported();
-}
-
 LG_API void GC_register_describe_type_fn(int kind, GC_describe_type_fn fn)
 {
 	(void)kind;
 	(void)fn; /* for libgc's leak reports only */
-}
-
-LG_API void GC_enumerate_reachable_objects_inner(GC_reachable_object_proc fn,
-						 void *arg)
-{
-	(void)fn;
-	(void)arg;
-	lg_unsupported();
 }
 
 /* libgc's own printing, exported by accident; some programs use it. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Objects with a type descriptor in their first word: declared as in libgc
- * 8.2, not supported. */
+ * 8.2. */
 #ifndef GC_GCJ_H
 #define GC_GCJ_H
 
