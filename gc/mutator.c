@@ -164,6 +164,7 @@ static void settle(struct weir_mutator *m)
 	WEIR_COMPILER_BARRIER();
 	if (__atomic_load_n(&m->b.pending, __ATOMIC_RELAXED))
 		wr_thread_poll(&m->thread);
+	wr_thread_await_unparked(&m->thread);
 }
 
 int wg_mutator_attach(struct weir_heap *h, struct weir_mutator **out)

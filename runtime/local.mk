@@ -47,6 +47,7 @@ WEIR_SOURCES += \
 	runtime/sys_linux.c \
 	runtime/thread.h \
 	runtime/thread_block.c \
+	runtime/thread_park.c \
 	runtime/thread_private.h \
 	runtime/thread_registry.c \
 	runtime/thread_stack.c \

@@ -197,6 +197,28 @@ typedef void wr_held_fn(uint64_t begin_ns, uint64_t end_ns, void *arg);
 void wr_threads_hold_each(struct wr_threads *r, wr_thread_fn *fn, void *arg,
 			  wr_held_fn *held);
 
+/*
+ * Parked threads: they do not run until somebody says so, and are stopped and
+ * looked at like all others meanwhile.  park holds the thread for which match()
+ * is true, if it runs; one in a blocking region goes on in there, but does not
+ * leave it; the caller, which must be in one, is like these.  park_all does so
+ * with all but the caller, and with those that attach from then on: these wait
+ * in wr_thread_await_unparked().  -ESRCH: there is no such thread.
+ *
+ * await_unparked     the thread itself
+ * the others         as stop_world
+ */
+typedef bool wr_thread_match_fn(const struct wr_thread *t, void *arg);
+int wr_threads_park(struct wr_threads *r, wr_thread_match_fn *match, void *arg);
+int wr_threads_unpark(struct wr_threads *r, wr_thread_match_fn *match,
+		      void *arg);
+/* 1, 0 or -ESRCH. */
+int wr_threads_is_parked(struct wr_threads *r, wr_thread_match_fn *match,
+			 void *arg);
+void wr_threads_park_all(struct wr_threads *r);
+void wr_threads_unpark_all(struct wr_threads *r);
+void wr_thread_await_unparked(struct wr_thread *t);
+
 /* fork: prepare waits out a stop in progress and holds the registry; in the
  * child only the calling thread (if attached) remains. */
 void wr_threads_fork_prepare(struct wr_threads *r);

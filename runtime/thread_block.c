@@ -64,9 +64,10 @@ static void acknowledge(struct wr_threads *r)
 		wr_futex_wake(&r->owed, 1);
 }
 
-/* state -> RUNNING once REQ is clear.  The acquire load of epoch comes before
- * that of the word: a release clears the word first and then raises epoch, so
- * either the word is seen clear or the wait sees epoch move. */
+/* state -> RUNNING once REQ and PARK are clear.  The acquire load of epoch
+ * comes before that of the word: who clears one changes the word first and then
+ * raises epoch, so either the word is seen clear or the wait sees epoch move.
+ */
 void wr_thread_await_release(struct wr_thread_private *p, uint32_t state)
 {
 	for (;;) {
@@ -80,7 +81,7 @@ void wr_thread_await_release(struct wr_thread_private *p, uint32_t state)
 						false, __ATOMIC_ACQUIRE,
 						__ATOMIC_RELAXED))
 			return;
-		wr_assert(word == (state | WR_REQ));
+		wr_assert((wr_unparked(word) & ~(uint32_t)WR_REQ) == state);
 		wr_futex_wait(&p->owner->epoch, epoch, NULL);
 	}
 }
@@ -91,13 +92,15 @@ void wr_thread_await_release(struct wr_thread_private *p, uint32_t state)
  * covers the same frames. */
 void wr_thread_hold(struct wr_thread_private *p)
 {
-	uint32_t word = WR_RUNNING | WR_REQ;
+	uint32_t word = __atomic_load_n(&p->word, __ATOMIC_RELAXED);
 
 	/* Release: p->held is written. */
-	if (!__atomic_compare_exchange_n(&p->word, &word, WR_HELD | WR_REQ,
-					 false, __ATOMIC_ACQ_REL,
-					 __ATOMIC_RELAXED))
-		return;
+	do {
+		if (wr_unparked(word) != (WR_RUNNING | WR_REQ))
+			return;
+	} while (!__atomic_compare_exchange_n(
+		&p->word, &word, word - WR_RUNNING + WR_HELD, false,
+		__ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
 	acknowledge(p->owner);
 	wr_thread_await_release(p, WR_HELD);
 	/* Relaxed, read by left_at(): a figure, nothing else rests on it.  A
@@ -148,7 +151,7 @@ enter_below(struct wr_thread_private *p, uintptr_t top)
 	uint32_t word = __atomic_load_n(&p->word, __ATOMIC_RELAXED);
 
 	wr_assert(p == wr_thread_self);
-	if ((word & ~(uint32_t)WR_REQ) == WR_BLOCKED)
+	if ((wr_unparked(word) & ~(uint32_t)WR_REQ) == WR_BLOCKED)
 		return false;
 	wr_assert(!__atomic_load_n(p->thread->gate.critical, __ATOMIC_RELAXED));
 	wr_require(words <= WR_FRAME_WORDS,

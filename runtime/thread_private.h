@@ -2,15 +2,18 @@
 /*
  * Inside the thread registry: the state word and who may change it.
  *
- * Each attached thread has a word = state | REQ.  REQ says that a stopper
- * wants the thread held, or holds it.
+ * Each attached thread has a word = state | REQ | PARK.  REQ says that a
+ * stopper wants the thread held, or holds it; PARK, of two kinds, that it is
+ * not to run even where nobody does (thread_park.c).
  *
  *   transition                      by           allowed if
  *   set REQ                         stopper      stop and registry locks held
  *   clear REQ                       stopper      it set it
  *   RUNNING -> HELD                 the thread   REQ set
  *   RUNNING -> BLOCKED              the thread   always
- *   HELD, BLOCKED -> RUNNING        the thread   REQ clear
+ *   HELD, BLOCKED -> RUNNING        the thread   REQ and PARK clear
+ *   set PARK                        any thread   registry lock held
+ *   clear PARK                      any thread   registry lock held
  *   RUNNING -> DEAD                 stopper      REQ set, no such thread
  *   link (attach)                   the thread   registry lock, list open
  *   unlink (detach)                 the thread   BLOCKED, REQ clear, registry
@@ -53,9 +56,17 @@ enum wr_thread_state {
 	WR_RUNNING = 0,
 	WR_BLOCKED = 1,
 	WR_HELD = 2,
-	WR_DEAD = 3, /* went without detaching; the stopper unlinks it */
-	WR_REQ = 4,  /* flag, see above */
+	WR_DEAD = 3,      /* went without detaching; the stopper unlinks it */
+	WR_REQ = 4,       /* flag, see above */
+	WR_PARK = 8,      /* flag: this thread */
+	WR_PARK_ALL = 16, /* flag: one of all */
 };
+
+/* The word without what says PARK. */
+static inline uint32_t wr_unparked(uint32_t word)
+{
+	return word & ~(uint32_t)(WR_PARK | WR_PARK_ALL);
+}
 
 /* Added to `owed` while requests go out, so that it cannot reach 0. */
 #define WR_OWED_BIAS (1u << 30)
@@ -93,7 +104,8 @@ struct wr_threads {
 	struct cds_list_head list; /* newest first */
 	size_t count;              /* atomic: threads in list */
 	uint32_t stopping;         /* atomic: the list is closed, see above */
-	bool dead; /* the stopper's: there are DEAD threads to drop */
+	bool dead;       /* the stopper's: there are DEAD threads to drop */
+	bool parked_all; /* threads that attach are parked; under `registry` */
 
 	/* Apart from each other: threads hit them at the same time. */
 	uint32_t owed __attribute__((aligned(64)));  /* atomic futex */
@@ -141,6 +153,14 @@ void wr_thread_show_live(struct wr_thread_private *p, bool paused);
 
 /* thread_stop.c: the suspend signal's handler. */
 void wr_thread_on_suspend(int sig, siginfo_t *info, void *context);
+
+/* thread_stop.c, for thread_park.c: the caller may wait for threads to be held;
+ * hold one, with both locks, and let it go, `registry` dropped meanwhile; the
+ * end of that, `stop` dropped; have whoever waits look at its word. */
+void wr_thread_check_stopper(struct wr_threads *r);
+void wr_thread_hold_one(struct wr_threads *r, struct wr_thread_private *p);
+void wr_thread_end_stop(struct wr_threads *r);
+void wr_thread_wake(struct wr_threads *r);
 
 /* thread_registry.c: take out an entry; registry lock held, list open. */
 void wr_thread_unlink(struct wr_threads *r, struct wr_thread_private *p);

@@ -270,6 +270,8 @@ int wr_thread_attach(struct wr_threads *r, struct wr_thread *t)
 	/* Before REQ can be set, so that the handler knows the thread. */
 	wr_thread_self = p;
 	lock_open(r, NULL);
+	if (r->parked_all)
+		p->word = WR_RUNNING | WR_PARK_ALL;
 	cds_list_add(&p->link, &r->list);
 	__atomic_add_fetch(&r->count, 1, __ATOMIC_RELAXED);
 	wr_mutex_unlock(&r->registry);
@@ -327,8 +329,8 @@ static void on_thread_exit(void *entry)
 	    pthread_setspecific(r->exit_key, p) == 0)
 		return;
 	/* Cancelled or ended inside a blocking region. */
-	if ((__atomic_load_n(&p->word, __ATOMIC_RELAXED) & ~(uint32_t)WR_REQ) ==
-	    WR_BLOCKED)
+	if ((wr_unparked(__atomic_load_n(&p->word, __ATOMIC_RELAXED)) &
+	     ~(uint32_t)WR_REQ) == WR_BLOCKED)
 		wr_thread_block_leave(t);
 	if (r->config.on_exit)
 		r->config.on_exit(t, r->config.arg);
@@ -370,6 +372,8 @@ void wr_threads_fork_child(struct wr_threads *r, wr_thread_fn *gone, void *arg)
 		next = wr_thread_next(r, &p->link);
 		if (p == wr_thread_self) {
 			p->tid = gettid();
+			/* Who would let it go is not here. */
+			p->word = wr_unparked(p->word);
 			continue;
 		}
 		wr_thread_unlink(r, p);

@@ -227,7 +227,9 @@ static void show_told(struct wr_thread *t, const struct wr_place *at,
 void wr_thread_show_live(struct wr_thread_private *p, bool paused)
 {
 	/* Acquire: partner of the release in hold() and enter_below(). */
-	uint32_t state = __atomic_load_n(&p->word, __ATOMIC_ACQUIRE) & ~WR_REQ;
+	uint32_t state =
+		wr_unparked(__atomic_load_n(&p->word, __ATOMIC_ACQUIRE)) &
+		~(uint32_t)WR_REQ;
 	const struct wr_place *at =
 		state == WR_BLOCKED ? &p->blocked.place : &p->held;
 	struct wr_thread *t = p->thread;

@@ -68,7 +68,7 @@ hold_in_handler(struct wr_thread_private *p, const ucontext_t *uc)
 	uintptr_t alt = (uintptr_t)uc->uc_stack.ss_sp;
 	struct wr_gate *gate = &p->thread->gate;
 
-	if (__atomic_load_n(&p->word, __ATOMIC_ACQUIRE) !=
+	if (wr_unparked(__atomic_load_n(&p->word, __ATOMIC_ACQUIRE)) !=
 	    (WR_RUNNING | WR_REQ))
 		return;
 	/* Relaxed: the same thread writes both; see weir/alloc.h for the
@@ -128,7 +128,7 @@ static bool request(struct wr_threads *r, struct wr_thread_private *p)
 	uint32_t word = __atomic_fetch_or(&p->word, WR_REQ, __ATOMIC_ACQ_REL);
 
 	wr_assert(!(word & WR_REQ));
-	if (word != WR_RUNNING)
+	if (wr_unparked(word) != WR_RUNNING)
 		return false;
 	if (kick(r, p))
 		return true;
@@ -139,13 +139,13 @@ static bool request(struct wr_threads *r, struct wr_thread_private *p)
 
 static bool is_dead(struct wr_thread_private *p)
 {
-	return __atomic_load_n(&p->word, __ATOMIC_RELAXED) ==
+	return wr_unparked(__atomic_load_n(&p->word, __ATOMIC_RELAXED)) ==
 	       (WR_DEAD | WR_REQ);
 }
 
 /* Clear REQ.  Release: what the stopper wrote is seen by the thread when it
  * runs on (the acquire in wr_thread_await_release()).  The dead stay as they
- * are, for end_stop(). */
+ * are, for wr_thread_end_stop(). */
 static void release(struct wr_threads *r, struct wr_thread_private *p)
 {
 	p->to_leave = false;
@@ -157,7 +157,7 @@ static void release(struct wr_threads *r, struct wr_thread_private *p)
 }
 
 /* After release() of some threads: let them go. */
-static void wake_released(struct wr_threads *r)
+void wr_thread_wake(struct wr_threads *r)
 {
 	__atomic_add_fetch(&r->epoch, 1, __ATOMIC_RELEASE);
 	wr_futex_wake(&r->epoch, INT_MAX);
@@ -199,7 +199,7 @@ static uint64_t all_left_at(struct wr_threads *r, uint64_t from, uint64_t now)
 }
 
 /* With nobody held any more: drop the dead, let go of the stop lock. */
-static void end_stop(struct wr_threads *r)
+void wr_thread_end_stop(struct wr_threads *r)
 {
 	struct wr_thread_private *p, *next, *dead = NULL;
 
@@ -232,7 +232,7 @@ static void report_stuck(struct wr_threads *r, struct wr_thread_private *only)
 	for (p = wr_thread_next(r, &r->list); p;
 	     p = wr_thread_next(r, &p->link)) {
 		if ((only && p != only) ||
-		    __atomic_load_n(&p->word, __ATOMIC_RELAXED) !=
+		    wr_unparked(__atomic_load_n(&p->word, __ATOMIC_RELAXED)) !=
 			    (WR_RUNNING | WR_REQ))
 			continue;
 		n = snprintf(
@@ -255,9 +255,9 @@ static void report_stuck(struct wr_threads *r, struct wr_thread_private *only)
  * returned long since. */
 static bool has_vanished(struct wr_threads *r, struct wr_thread_private *p)
 {
-	uint32_t word = WR_RUNNING | WR_REQ;
+	uint32_t word = __atomic_load_n(&p->word, __ATOMIC_RELAXED);
 
-	if (__atomic_load_n(&p->word, __ATOMIC_RELAXED) != word)
+	if (wr_unparked(word) != (WR_RUNNING | WR_REQ))
 		return false;
 	if (syscall(SYS_tgkill, r->pid, p->tid, 0) == 0 || errno != ESRCH)
 		return false;
@@ -311,12 +311,13 @@ static void await_held(struct wr_threads *r, uint32_t requested,
 }
 
 /* A RUNNING stopper would wait for itself. */
-static void check_stopper(struct wr_threads *r)
+void wr_thread_check_stopper(struct wr_threads *r)
 {
 	struct wr_thread_private *p = wr_thread_self;
 
 	wr_require(!p || p->owner != r ||
-			   (__atomic_load_n(&p->word, __ATOMIC_RELAXED) &
+			   (wr_unparked(__atomic_load_n(&p->word,
+							__ATOMIC_RELAXED)) &
 			    ~(uint32_t)WR_REQ) == WR_BLOCKED,
 		   "stop requested by an attached thread outside a blocking "
 		   "region; enter one first");
@@ -327,7 +328,7 @@ void wr_threads_stop_world(struct wr_threads *r, struct wr_stop_times *times)
 	struct wr_thread_private *p;
 	uint32_t requested = 0;
 
-	check_stopper(r);
+	wr_thread_check_stopper(r);
 	wr_mutex_lock(&r->stop);
 	wr_mutex_lock(&r->registry);
 	if (times)
@@ -359,9 +360,9 @@ uint64_t wr_threads_resume_world(struct wr_threads *r)
 	/* Release: the walk is over before attach or detach, which read it
 	 * with acquire order, may change the list. */
 	__atomic_store_n(&r->stopping, 0, __ATOMIC_RELEASE);
-	wake_released(r);
+	wr_thread_wake(r);
 	over = all_left_at(r, from, wr_thread_now_ns());
-	end_stop(r);
+	wr_thread_end_stop(r);
 	return over;
 }
 
@@ -386,7 +387,7 @@ void wr_threads_for_each_held(struct wr_threads *r, wr_thread_fn *fn, void *arg)
 	wr_mutex_assert_held(&r->stop);
 	for (p = wr_thread_next(r, &r->list); p;
 	     p = wr_thread_next(r, &p->link))
-		if (__atomic_load_n(&p->word, __ATOMIC_RELAXED) ==
+		if (wr_unparked(__atomic_load_n(&p->word, __ATOMIC_RELAXED)) ==
 		    (WR_HELD | WR_REQ))
 			fn(p->thread, arg);
 }
@@ -402,7 +403,7 @@ void wr_threads_hold_each(struct wr_threads *r, wr_thread_fn *fn, void *arg,
 	uint64_t begin, from;
 	bool owed = false;
 
-	check_stopper(r);
+	wr_thread_check_stopper(r);
 	wr_mutex_lock(&r->stop);
 	wr_mutex_lock(&r->registry);
 	for (p = wr_thread_next(r, &r->list); p; p = next) {
@@ -421,10 +422,23 @@ void wr_threads_hold_each(struct wr_threads *r, wr_thread_fn *fn, void *arg,
 		next = wr_thread_next(r, &p->link);
 		from = wr_thread_now_ns();
 		release(r, p);
-		wake_released(r);
+		wr_thread_wake(r);
 		if (owed && held)
 			held(begin, left_at(p, from, wr_thread_now_ns()), arg);
 	}
 	wr_mutex_unlock(&r->registry);
-	end_stop(r);
+	wr_thread_end_stop(r);
+}
+
+void wr_thread_hold_one(struct wr_threads *r, struct wr_thread_private *p)
+{
+	bool owed;
+
+	__atomic_store_n(&r->owed, WR_OWED_BIAS, __ATOMIC_RELAXED);
+	owed = request(r, p);
+	wr_mutex_unlock(&r->registry);
+	await_held(r, owed, p);
+	wr_mutex_lock(&r->registry);
+	release(r, p);
+	wr_thread_wake(r);
 }

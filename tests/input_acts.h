@@ -603,6 +603,25 @@ static int marked_nothing(void)
 	return code(weir_object_marked(heap, &spare));
 }
 
+static int suspend_self(void)
+{
+	return code(weir_thread_suspend(heap, pthread_self()));
+}
+
+static int am_suspended(void)
+{
+	return code(weir_thread_suspended(heap, pthread_self()));
+}
+
+static int suspend_all(void)
+{
+	int err = weir_threads_suspend_begin(heap);
+
+	if (err)
+		return code(err);
+	return code(weir_threads_suspend_end(heap));
+}
+
 static void each_object(void *p, size_t size, void *arg)
 {
 	(void)p;

@@ -63,6 +63,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_scan \
 	tests/test_segments \
 	tests/test_stats \
+	tests/test_suspend \
 	tests/test_sweep \
 	tests/test_sys \
 	tests/test_team \

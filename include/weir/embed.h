@@ -213,6 +213,28 @@ typedef void weir_queued_fn(void *object, void *arg);
 WEIR_API int weir_finalizers_on_queued(weir_heap *heap, weir_queued_fn *fn,
 				       void *arg);
 
+/* ---- Threads held by the program ----------------------------------------- */
+
+/*
+ * Hold an attached thread wherever it is, until it is resumed: all cycles go on
+ * meanwhile, its stack counts.  It is not held inside of weir_locked_call(),
+ * but may be with any lock of the program's or the C library's.  One in a
+ * blocking region goes on in there, and is held when it leaves it; the caller
+ * is held before suspend() returns.  They do not nest.  suspended: 1 or 0.
+ * -ESRCH: no such thread is attached; suspend: -EDEADLK for the caller within
+ * weir_locked_call().  Any thread; all are -EDEADLK in a trace, root or event
+ * callback.
+ */
+WEIR_API int weir_thread_suspend(weir_heap *heap, pthread_t thread);
+WEIR_API int weir_thread_resume(weir_heap *heap, pthread_t thread);
+WEIR_API int weir_thread_suspended(weir_heap *heap, pthread_t thread);
+
+/* The same for all attached threads but the caller, and those that attach
+ * meanwhile: they wait.  From begin to end the caller is as within
+ * weir_locked_call().  end: -EINVAL if this thread did not begin. */
+WEIR_API int weir_threads_suspend_begin(weir_heap *heap);
+WEIR_API int weir_threads_suspend_end(weir_heap *heap);
+
 /* ---- Roots and stacks --------------------------------------------------- */
 
 /* From now on writable data segments of the program and its shared objects

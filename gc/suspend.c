@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Threads that the program holds (runtime/thread_park.c).
+ *
+ * Such a thread must not have what others cannot do without:
+ *
+ *   - locks of the library.  A mutator holds them while it is CRITICAL, when it
+ *     is not held, or in a blocking region, where it goes on; all but one,
+ *   - the lock of weir_locked_call().  Whoever holds a thread has that one.
+ *
+ * The caller is in a blocking region, as any stopper is; also where it only
+ * takes the registry's lock, with which no thread may be held.  If it is the
+ * thread itself, it is held when it leaves the region: it lets go of the lock
+ * before.
+ *
+ *   all of it: any thread but the collector's
+ */
+#include <errno.h>
+
+#include "gc/heap.h"
+#include "gc/locked.h"
+
+/* Of who has suspended all. */
+static __thread unsigned suspended_all;
+
+static bool is_thread(const struct wr_thread *t, void *thread)
+{
+	const struct weir_mutator *m =
+		(const struct weir_mutator *)((const char *)t -
+					      offsetof(struct weir_mutator,
+						       thread));
+
+	return pthread_equal(m->self, *(pthread_t *)thread);
+}
+
+static int none(const char *function)
+{
+	return wr_error(ESRCH, "%s: the thread is not attached", function);
+}
+
+int weir_thread_suspend(weir_heap *h, pthread_t thread)
+{
+	struct weir_mutator *m = wg_mutator_self();
+	bool self = pthread_equal(thread, pthread_self());
+	int err = wg_heap_enter(h);
+	bool blocked;
+
+	if (!err && self)
+		err = wg_locked_check(__func__);
+	if (err)
+		return err;
+	blocked = m && wr_thread_block_enter(&m->thread);
+	if (!wg_locked_depth)
+		wg_locked_hold(h);
+	err = wr_threads_park(h->threads, is_thread, &thread);
+	if (!wg_locked_depth)
+		wg_locked_drop(h);
+	if (blocked)
+		wr_thread_block_leave(&m->thread);
+	return err ? none(__func__) : 0;
+}
+
+int weir_thread_resume(weir_heap *h, pthread_t thread)
+{
+	struct weir_mutator *m = wg_mutator_self();
+	int err = wg_heap_enter(h);
+	bool blocked;
+
+	if (err)
+		return err;
+	blocked = m && wr_thread_block_enter(&m->thread);
+	err = wr_threads_unpark(h->threads, is_thread, &thread);
+	if (blocked)
+		wr_thread_block_leave(&m->thread);
+	return err ? none(__func__) : 0;
+}
+
+int weir_thread_suspended(weir_heap *h, pthread_t thread)
+{
+	struct weir_mutator *m = wg_mutator_self();
+	int err = wg_heap_enter(h);
+	bool blocked;
+
+	if (err)
+		return err;
+	blocked = m && wr_thread_block_enter(&m->thread);
+	err = wr_threads_is_parked(h->threads, is_thread, &thread);
+	if (blocked)
+		wr_thread_block_leave(&m->thread);
+	return err < 0 ? none(__func__) : err;
+}
+
+int weir_threads_suspend_begin(weir_heap *h)
+{
+	struct weir_mutator *m = wg_mutator_self();
+	int err = wg_heap_enter(h);
+	bool blocked;
+
+	if (!err)
+		err = weir_locked_begin(h);
+	if (err || suspended_all++)
+		return err;
+	blocked = m && wr_thread_block_enter(&m->thread);
+	wr_threads_park_all(h->threads);
+	if (blocked)
+		wr_thread_block_leave(&m->thread);
+	return 0;
+}
+
+int weir_threads_suspend_end(weir_heap *h)
+{
+	struct weir_mutator *m = wg_mutator_self();
+	int err = wg_heap_enter(h);
+	bool blocked;
+
+	if (err)
+		return err;
+	if (!suspended_all)
+		return wr_invalid(__func__, "this thread did not begin");
+	if (!--suspended_all) {
+		blocked = m && wr_thread_block_enter(&m->thread);
+		wr_threads_unpark_all(h->threads);
+		if (blocked)
+			wr_thread_block_leave(&m->thread);
+	}
+	return weir_locked_end(h);
+}
