@@ -12,6 +12,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 
@@ -399,35 +400,82 @@ LG_API void GC_set_thr_restart_signal(int sig)
 	(void)sig;
 }
 
-LG_API void GC_stop_world_external(void)
+/* ---- Threads held by the program ---------------------------------------- */
+
+/*
+ * A thread that is held must have neither the lock of libgc's interface, as in
+ * libgc, nor one of ours.  The order of these three is not the one in which
+ * others take them, so nothing is waited for with one of them.
+ */
+struct holding {
+	int (*fn)(weir_heap *, pthread_t); /* what to do then */
+	pthread_t thread;                  /* with this */
+	bool done;                         /* it was */
+};
+
+static void *try_holding(void *arg)
 {
-	lg_unsupported();
+	struct holding *h = arg;
+
+	if (pthread_mutex_trylock(&lg_outer))
+		return NULL;
+	if (!pthread_mutex_trylock(&lg_lock)) {
+		h->fn(lg_heap, h->thread);
+		h->done = true;
+		pthread_mutex_unlock(&lg_lock);
+	}
+	pthread_mutex_unlock(&lg_outer);
+	return NULL;
 }
 
-LG_API void GC_start_world_external(void)
+static void hold(int (*fn)(weir_heap *, pthread_t), pthread_t thread)
 {
-	lg_unsupported();
+	struct holding h = {fn, thread, false};
+
+	lg_mutator();
+	while (!h.done) {
+		weir_locked_call(lg_heap, try_holding, &h);
+		if (!h.done)
+			sched_yield();
+	}
 }
 
 LG_API void GC_suspend_thread(pthread_t t);
 LG_API void GC_suspend_thread(pthread_t t)
 {
-	(void)t;
-	lg_unsupported();
+	if (pthread_equal(t, pthread_self()))
+		weir_thread_suspend(lg_init(), t);
+	else
+		hold(weir_thread_suspend, t);
 }
 
 LG_API void GC_resume_thread(pthread_t t);
 LG_API void GC_resume_thread(pthread_t t)
 {
-	(void)t;
-	lg_unsupported();
+	weir_thread_resume(lg_init(), t);
 }
 
 LG_API int GC_is_thread_suspended(pthread_t t);
 LG_API int GC_is_thread_suspended(pthread_t t)
 {
+	return weir_thread_suspended(lg_init(), t) == 1;
+}
+
+static int suspend_all(weir_heap *h, pthread_t t)
+{
 	(void)t;
-	return 0;
+	return weir_threads_suspend_begin(h);
+}
+
+/* From there to the start the caller has the lock, as in libgc. */
+LG_API void GC_stop_world_external(void)
+{
+	hold(suspend_all, pthread_self());
+}
+
+LG_API void GC_start_world_external(void)
+{
+	weir_threads_suspend_end(lg_init());
 }
 
 /* fork() is handled always: weir has its own handlers. */

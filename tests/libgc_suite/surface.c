@@ -504,6 +504,114 @@ static void thread_events(void)
 	check(held >= 5 && held == let_go, "%d %d", held, let_go);
 }
 
+/* ---- Threads that the program holds ---------------------------------------
+ */
+
+static unsigned long steps; /* atomic */
+
+static void *steps_on(void *arg)
+{
+	uintptr_t *volatile mine = GC_malloc_atomic(64);
+
+	mine[0] = mine[7] = TAG;
+	while (!__atomic_load_n(&over, __ATOMIC_RELAXED)) {
+		memset(GC_malloc(48), 0x33, 48);
+		__atomic_add_fetch(&steps, 1, __ATOMIC_RELAXED);
+		check(mine[0] == TAG && mine[7] == TAG);
+	}
+	return arg;
+}
+
+static unsigned long steps_now(void)
+{
+	return __atomic_load_n(&steps, __ATOMIC_RELAXED);
+}
+
+static void moves(void)
+{
+	unsigned long before = steps_now();
+
+	while (steps_now() == before)
+		usleep(100);
+}
+
+static void stands(void)
+{
+	unsigned long before = steps_now();
+
+	usleep(20000);
+	check(steps_now() == before, "it runs");
+}
+
+static void churn_and_collect(void)
+{
+	collect();
+	for (int i = 0; i < 50000; i++)
+		memset(GC_malloc_atomic(64), 0xdd, 64);
+}
+
+static void suspended(void)
+{
+	check(!GC_pthread_create(&runner, NULL, steps_on, NULL));
+	moves();
+	for (int i = 0; i < 20; i++) {
+		check(!GC_is_thread_suspended(runner));
+		GC_suspend_thread(runner);
+		GC_suspend_thread(runner);
+		check(GC_is_thread_suspended(runner));
+		stands();
+		if (i < 5)
+			churn_and_collect();
+		GC_resume_thread(runner);
+		moves();
+	}
+	__atomic_store_n(&over, 1, __ATOMIC_RELAXED);
+	check(!GC_pthread_join(runner, NULL));
+}
+
+static void *suspends_itself(void *arg)
+{
+	GC_malloc(16);
+	__atomic_store_n(&steps, 1, __ATOMIC_RELAXED);
+	GC_suspend_thread(pthread_self());
+	__atomic_store_n(&steps, 2, __ATOMIC_RELAXED);
+	return arg;
+}
+
+static void suspended_by_itself(void)
+{
+	check(!GC_pthread_create(&runner, NULL, suspends_itself, NULL));
+	while (steps_now() != 1)
+		usleep(100);
+	while (!GC_is_thread_suspended(runner))
+		usleep(100);
+	churn_and_collect();
+	check(steps_now() == 1);
+	GC_resume_thread(runner);
+	check(!GC_pthread_join(runner, NULL));
+	check(steps_now() == 2);
+}
+
+static void world_stopped(void)
+{
+	pthread_t t[3];
+
+	for (int i = 0; i < 3; i++)
+		check(!GC_pthread_create(&t[i], NULL, steps_on, NULL));
+	moves();
+	for (int i = 0; i < 20; i++) {
+		GC_stop_world_external();
+		stands();
+		GC_start_world_external();
+		moves();
+		if (i < 5)
+			churn_and_collect();
+	}
+	__atomic_store_n(&over, 1, __ATOMIC_RELAXED);
+	for (int i = 0; i < 3; i++)
+		check(!GC_pthread_join(t[i], NULL));
+}
+
 const struct test surface_tests[] = {
 	{"finalizers: told of before they run", told_before},
 	{"finalizers: all of them", all_of_them},
@@ -517,5 +625,8 @@ const struct test surface_tests[] = {
 	{"types: the debugging form", types_debugged},
 	{"roots: segments that the program leaves out", segments_filtered},
 	{"threads: told of when held", thread_events},
+	{"threads: held by the program", suspended},
+	{"threads: held by themselves", suspended_by_itself},
+	{"threads: all held by the program", world_stopped},
 	{NULL, NULL},
 };

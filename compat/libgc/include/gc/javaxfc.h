@@ -14,8 +14,9 @@ extern "C" {
 GC_API void GC_finalize_all(void);
 
 #ifdef GC_THREADS
+#include <pthread.h>
 #ifndef GC_SUSPEND_THREAD_ID
-#define GC_SUSPEND_THREAD_ID void *
+#define GC_SUSPEND_THREAD_ID pthread_t
 #endif
 /* Hold a registered thread until the first resume; they do not nest. */
 GC_API void GC_suspend_thread(GC_SUSPEND_THREAD_ID);
