@@ -39,6 +39,7 @@ WEIR_SOURCES += gc/report.c
 WEIR_SOURCES += gc/report.h
 WEIR_SOURCES += gc/rootscan.c
 WEIR_SOURCES += gc/scan.c
+WEIR_SOURCES += gc/stack_of.c
 WEIR_SOURCES += gc/suspend.c
 WEIR_SOURCES += gc/sweep.c
 WEIR_SOURCES += gc/team.c

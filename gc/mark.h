@@ -194,6 +194,8 @@ bool wg_team_idle(struct wg_marker *m);
 /* rootscan.c */
 void wg_roots_concurrent(struct weir_heap *h, struct wg_marker *m);
 void wg_roots_paused(struct weir_heap *h, struct wg_marker *m);
+/* What is live of a thread that is held and shown. */
+void wg_scan_thread(struct wg_marker *m, struct wr_thread *t);
 
 /* deque.c */
 bool wg_deque_push(struct wg_deque *d, struct wg_segment *s);

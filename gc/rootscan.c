@@ -9,7 +9,7 @@
 #include "gc/mutant.h"
 #include "gc/weak.h"
 
-static void scan_thread(struct wg_marker *m, struct wr_thread *t)
+void wg_scan_thread(struct wg_marker *m, struct wr_thread *t)
 {
 	wg_scan_roots(m, t->stack_sp, t->stack_base);
 	for (unsigned i = 0; i < sizeof(t->more) / sizeof(t->more[0]); i++)
@@ -38,7 +38,7 @@ static void thread_held(struct wr_thread *t, void *arg)
 			note_black(m->heap, &mutator->bump[i]);
 			note_black(m->heap, &mutator->wide[i]);
 		}
-	scan_thread(m, t);
+	wg_scan_thread(m, t);
 }
 
 static void handshake_end(struct weir_heap *h, uint64_t begin_ns,
@@ -92,7 +92,7 @@ static void thread_stopped(struct wr_thread *t, void *arg)
 	static unsigned turn;
 
 	if (!wg_mutant(WG_MUTANT_FORGET_STACK) || ++turn % 2)
-		scan_thread(m, t);
+		wg_scan_thread(m, t);
 	/* Until the sweep has been through, a block with a buffer could not
 	 * be told from one without; and the colour changes. */
 	wg_buffers_retire(mutator, true);

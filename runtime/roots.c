@@ -66,9 +66,11 @@ struct wr_roots {
 	struct wr_segments *segments; /* has a lock of its own */
 };
 
-/* The calling thread is in wr_roots_scan(). */
-static __thread bool scanning __attribute__((
-	tls_model("initial-exec"))); /* read in a stop: no malloc */
+/* The calling thread is in wr_roots_scan(), and that in a pause.  initial-exec:
+ * they are read in a stop, no malloc. */
+static __thread bool scanning __attribute__((tls_model("initial-exec")));
+static __thread bool scanning_stopped
+	__attribute__((tls_model("initial-exec")));
 
 static int deny(const char *what)
 {
@@ -429,11 +431,17 @@ void wr_roots_scan(struct wr_roots *r, bool stopped, wr_root_range_fn *range,
 		   wr_root_call_fn *call, void *arg)
 {
 	scanning = true;
+	scanning_stopped = stopped;
 	if (stopped)
 		scan_stopped(r, range, call, arg);
 	else
 		scan_beside(r, range, call, arg);
-	scanning = false;
+	scanning = scanning_stopped = false;
+}
+
+bool wr_roots_in_pause(void)
+{
+	return scanning_stopped;
 }
 
 void wr_roots_pause_begin(struct wr_roots *r)

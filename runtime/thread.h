@@ -162,6 +162,15 @@ void wr_thread_block_resume(struct wr_thread *t,
  * counts when that is left. */
 void wr_thread_set_stack(struct wr_thread *t, uintptr_t base);
 
+/* The same for another thread, where it stands when it is held: by its own
+ * stack's base or 0 it is back on that.  In a stop of all, from whoever stopped
+ * it, the thread's live parts are shown anew, unless nothing has changed
+ * (false); else as stop_world, -ESRCH: there is no such thread. */
+bool wr_thread_set_stack_held(struct wr_thread *t, uintptr_t base);
+typedef bool wr_thread_match_fn(const struct wr_thread *t, void *arg);
+int wr_threads_set_stack(struct wr_threads *r, wr_thread_match_fn *match,
+			 void *arg, uintptr_t base);
+
 /* Take a lock that a stopper may hold over a stop: if it is not free, wait
  * for it in a blocking region. */
 struct wr_mutex;
@@ -208,7 +217,6 @@ void wr_threads_hold_each(struct wr_threads *r, wr_thread_fn *fn, void *arg,
  * await_unparked     the thread itself
  * the others         as stop_world
  */
-typedef bool wr_thread_match_fn(const struct wr_thread *t, void *arg);
 int wr_threads_park(struct wr_threads *r, wr_thread_match_fn *match, void *arg);
 int wr_threads_unpark(struct wr_threads *r, wr_thread_match_fn *match,
 		      void *arg);

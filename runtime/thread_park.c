@@ -25,9 +25,8 @@
 #include "runtime/check.h"
 #include "runtime/thread_private.h"
 
-/* Registry lock held. */
-static struct wr_thread_private *find(struct wr_threads *r,
-				      wr_thread_match_fn *match, void *arg)
+struct wr_thread_private *wr_thread_find(struct wr_threads *r,
+					 wr_thread_match_fn *match, void *arg)
 {
 	struct wr_thread_private *p;
 
@@ -46,12 +45,12 @@ int wr_threads_park(struct wr_threads *r, wr_thread_match_fn *match, void *arg)
 	wr_thread_check_stopper(r);
 	wr_mutex_lock(&r->stop);
 	wr_mutex_lock(&r->registry);
-	p = find(r, match, arg);
+	p = wr_thread_find(r, match, arg);
 	if (p) {
 		/* Relaxed: the request is an acquire-release operation on the
 		 * same word. */
 		__atomic_fetch_or(&p->word, WR_PARK, __ATOMIC_RELAXED);
-		wr_thread_hold_one(r, p);
+		wr_thread_hold_one(r, p, NULL, NULL);
 	}
 	wr_mutex_unlock(&r->registry);
 	wr_thread_end_stop(r);
@@ -71,7 +70,7 @@ int wr_threads_unpark(struct wr_threads *r, wr_thread_match_fn *match,
 	struct wr_thread_private *p;
 
 	wr_mutex_lock(&r->registry);
-	p = find(r, match, arg);
+	p = wr_thread_find(r, match, arg);
 	if (p)
 		clear(p, WR_PARK);
 	wr_mutex_unlock(&r->registry);
@@ -86,7 +85,7 @@ int wr_threads_is_parked(struct wr_threads *r, wr_thread_match_fn *match,
 	int parked = -ESRCH;
 
 	wr_mutex_lock(&r->registry);
-	p = find(r, match, arg);
+	p = wr_thread_find(r, match, arg);
 	if (p)
 		parked = (__atomic_load_n(&p->word, __ATOMIC_RELAXED) &
 			  WR_PARK) != 0;

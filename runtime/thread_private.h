@@ -155,12 +155,19 @@ void wr_thread_show_live(struct wr_thread_private *p, bool paused);
 void wr_thread_on_suspend(int sig, siginfo_t *info, void *context);
 
 /* thread_stop.c, for thread_park.c: the caller may wait for threads to be held;
- * hold one, with both locks, and let it go, `registry` dropped meanwhile; the
- * end of that, `stop` dropped; have whoever waits look at its word. */
+ * hold one, with both locks, call fn for it, which may be NULL, and let it go,
+ * `registry` dropped until fn is called; the end of that, `stop` dropped; have whoever waits look at its word. */
 void wr_thread_check_stopper(struct wr_threads *r);
-void wr_thread_hold_one(struct wr_threads *r, struct wr_thread_private *p);
+void wr_thread_hold_one(struct wr_threads *r, struct wr_thread_private *p,
+			void (*fn)(struct wr_thread_private *p, void *arg),
+			void *arg);
 void wr_thread_end_stop(struct wr_threads *r);
 void wr_thread_wake(struct wr_threads *r);
+
+/* thread_park.c: the first for which match() is true, or NULL; registry lock
+ * held. */
+struct wr_thread_private *wr_thread_find(struct wr_threads *r,
+					 wr_thread_match_fn *match, void *arg);
 
 /* thread_registry.c: take out an entry; registry lock held, list open. */
 void wr_thread_unlink(struct wr_threads *r, struct wr_thread_private *p);

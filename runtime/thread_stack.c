@@ -3,6 +3,7 @@
  * What is live of the stacks of a thread that is held.
  *
  *   set_stack   the thread itself, not in a stop
+ *   set_held    the stopper, likewise
  *   show_live   the stopper, for a thread with REQ set
  *
  * Where the thread was when it was held or blocked (struct wr_place) says what
@@ -263,4 +264,59 @@ void wr_thread_show_live(struct wr_thread_private *p, bool paused)
 	/* Whole words; the end of such a stack may be odd. */
 	t->more[1].end &= ~(sizeof(void *) - 1);
 	t->more[2].end &= ~(sizeof(void *) - 1);
+}
+
+/* ---- Another thread's stack ---------------------------------------------- */
+
+/* The thread is held: what it noted is what it goes on with. */
+static bool set_held(struct wr_thread_private *p, uintptr_t base)
+{
+	uint32_t word =
+		wr_unparked(__atomic_load_n(&p->word, __ATOMIC_ACQUIRE));
+	struct wr_place *at = (word & ~(uint32_t)WR_REQ) == WR_BLOCKED
+				      ? &p->blocked.place
+				      : &p->held;
+	bool own = wr_thread_on_own_stack(p, at->sp);
+	uintptr_t set = base == p->thread->stack_base ? 0 : base;
+
+	if (!set && !own)
+		set = NO_BASE;
+	if (set == at->set_base)
+		return false;
+	if (own)
+		at->own_sp = set ? at->sp & ~(sizeof(uintptr_t) - 1) : 0;
+	at->set_base = set;
+	__atomic_store_n(&p->own_sp, at->own_sp, __ATOMIC_RELAXED);
+	__atomic_store_n(&p->set_base, set, __ATOMIC_RELAXED);
+	return true;
+}
+
+bool wr_thread_set_stack_held(struct wr_thread *t, uintptr_t base)
+{
+	bool changed = set_held(t->priv, base);
+
+	if (changed)
+		wr_thread_show_live(t->priv, true);
+	return changed;
+}
+
+static void set_found(struct wr_thread_private *p, void *base)
+{
+	set_held(p, *(uintptr_t *)base);
+}
+
+int wr_threads_set_stack(struct wr_threads *r, wr_thread_match_fn *match,
+			 void *arg, uintptr_t base)
+{
+	struct wr_thread_private *p;
+
+	wr_thread_check_stopper(r);
+	wr_mutex_lock(&r->stop);
+	wr_mutex_lock(&r->registry);
+	p = wr_thread_find(r, match, arg);
+	if (p)
+		wr_thread_hold_one(r, p, set_found, &base);
+	wr_mutex_unlock(&r->registry);
+	wr_thread_end_stop(r);
+	return p ? 0 : -ESRCH;
 }

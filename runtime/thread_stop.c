@@ -430,7 +430,9 @@ void wr_threads_hold_each(struct wr_threads *r, wr_thread_fn *fn, void *arg,
 	wr_thread_end_stop(r);
 }
 
-void wr_thread_hold_one(struct wr_threads *r, struct wr_thread_private *p)
+void wr_thread_hold_one(struct wr_threads *r, struct wr_thread_private *p,
+			void (*fn)(struct wr_thread_private *p, void *arg),
+			void *arg)
 {
 	bool owed;
 
@@ -439,6 +441,8 @@ void wr_thread_hold_one(struct wr_threads *r, struct wr_thread_private *p)
 	wr_mutex_unlock(&r->registry);
 	await_held(r, owed, p);
 	wr_mutex_lock(&r->registry);
+	if (fn && !is_dead(p))
+		fn(p, arg);
 	release(r, p);
 	wr_thread_wake(r);
 }

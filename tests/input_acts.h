@@ -603,6 +603,18 @@ static int marked_nothing(void)
 	return code(weir_object_marked(heap, &spare));
 }
 
+static weir_mutator *foreign_mutator(void)
+{
+	return (weir_mutator *)(void *)&spare;
+}
+
+/* To what it is. */
+static int set_own_stack(void)
+{
+	return code(weir_thread_set_stack_of(heap, self,
+					     (void *)self->thread.stack_base));
+}
+
 static int suspend_self(void)
 {
 	return code(weir_thread_suspend(heap, pthread_self()));

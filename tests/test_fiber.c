@@ -24,7 +24,7 @@
 #define STORE(x, v) __atomic_store_n(&(x), v, __ATOMIC_RELEASE)
 
 /* When a fiber's stack is told of. */
-enum told { BEFORE, AFTER, NEVER };
+enum told { BEFORE, AFTER, NEVER, BY_ANOTHER, IN_PAUSES };
 /* Where its thread is meanwhile. */
 enum spot {
 	COMPUTES,     /* stopped by a signal */
@@ -296,6 +296,54 @@ ParameterizedTest(struct way *w, fiber, but_not_untold)
 	full(the_heap);
 	cr_assert_leq(living(), OBJECTS / 2, "%u live", living());
 	end(t);
+}
+
+/* ---- Told of by others ----------------------------------------------------
+ */
+
+static void tell_of_it(weir_visitor *v, void *arg)
+{
+	(void)v;
+	must(arg == &one);
+	must(weir_thread_set_stack_of(the_heap, m, one.base) == 0);
+}
+
+ParameterizedTestParameters(fiber, told_of_by_others)
+{
+	return ways_of(BY_ANOTHER, IN_PAUSES);
+}
+
+ParameterizedTest(struct way *w, fiber, told_of_by_others)
+{
+	pthread_t t;
+
+	way = *w;
+	/* What the handler interrupts, or where it came from, is not for
+	 * others to know. */
+	if (way.spot != COMPUTES && way.spot != POLLS && way.spot != BLOCKED)
+		return;
+	start(&t);
+	if (way.told == BY_ANOTHER)
+		cr_assert_eq(weir_thread_set_stack_of(the_heap, m, one.base),
+			     0);
+	else
+		cr_assert_eq(
+			weir_root_add_callback(the_heap, tell_of_it, &one, 0),
+			0);
+	for (int k = 0; k < 3; k++) {
+		minor(the_heap);
+		cr_assert_eq(living(), OBJECTS, "minor, %u", living());
+		full(the_heap);
+		cr_assert_eq(living(), OBJECTS, "full, %u", living());
+		stopped(the_heap);
+		cr_assert_eq(living(), OBJECTS, "stopped, %u", living());
+	}
+	if (way.told == IN_PAUSES)
+		cr_assert_eq(
+			weir_root_remove_callback(the_heap, tell_of_it, &one),
+			0);
+	end(t);
+	cr_assert(lived_on);
 }
 
 /* ---- Back, and the stack that was left ----------------------------------- */

@@ -289,6 +289,17 @@ WEIR_API int weir_root_segment_filter(weir_heap *heap, weir_segment_fn *fn,
  */
 WEIR_API int weir_thread_set_stack(weir_mutator *mutator, void *base);
 
+/*
+ * The same for another thread, which is held for a moment: it is to switch to,
+ * or runs on, a stack with that base; its own stack's base: is back there.
+ * Also in a root callback that runs in the pause: it counts in that pause.
+ * `mutator` is only a name here.  -ESRCH: that thread is not attached (any
+ * more); -EDEADLK in a trace or event callback, and in a root callback that
+ * runs beside the program.
+ */
+WEIR_API int weir_thread_set_stack_of(weir_heap *heap, weir_mutator *mutator,
+				      void *base);
+
 #ifdef __cplusplus
 }
 #endif
