@@ -288,13 +288,18 @@ LG_API void *GC_get_my_stackbottom(struct GC_stack_base *base)
 	return m;
 }
 
-/* A thread's own, or NULL for it: a coroutine is switched to. */
+/* A thread's own, or NULL for it: a coroutine is switched to.  Crystal tells of
+ * all threads' in push_other_roots. */
 LG_API void GC_set_stackbottom(void *thread, const struct GC_stack_base *base)
 {
-	weir_mutator *m = lg_mutator();
+	weir_mutator *m;
 
-	if (thread && thread != m)
-		lg_fatal("GC_set_stackbottom: only for the calling thread");
+	if (lg_visitor || (thread && thread != lg_self)) {
+		if (weir_thread_set_stack_of(lg_init(), thread, base->mem_base))
+			lg_fatal("GC_set_stackbottom: %s", weir_error_text());
+		return;
+	}
+	m = lg_mutator();
 	bottom = base->mem_base == own_bottom() ? NULL : base->mem_base;
 	if (weir_thread_set_stack(m, bottom))
 		lg_fatal("GC_set_stackbottom: %s", weir_error_text());

@@ -10,6 +10,7 @@
 #include <sched.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #define N 400
@@ -612,6 +613,88 @@ static void world_stopped(void)
 		check(!GC_pthread_join(t[i], NULL));
 }
 
+/* ---- Coroutines, told of in collections -----------------------------------
+ */
+
+#define STACK ((size_t)256 << 10)
+
+static ucontext_t own_context, there_context;
+static struct GC_stack_base there;
+static void *handle;
+static int is_there; /* atomic */
+static GC_push_other_roots_proc pushed_before;
+
+static __attribute__((noinline)) void hold_there(void)
+{
+	uintptr_t *volatile hold[N];
+
+	for (int i = 0; i < N; i++) {
+		hold[i] = GC_malloc_atomic(64);
+		memset(hold[i], 0x11, 64);
+	}
+	__atomic_store_n(&is_there, 1, __ATOMIC_RELEASE);
+	while (!__atomic_load_n(&over, __ATOMIC_RELAXED))
+		;
+	for (int i = 0; i < N; i++)
+		for (int k = 0; k < 64; k++)
+			check(((char *)hold[i])[k] == 0x11, "%d was lost", i);
+	__atomic_store_n(&is_there, 0, __ATOMIC_RELEASE);
+}
+
+static void coroutine(void)
+{
+	hold_there();
+	swapcontext(&there_context, &own_context);
+}
+
+static void push_with_bottom(void)
+{
+	if (__atomic_load_n(&is_there, __ATOMIC_ACQUIRE))
+		GC_set_stackbottom(handle, &there);
+	pushed_before();
+}
+
+static void *goes_there(void *arg)
+{
+	char *map = mmap(NULL, STACK, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
+			 -1, 0);
+	struct GC_stack_base base;
+
+	check(map != MAP_FAILED);
+	check(!mprotect(map + 65536, STACK - 2 * 65536,
+			PROT_READ | PROT_WRITE));
+	there.mem_base = map + STACK - 65536;
+	handle = GC_get_my_stackbottom(&base);
+	check(handle && base.mem_base);
+	getcontext(&there_context);
+	there_context.uc_stack.ss_sp = map + 65536;
+	there_context.uc_stack.ss_size = STACK - 2 * 65536;
+	makecontext(&there_context, coroutine, 0);
+	swapcontext(&own_context, &there_context);
+	GC_set_stackbottom(NULL, &base);
+	munmap(map, STACK);
+	return arg;
+}
+
+static void coroutines_of_others(void)
+{
+	pushed_before = GC_get_push_other_roots();
+	GC_set_push_other_roots(push_with_bottom);
+	/* No collection until it is there. */
+	GC_disable();
+	check(!GC_pthread_create(&runner, NULL, goes_there, NULL));
+	while (!__atomic_load_n(&is_there, __ATOMIC_ACQUIRE))
+		usleep(100);
+	GC_enable();
+	for (int i = 0; i < 5; i++)
+		churn_and_collect();
+	GC_disable();
+	__atomic_store_n(&over, 1, __ATOMIC_RELAXED);
+	check(!GC_pthread_join(runner, NULL));
+	GC_enable();
+	churn_and_collect();
+}
+
 const struct test surface_tests[] = {
 	{"finalizers: told of before they run", told_before},
 	{"finalizers: all of them", all_of_them},
@@ -628,5 +711,7 @@ const struct test surface_tests[] = {
 	{"threads: held by the program", suspended},
 	{"threads: held by themselves", suspended_by_itself},
 	{"threads: all held by the program", world_stopped},
+	{"threads: their coroutines, told of in collections",
+	 coroutines_of_others},
 	{NULL, NULL},
 };
