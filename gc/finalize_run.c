@@ -70,29 +70,32 @@ static bool take(struct weir_heap *h, struct weir_mutator *m,
 }
 
 /* The same, and if there is none in the queue any that is set.  *at: where to
- * go on looking. */
+ * go on looking.  Who is told of them first may be about to be: those come to
+ * the queue later.  A little at a time: others wait for the lock. */
 static bool take_any(struct weir_heap *h, struct weir_mutator *m, uint32_t *at,
 		     struct wg_finalizer *out)
 {
 	struct wg_finalizers *f = &h->weak->fin;
 	struct wg_watches *t = &f->table;
-	bool any = take(h, m, out);
+	bool any = take(h, m, out), more = !any;
 
-	if (any)
-		return true;
-	wg_weak_lock(h, m);
-	/* Who is told of them first may be about to be. */
-	for (uint32_t n = 0; !any && n < t->high; n++) {
-		uint32_t i = *at;
-
-		*at = i + 1 < t->high ? i + 1 : 1;
-		any = i && i < t->high &&
-		      (wg_watch_at(t, i)->state & WG_WATCH_LIVE);
-		if (any)
-			take_entry(f, i, out);
+	for (uint32_t looked = 0; more;) {
+		wg_weak_lock(h, m);
+		for (uint32_t n = 0; n < WG_WEAK_BATCH && !any; n++) {
+			if (++looked >= t->high)
+				break; /* entry 0 is none */
+			if (*at >= t->high)
+				*at = 1;
+			any = wg_watch_at(t, *at)->state & WG_WATCH_LIVE;
+			if (any)
+				take_entry(f, *at, out);
+			++*at;
+		}
+		more = !any && looked < t->high;
+		wg_weak_unlock(h, m);
 	}
-	wg_weak_unlock(h, m);
-	return any;
+	/* A pause may have queued some that were yet to be looked at. */
+	return any || take(h, m, out);
 }
 
 static void run(struct weir_mutator *m, const struct wg_finalizer *e)

@@ -77,6 +77,21 @@ if have guile "Guile"; then
 		tap_run "Guile: psyntax-pp compiles to the same bytes" sh -c '
 			cat got; [ -s expected.go ] && cmp expected.go got.go'
 	fi
+	# A type of its own, in C, with a mark procedure.
+	if ${PKG_CONFIG:-pkg-config} --exists guile-3.0; then
+		# shellcheck disable=SC2046,SC2086 # words
+		tap_run "Guile: a program with smobs compiles" $CC -O1 \
+			"$programs/smob.c" \
+			$(${PKG_CONFIG:-pkg-config} --cflags --libs guile-3.0) -o smob
+		same "Guile: smobs with mark procedures" ./smob
+		WEIR_OPTIONS=verify=on,poison=on weir ./smob >got 2>got.err
+		echo "status $?" >>got
+		tap_run "Guile: smobs with mark procedures, verified" \
+			sh -c 'cat got.err; cmp expected got && ! grep NO got'
+	else
+		tap_skip "Guile: smobs with mark procedures" \
+			"guile-3.0-dev is not installed"
+	fi
 	# libgc's variables.
 	GC_DONT_GC=1
 	export GC_DONT_GC
