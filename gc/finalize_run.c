@@ -146,8 +146,10 @@ void wg_finalizers_tell(struct weir_heap *h)
 	struct wg_finalizers *f = &h->weak->fin;
 	bool more;
 
-	/* Without a lock: only pauses change tail. */
-	if (f->ready == f->tail)
+	wg_weak_lock(h, NULL);
+	more = f->ready < f->tail;
+	wg_weak_unlock(h, NULL);
+	if (!more)
 		return;
 	wg_locked_hold(h);
 	do {

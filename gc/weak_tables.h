@@ -9,9 +9,9 @@
  * with the program stopped.  Entries are known by index.
  *
  * A watch is an entry that wants to know when its object dies: a weak
- * reference, a link, a finalizer or an object of a disclaiming kind.  It is decided, for this cycle, when the
- * object is black; a link only if what its slot lies in is not to die either.
- * Which must a cycle look at?
+ * reference, a link, a finalizer or an object of a disclaiming kind.  It is
+ * decided, for this cycle, when the object is black; a link only if what its
+ * slot lies in is not to die either.  Which must a cycle look at?
  *
  *	a black object stays black until the colour turns, hence
  *	minor cycle   only what was made or changed since the last pause

@@ -156,7 +156,8 @@ void wr_thread_on_suspend(int sig, siginfo_t *info, void *context);
 
 /* thread_stop.c, for thread_park.c: the caller may wait for threads to be held;
  * hold one, with both locks, call fn for it, which may be NULL, and let it go,
- * `registry` dropped until fn is called; the end of that, `stop` dropped; have whoever waits look at its word. */
+ * `registry` dropped until fn is called; the end of that, `stop` dropped; have
+ * whoever waits look at its word. */
 void wr_thread_check_stopper(struct wr_threads *r);
 void wr_thread_hold_one(struct wr_threads *r, struct wr_thread_private *p,
 			void (*fn)(struct wr_thread_private *p, void *arg),

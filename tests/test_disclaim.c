@@ -583,6 +583,7 @@ Test(disclaim, errors)
 /* ---- fork -----------------------------------------------------------------
  */
 
+#ifndef __SANITIZE_THREAD__ /* it allows no thread in the child */
 Test(disclaim, a_child_has_them_too)
 {
 	weir_heap *h = open_heap(OPTIONS, WEIR_KIND_CONSERVATIVE, 0);
@@ -611,6 +612,7 @@ Test(disclaim, a_child_has_them_too)
 	cr_assert_eq(watched(h), 1);
 	cr_assert_eq(weir_heap_destroy(h), 0);
 }
+#endif
 
 /* ---- Races ----------------------------------------------------------------
  */
@@ -635,9 +637,8 @@ static int release(void *object, void *arg)
 	(void)arg;
 	must(n->check == MAGIC + (uintptr_t)n->id);
 	must(!n->a || n->a->check == MAGIC + (uintptr_t)n->a->id);
-	/* Only of ordered ones is it sure that it was not asked. */
-	must(!n->b || n->b->check == MAGIC + (uintptr_t)n->b->id ||
-	     (!ordered && !n->b->check));
+	/* Others may be asked on another thread at the same time. */
+	must(!ordered || !n->b || n->b->check == MAGIC + (uintptr_t)n->b->id);
 	/* Now and then it is to stay. */
 	if (n->id % 7 == 0) {
 		n->id++;

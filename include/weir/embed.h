@@ -92,10 +92,12 @@ WEIR_API int weir_locked_end(weir_heap *heap);
  * asked, finalized nor cleared, until it was asked itself: from the first of a
  * chain on one cycle each, and cycles of such objects are never asked.
  *
- * fn runs in weir_disclaim_run(); when it has returned 0 the object is a leaf.
- * A concurrent trace function of `like` may run beside it.  Such objects are never allocated inline, and
- * not where there is no memory to note them (ENOMEM).  The errors are those of
- * weir_kind_trace(); -EINVAL also if `like` has such a function.
+ * fn runs in weir_disclaim_run(), on several threads at once if these call it,
+ * for one object once; when it has returned 0 the object is a leaf.
+ * A concurrent trace function of `like` may run beside it.  Such objects are
+ * never allocated inline, and not where there is no memory to note them
+ * (ENOMEM).  The errors are those of weir_kind_trace(); -EINVAL also if `like`
+ * has such a function.
  */
 #define WEIR_DISCLAIM_ORDERED 1u
 typedef int weir_disclaim_fn(void *object, void *arg);
@@ -164,15 +166,16 @@ enum weir_event {
 /*
  * fn is called on the collector's thread, for each cycle with all five in this
  * order.  Shorter stops of a cycle before its pause, in which pages are cleaned
- * or one thread's stack is read, are not told.  In STOPPING the program runs yet,
- * but no weir_locked_call() does, from there to the end of the pause.  Between
- * STOPPED and RESUMING what holds for root callbacks holds for it: no malloc(),
- * no lock that a stopped thread could hold.  It must not call the library but
- * for weir_heap_stats() and weir_thread_each_held().  One for a heap: a second call replaces the first, NULL
- * removes it; when the call returns the old one is not called any more
- * (-EDEADLK from within fn or a trace or root callback).  An attached caller
- * counts as blocked while it waits.  After fork() the child has it too; who
- * forks does not wait for fn, which may be anywhere then.
+ * or one thread's stack is read, are not told.  In STOPPING the program runs
+ * yet, but no weir_locked_call() does, from there to the end of the pause.
+ * Between STOPPED and RESUMING what holds for root callbacks holds for it: no
+ * malloc(), no lock that a stopped thread could hold.  It must not call the
+ * library but for weir_heap_stats() and weir_thread_each_held().  One for a
+ * heap: a second call replaces the first, NULL removes it; when the call
+ * returns the old one is not called any more (-EDEADLK from within fn or a
+ * trace or root callback).  An attached caller counts as blocked while it
+ * waits.  After fork() the child has it too; who forks does not wait for fn,
+ * which may be anywhere then.
  */
 typedef void weir_event_fn(weir_heap *heap, enum weir_event event, void *arg);
 WEIR_API int weir_heap_on_event(weir_heap *heap, weir_event_fn *fn, void *arg);
@@ -247,8 +250,8 @@ WEIR_API int weir_root_data_segments(weir_heap *heap, int on);
 /* Never scan [start, start + size) as part of a data segment, nor a word that
  * is partly in it; ranges that are registered with weir_root_add() are scanned.
  * Ranges may overlap; they stay excluded until exclude_none() forgets all of
- * them.  When it returns the range may be made unreadable.  Any thread.  -EINVAL, -ENOMEM,
- * -EDEADLK as in weir_root_add(). */
+ * them.  When it returns the range may be made unreadable.  Any thread.
+ * -EINVAL, -ENOMEM, -EDEADLK as in weir_root_add(). */
 WEIR_API int weir_root_exclude(weir_heap *heap, const void *start, size_t size);
 WEIR_API int weir_root_exclude_none(weir_heap *heap);
 

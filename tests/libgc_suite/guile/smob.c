@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 struct image {
-	SCM name;  /* references */
+	SCM name; /* references */
 	SCM other;
 	int check; /* 4711 until it is freed */
 };
