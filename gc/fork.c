@@ -43,19 +43,41 @@
 static struct wr_mutex *create_lock;
 static __thread bool entered; /* the forking mutator was put in a region */
 
+/* The first two locks, in a region whose frame is the caller's.  A thread that
+ * is to be held (gc/suspend.c) is held first, and not with all of them; with
+ * `calls` taken that does not come about any more.  False: it was held, and has
+ * none. */
+static inline __attribute__((always_inline)) bool
+prepare_first(struct weir_mutator *m)
+{
+	bool parked;
+
+	entered = m && wr_thread_block_enter(&m->thread);
+	wr_mutex_lock(create_lock);
+	if (!wg_heap)
+		return true;
+	wg_locked_hold(wg_heap);
+	parked = entered && wr_thread_parked(&m->thread);
+	if (parked) {
+		wg_locked_drop(wg_heap);
+		wr_mutex_unlock(create_lock);
+		wr_thread_block_leave(&m->thread);
+	}
+	return !parked;
+}
+
 static void prepare(void)
 {
 	struct weir_mutator *m = wg_mutator_self();
 	struct weir_heap *h;
 
-	entered = m && wr_thread_block_enter(&m->thread);
-	wr_mutex_lock(create_lock);
+	while (!prepare_first(m))
+		;
 	h = wg_heap;
 	if (!h) {
 		wg_attach_fork(0);
 		return;
 	}
-	wg_locked_hold(h);
 	wr_roots_fork_prepare(h->roots);
 	wr_threads_fork_prepare(h->threads);
 	wr_mutex_lock(&h->ctl_lock);

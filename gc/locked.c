@@ -14,8 +14,10 @@
  *   - A mutator waits for the lock in a blocking region, so the stop of the
  *     pause, which has the lock, does not wait for it.
  *   - Once it has the lock the mutator leaves the region, which waits for a
- *     stop under way to end.  That is a handshake or a slice of preclean, not
- *     the pause, and these do not want the lock.
+ *     stop under way to end; not if it is to be held by the program, which
+ *     could be for ever: then it lets go of the lock first.  That is a
+ * handshake or a slice of preclean, not the pause, and these do not want the
+ * lock.
  *   - The holder is not CRITICAL: a handshake or a slice stops it in the middle
  *     of the call, and lets it go.  Were it CRITICAL, a slice would have to
  *     wait for it with others stopped, malloc()'s lock among what they have;
@@ -94,15 +96,32 @@ int wg_in_locked_call(const char *function)
 			function);
 }
 
+/* Take the lock.  False: the thread was to be held meanwhile (gc/suspend.c),
+ * and let go of it: now it runs again.  That it is to be held does not come
+ * about while it has the lock, since those who say so have it. */
+static bool take(struct weir_heap *h, struct weir_mutator *m)
+{
+	bool entered, parked;
+
+	if (wr_mutex_trylock(&h->calls_lock))
+		return true;
+	entered = m && wr_thread_block_enter(&m->thread);
+	wg_locked_hold(h);
+	parked = entered && wr_thread_parked(&m->thread);
+	if (parked)
+		wg_locked_drop(h);
+	if (entered)
+		wr_thread_block_leave(&m->thread);
+	return !parked;
+}
+
 static void begin(struct weir_heap *h)
 {
 	struct weir_mutator *m = wg_mutator_self();
 
 	if (!wg_locked_depth) {
-		if (m)
-			wr_thread_lock(&m->thread, &h->calls_lock);
-		else
-			wg_locked_hold(h);
+		while (!take(h, m))
+			;
 		wg_delay_rarely(h);
 	}
 	wg_locked_depth++;

@@ -5,8 +5,10 @@
  * Such a thread must not have what others cannot do without:
  *
  *   - locks of the library.  A mutator holds them while it is CRITICAL, when it
- *     is not held, or in a blocking region, where it goes on; all but one,
- *   - the lock of weir_locked_call().  Whoever holds a thread has that one.
+ *     is not held, or in a blocking region, where it goes on; all but that of a
+ *     heap's creation and end, and one,
+ *   - the lock of weir_locked_call().  Whoever holds a thread has that one; and
+ *     who waited for it in a region lets go of it rather than be held with it.
  *
  * The caller is in a blocking region, as any stopper is; also where it only
  * takes the registry's lock, with which no thread may be held.  If it is the

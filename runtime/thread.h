@@ -214,7 +214,8 @@ void wr_threads_hold_each(struct wr_threads *r, wr_thread_fn *fn, void *arg,
  * with all but the caller, and with those that attach from then on: these wait
  * in wr_thread_await_unparked().  -ESRCH: there is no such thread.
  *
- * await_unparked     the thread itself
+ * await_unparked,
+ * parked             the thread itself
  * the others         as stop_world
  */
 int wr_threads_park(struct wr_threads *r, wr_thread_match_fn *match, void *arg);
@@ -226,6 +227,8 @@ int wr_threads_is_parked(struct wr_threads *r, wr_thread_match_fn *match,
 void wr_threads_park_all(struct wr_threads *r);
 void wr_threads_unpark_all(struct wr_threads *r);
 void wr_thread_await_unparked(struct wr_thread *t);
+/* Whether the calling thread is parked, and would be held if it ran. */
+bool wr_thread_parked(const struct wr_thread *t);
 
 /* fork: prepare waits out a stop in progress and holds the registry; in the
  * child only the calling thread (if attached) remains. */

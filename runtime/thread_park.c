@@ -123,13 +123,19 @@ void wr_threads_unpark_all(struct wr_threads *r)
 	wr_thread_wake(r);
 }
 
+/* Relaxed: who must know for certain is ordered after the one who parks by a
+ * lock. */
+bool wr_thread_parked(const struct wr_thread *t)
+{
+	uint32_t word = __atomic_load_n(&t->priv->word, __ATOMIC_RELAXED);
+
+	return word != wr_unparked(word);
+}
+
 /* In a region, as whoever is not to run. */
 void wr_thread_await_unparked(struct wr_thread *t)
 {
-	struct wr_thread_private *p = t->priv;
-	uint32_t word = __atomic_load_n(&p->word, __ATOMIC_RELAXED);
-
-	if (wr_likely(word == wr_unparked(word)))
+	if (wr_likely(!wr_thread_parked(t)))
 		return;
 	wr_thread_block_enter(t);
 	wr_thread_block_leave(t);

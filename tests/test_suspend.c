@@ -263,11 +263,11 @@ static void *refused(void *arg)
 								     : NULL;
 }
 
-Test(suspend, not_in_a_locked_call, .timeout = 60)
+static void not_in_a_call(const char *options)
 {
 	struct worker *w = &worker[0];
 
-	heap_open(NULL);
+	heap_open(options);
 	cr_assert_eq(pthread_create(&w->thread, NULL, calls, w), 0);
 	moves(w);
 	for (int i = 0; i < 100; i++) {
@@ -281,6 +281,16 @@ Test(suspend, not_in_a_locked_call, .timeout = 60)
 	}
 	cr_assert_not_null(weir_locked_call(heap, refused, &over));
 	finish(1);
+}
+
+Test(suspend, not_in_a_locked_call, .timeout = 60)
+{
+	not_in_a_call(NULL);
+}
+
+Test(suspend, not_in_a_locked_call_at_safepoints, .timeout = 60)
+{
+	not_in_a_call("stop=safepoints");
 }
 
 /* ---- All ------------------------------------------------------------------
@@ -490,5 +500,59 @@ Test(suspend, a_child_runs, .timeout = 60)
 	cr_assert_eq(weir_thread_resume(heap, w->thread), 0);
 	weir_blocking_call(self, join, &w->thread);
 	heap_close();
+}
+
+/* Who is about to fork is not held with all the library's locks. */
+static void *forks_often(void *arg)
+{
+	struct worker *w = arg;
+	int status;
+
+	must(!weir_thread_attach(heap, &w->m));
+	while (!is_over()) {
+		pid_t pid = fork();
+
+		if (!pid) {
+			alarm(30);
+			must(weir_alloc(w->m, 64));
+			_exit(0);
+		}
+		must(waitpid(pid, &status, 0) == pid && !status);
+		step(w);
+		weir_safepoint(w->m);
+	}
+	must(!weir_thread_detach(w->m));
+	return NULL;
+}
+
+static void forks_beside(const char *options)
+{
+	struct worker *w = &worker[0];
+
+	heap_open(options);
+	cr_assert_eq(pthread_create(&w->thread, NULL, forks_often, w), 0);
+	moves(w);
+	for (int i = 0; i < 100; i++) {
+		cr_assert_eq(weir_thread_suspend(heap, w->thread), 0);
+		if (i % 10 == 0)
+			cr_assert_eq(weir_collect(heap, 0), 0);
+		cr_assert_not_null(weir_alloc(self, 64));
+		cr_assert_eq(weir_thread_resume(heap, w->thread), 0);
+		if (i % 5 == 0)
+			moves(w);
+		else
+			rest(200);
+	}
+	finish(1);
+}
+
+Test(suspend, who_forks, .timeout = 120)
+{
+	forks_beside(NULL);
+}
+
+Test(suspend, who_forks_with_delays, .timeout = 120)
+{
+	forks_beside("delay=300");
 }
 #endif
