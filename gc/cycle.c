@@ -28,6 +28,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "gc/ahead.h"
 #include "gc/always.h"
 #include "gc/dirty.h"
 #include "gc/event_hook.h"
@@ -42,6 +43,9 @@
 /* If arming and marking took no longer than this, what was written meanwhile
  * is little enough for the pause. */
 #define SHORT_MARK_NS 700000
+
+/* Stops ahead of preclean, which has some of its own (gc/ahead.c). */
+#define AHEAD_STOPS 3
 
 struct span {
 	enum wr_phase phase; /* what is being timed */
@@ -169,63 +173,15 @@ static void concurrent_part(struct weir_heap *h, struct wg_report *r)
 
 	s = span_begin(h, WR_PHASE_mark);
 	wg_team_mark(h, h->beside);
+	wg_trace_ahead(h, r, AHEAD_STOPS);
 	r->mark_ns = span_end(h, s, 0, NULL);
 
 	s = span_begin(h, WR_PHASE_preclean);
 	if (s.begin - armed > SHORT_MARK_NS)
 		wg_preclean(h, r);
 	wg_weak_preclean(h);
+	wg_report_ahead(h, r);
 	r->preclean_ns = span_end(h, s, r->dirty, "pages");
-}
-
-/* What was deferred when no segment was left is ordinary overflow now. */
-static void undefer_overflow(struct weir_heap *h)
-{
-	if (!__atomic_exchange_n(&h->overflow_deferred, false,
-				 __ATOMIC_RELAXED))
-		return;
-	for (int sp = 0; sp < 2; sp++) {
-		struct wg_space *s = &h->space[sp];
-
-		for (uint32_t i = s->first; i < wg_high(s); i++) {
-			struct wg_block *b = &h->blocks[i];
-
-			if (__atomic_load_n(&b->overflow, __ATOMIC_RELAXED) &
-			    WG_OVERFLOW_DEFERRED)
-				__atomic_store_n(&b->overflow, WG_OVERFLOW,
-						 __ATOMIC_RELAXED);
-		}
-	}
-	__atomic_store_n(&h->overflow, true, __ATOMIC_RELAXED);
-}
-
-/* Trace the objects whose callbacks wait for the pause. */
-static void trace_deferred(struct weir_heap *h)
-{
-	bool any;
-
-	undefer_overflow(h);
-	do {
-		any = false;
-		for (unsigned i = 0; i < h->team->size; i++) {
-			struct wg_marker *m = h->marker[i];
-			struct wg_segment *s;
-
-			while ((s = m->deferred)) {
-				m->deferred = s->next;
-				for (uint64_t k = 0; k < s->n; k++) {
-					size_t g = wg_granule_of(h, s->e[k]);
-
-					wg_scan_object(
-						h->marker[0], g,
-						wg_meta_load(&h->meta[g]));
-				}
-				wg_segment_put(h->pool, s);
-				any = true;
-			}
-		}
-		wg_team_mark(h, 1);
-	} while (any);
 }
 
 static void remark(struct weir_heap *h, struct wg_report *r)
@@ -242,7 +198,7 @@ static void remark(struct weir_heap *h, struct wg_report *r)
 	else
 		r->remark_pages =
 			wg_dirty_pass(h, workers, WR_FETCH_HOLES, h->all_dirty);
-	trace_deferred(h);
+	wg_trace_deferred(h);
 	wg_count(&h->stats.remark_dirty, r->remark_pages);
 }
 

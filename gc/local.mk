@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 # The collector.  One file a line, sorted: WEIR_SOURCES += gc/x.c
 # and its headers, which releases would lack otherwise.
+WEIR_SOURCES += gc/ahead.c
+WEIR_SOURCES += gc/ahead.h
 WEIR_SOURCES += gc/alloc.c
 WEIR_SOURCES += gc/always.c
 WEIR_SOURCES += gc/always.h

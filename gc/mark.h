@@ -194,6 +194,8 @@ bool wg_team_idle(struct wg_marker *m);
 /* rootscan.c */
 void wg_roots_concurrent(struct weir_heap *h, struct wg_marker *m);
 void wg_roots_paused(struct weir_heap *h, struct wg_marker *m);
+/* Root callbacks that only a stop may call; see wr_roots_calls(). */
+void wg_roots_calls(struct weir_heap *h, struct wg_marker *m);
 
 /* deque.c */
 bool wg_deque_push(struct wg_deque *d, struct wg_segment *s);

@@ -35,6 +35,17 @@ void wg_report_slices(struct weir_heap *h, const struct wg_report *r,
 		     ms(batch->total_ns), ms(r->put_off_ns), number(pages));
 }
 
+void wg_report_ahead(struct weir_heap *h, const struct wg_report *r)
+{
+	if (!wr_log_gc(h->events) || !r->ahead.count)
+		return;
+	wr_event_log(h->events,
+		     "gc %llu ahead: %u pauses, longest %.3f ms, in all %.3f "
+		     "ms",
+		     number(r->number), r->ahead.count, ms(r->ahead.max_ns),
+		     ms(r->ahead.total_ns));
+}
+
 void wg_report_pause(struct weir_heap *h, const struct wg_report *r)
 {
 	char verify[32] = "";

@@ -53,6 +53,10 @@ int wr_roots_exclude(struct wr_roots *r, uintptr_t start, uintptr_t end);
  * stopping, which takes the locks and refreshes the segment list. */
 void wr_roots_scan(struct wr_roots *r, bool stopped, wr_root_range_fn *range,
 		   wr_root_call_fn *call, void *arg);
+/* In a pause: only the callbacks that must not run beside the program. */
+void wr_roots_calls(struct wr_roots *r, wr_root_call_fn *call, void *arg);
+/* Whether there are any. */
+bool wr_roots_have_calls(struct wr_roots *r);
 void wr_roots_pause_begin(struct wr_roots *r);
 void wr_roots_pause_end(struct wr_roots *r);
 

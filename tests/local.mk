@@ -14,6 +14,7 @@
 # failure of its own.
 WEIR_UNIT_TESTS += \
 	tests/test_alloc \
+	tests/test_ahead \
 	tests/test_always \
 	tests/test_barrier \
 	tests/test_barrier_signal \
