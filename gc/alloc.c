@@ -166,6 +166,14 @@ static bool recycle_one(struct weir_mutator *m, struct wg_bump *bump,
 		return false;
 	b->zeroed = 0;
 	own(m, bump, i, false);
+	if (__atomic_load_n(&b->armed, __ATOMIC_RELAXED)) {
+		/* Holes a page apart are written one after the other: one call
+		 * for all of them. */
+		wg_delay_rarely(h);
+		wg_forget_holes(h, i);
+		wg_delay_rarely(h);
+		bump->bare = ((size_t)i + 1) * WG_BLOCK_GRANULES;
+	}
 	return true;
 }
 

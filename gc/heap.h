@@ -52,6 +52,8 @@
 #define WG_MEDIUM_MAX (WG_BLOCK / 2) /* largest object in a mixed block */
 #define WG_MIN_HOLE 16               /* granules; smaller holes wait */
 #define WG_RECYCLE_MIN (WG_BLOCK_GRANULES / 8) /* usable granules to reuse */
+/* A block is sixteen strips, pages mostly. */
+#define WG_STRIP_SHIFT (WG_BLOCK_SHIFT - 4)
 #define WG_SLICE ((size_t)16 << 10) /* bytes zeroed ahead of a cursor */
 #define WG_GROW_BLOCKS 512          /* blocks committed at a time */
 #define WG_SWEEP_WORK 256           /* looks at a block that a sweep costs */
@@ -90,7 +92,8 @@ struct wg_block {
 	uint32_t head;    /* LARGE_*: block index of the head */
 	uint64_t size;    /* LARGE_HEAD, LARGE_NEW: bytes of the object */
 	uint32_t blocks;  /* LARGE_HEAD, LARGE_NEW: blocks of the run */
-	uint16_t unused;  /* zero */
+	uint16_t strips;  /* the strips that usable holes are in, bits, at the
+			   * last sweep */
 	uint16_t hole;    /* granules of the largest hole at the last sweep */
 };
 _Static_assert(sizeof(struct wg_block) == 32, "two entries a cache line");
@@ -266,7 +269,12 @@ struct weir_heap {
 	uint64_t begun_ns;       /* when the last cycle began */
 	uint64_t begun_stall_ns; /* what mutators had waited by then */
 	uint64_t trimmed_ns;     /* when free memory was last given back */
-	double survival;    /* part of new objects that minor cycles keep */
+	double survival; /* part of new objects that minor cycles keep */
+	uint64_t full_allocated; /* `allocated` when the last full one ended */
+	double yield;            /* part of what is allocated between full
+				  * cycles that is dead by the second */
+	unsigned skip;           /* full cycles before a minor one is tried */
+	unsigned skip_next;      /* how many when that one finds little too */
 	bool lazy_arm;      /* arm blocks only once they have black objects */
 	uint64_t live;      /* bytes live after the last cycle */
 	uint64_t live_full; /* the same after the last full one */
@@ -460,6 +468,8 @@ void wg_blocks_free(struct weir_heap *h, uint32_t first, uint32_t count);
 void wg_blocks_fork_child(struct weir_heap *h);
 /* Make writes to come on these pages free of faults. */
 void wg_forget(struct weir_heap *h, uintptr_t start, size_t size);
+/* The same for the parts of a swept block that usable holes are in. */
+void wg_forget_holes(struct weir_heap *h, uint32_t i);
 
 /* Bytes of the system that a large object of this size occupies. */
 static inline size_t wg_large_bytes(const struct weir_heap *h, size_t size)
@@ -592,6 +602,8 @@ bool wg_pace_can_wait(struct weir_heap *h);
 /* A cycle that ran beside the program has ended. */
 void wg_pace_during(struct weir_heap *h, bool full);
 void wg_pace_survival(struct weir_heap *h, uint64_t marked, bool full);
+/* A full cycle has ended; what was alive when the one before had. */
+void wg_pace_yield(struct weir_heap *h, uint64_t live_before);
 void wg_pace_cycle_end(struct weir_heap *h);
 bool wg_pace_wants_full(struct weir_heap *h);
 
