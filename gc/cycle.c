@@ -306,7 +306,10 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 	wg_sweep_run(h);
 	r.sweep_ns = span_end(h, s, 0, NULL);
 	if (full) {
+		uint64_t before = h->live_full;
+
 		h->live_full = h->live;
+		wg_pace_yield(h, before);
 		wg_trim_after_cycle(h);
 	}
 	__atomic_store_n(&h->trim_due, wg_trim_excess(h) != 0,

@@ -10,6 +10,11 @@
  * is full when what minor ones let live on top of L is more than g L, or a
  * quarter of heap-min.
  *
+ * Where most of what is new lives through a minor cycle, and most of what is
+ * allocated dies all the same by the next full one, as in a table whose entries
+ * are replaced, minor cycles only delay: they are left out, and tried again
+ * after 2, 4, 8, ..., MOST_SKIPPED full ones.
+ *
  * Memory that the system backs and that is not alive, S bytes, costs nothing
  * to allocate in: the wait for the next cycle is at least S / 3, so that what
  * was resident once saves cycles until it is given back (gc/trim.c).  No more
@@ -36,6 +41,7 @@
 
 #define STALL_NS 1000000
 #define LEAST_STALL_NS 10000
+#define MOST_SKIPPED 32
 
 static uint64_t left(uint64_t used, uint64_t limit)
 {
@@ -163,7 +169,7 @@ static uint64_t old_room(const struct weir_heap *h)
 
 bool wg_pace_wants_full(struct weir_heap *h)
 {
-	if (!h->opt.generational || !h->tracking || h->all_dirty)
+	if (!h->opt.generational || !h->tracking || h->all_dirty || h->skip)
 		return true;
 	/* Garbage among the marked: what minor cycles let live on top of the
 	 * last full one's survivors. */
@@ -177,11 +183,38 @@ bool wg_pace_wants_full(struct weir_heap *h)
 void wg_pace_survival(struct weir_heap *h, uint64_t marked, bool full)
 {
 	uint64_t young = h->cycle_start_allocated - h->last_allocated;
+	double kept;
 
 	if (full || !young)
 		return;
-	h->survival = (h->survival + (double)marked / (double)young) / 2;
+	kept = (double)marked / (double)young;
+	h->survival = (h->survival + kept) / 2;
 	h->lazy_arm = h->survival < 0.25;
+	if (kept <= 0.5 || h->yield <= 0.5) {
+		h->skip_next = 0;
+		return;
+	}
+	h->skip_next = h->skip_next ? 2 * h->skip_next : 2;
+	if (h->skip_next > MOST_SKIPPED)
+		h->skip_next = MOST_SKIPPED;
+	h->skip = h->skip_next;
+}
+
+void wg_pace_yield(struct weir_heap *h, uint64_t live_before)
+{
+	uint64_t now = __atomic_load_n(&h->allocated, __ATOMIC_RELAXED);
+	uint64_t made = now - h->full_allocated;
+	uint64_t was = live_before + made;
+
+	h->full_allocated = now;
+	if (made)
+		h->yield = was > h->live_full
+				   ? (double)(was - h->live_full) / (double)made
+				   : 0;
+	if (h->yield <= 0.5)
+		h->skip = 0;
+	else if (h->skip)
+		h->skip--;
 }
 
 void wg_pace_during(struct weir_heap *h, bool full)
@@ -199,7 +232,7 @@ void wg_pace_cycle_end(struct weir_heap *h)
 	uint64_t ahead = h->during[next] + h->during[next] / 4;
 	uint64_t wait = room > ahead ? room - ahead : 0, late;
 
-	if (h->opt.generational && h->tracking) {
+	if (h->opt.generational && h->tracking && !h->skip) {
 		uint64_t nursery = h->live_full / 4;
 
 		if (nursery < h->opt.heap_min)

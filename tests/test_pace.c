@@ -244,3 +244,79 @@ Test(pace, survival)
 	wg_pace_survival(&h, MIB, false);
 	cr_assert_float_eq(h.survival, 0.2, 1e-9);
 }
+
+/* A full cycle that found `live` bytes alive, `made` ones after the last. */
+static void full_cycle(uint64_t made, uint64_t live)
+{
+	uint64_t before = h.live_full;
+
+	h.allocated += made;
+	h.live = h.live_full = live;
+	wg_pace_yield(&h, before);
+}
+
+/* A minor one that kept `kept` of `made` bytes. */
+static void minor_cycle(uint64_t made, uint64_t kept)
+{
+	h.last_allocated = h.allocated;
+	h.allocated += made;
+	h.cycle_start_allocated = h.allocated;
+	wg_pace_survival(&h, kept, false);
+}
+
+Test(pace, minor_cycles_that_only_delay_are_left_out)
+{
+	unsigned skipped = 2;
+
+	reset();
+	h.full_allocated = h.allocated;
+	for (int round = 0; round < 8; round++) {
+		/* All of what was made is dead, though minor cycles keep it. */
+		full_cycle(50 * MIB, 100 * MIB);
+		cr_assert_float_eq(h.yield, 1, 1e-9);
+		cr_assert(!wg_pace_wants_full(&h));
+		minor_cycle(25 * MIB, 25 * MIB);
+		for (unsigned i = 0; i < skipped; i++) {
+			cr_assert(wg_pace_wants_full(&h));
+			full_cycle(50 * MIB, 100 * MIB);
+		}
+		cr_assert(!wg_pace_wants_full(&h));
+		skipped = skipped < 32 ? 2 * skipped : 32;
+	}
+	/* And one that finds more makes it begin anew. */
+	minor_cycle(25 * MIB, 5 * MIB);
+	cr_assert(!wg_pace_wants_full(&h));
+	minor_cycle(25 * MIB, 25 * MIB);
+	full_cycle(50 * MIB, 100 * MIB);
+	cr_assert(wg_pace_wants_full(&h));
+	full_cycle(50 * MIB, 100 * MIB);
+	cr_assert(!wg_pace_wants_full(&h));
+}
+
+/* In a heap that grows full cycles find no more. */
+Test(pace, minor_cycles_of_a_growing_heap_stay)
+{
+	reset();
+	h.full_allocated = h.allocated;
+	for (int round = 1; round < 8; round++) {
+		full_cycle(50 * MIB, 100 * MIB + (uint64_t)round * 40 * MIB);
+		cr_assert_lt(h.yield, 0.5);
+		minor_cycle(25 * MIB, 25 * MIB);
+		cr_assert(!wg_pace_wants_full(&h));
+	}
+	/* Nor when it begins to, after a time in which they did. */
+	full_cycle(50 * MIB, h.live_full);
+	minor_cycle(25 * MIB, 25 * MIB);
+	cr_assert(wg_pace_wants_full(&h));
+	full_cycle(50 * MIB, h.live_full + 50 * MIB);
+	cr_assert(!wg_pace_wants_full(&h));
+}
+
+/* Full cycles wait for all of H, not for a nursery. */
+Test(pace, without_minor_cycles_there_is_no_nursery)
+{
+	reset();
+	h.sweep_minor = false;
+	h.skip = 1;
+	cr_assert_eq(gap(0), 54 * MIB);
+}
