@@ -30,7 +30,7 @@
 #define WG_SEGMENT_ENTRIES 1022
 #define WG_DEQUE 64 /* shared segments a marker; the rest stay private */
 #define WG_RING 16
-#define WG_SCAN_RING 8
+#define WG_SCAN_RING 32
 #define WG_SLICES 256
 #define WG_SLICE_WORDS 512 /* of a large object, scanned at a time */
 
