@@ -36,6 +36,9 @@ static void usage(FILE *f)
 		"Workloads: gcbench binary-trees mt-trees graph-latency "
 		"churn write-storm;\n"
 		"bench-malloc --help tells their parameters.\n"
+		"In Guile, on weir's libgc.so.1 and on Debian's: guile-trees "
+		"guile-table\n"
+		"guile-compile guile-http; bench-guile --help tells more.\n"
 		"\n"
 		"  --pairs N       rounds of all peers (5; targets: 3)\n"
 		"  --peers A,B...  who runs; the first is compared to the "
@@ -94,12 +97,17 @@ static void find_programs(void)
 	run_directory = path;
 }
 
+static bool is_guile(const char *workload)
+{
+	return !strncmp(workload, "guile-", 6);
+}
+
 static bool chooses(const char *workload)
 {
 	if (want.choose || want.no_choose)
 		return want.choose;
 	return strcmp(workload, "graph-latency") != 0 &&
-	       strcmp(workload, "write-storm") != 0;
+	       strcmp(workload, "write-storm") != 0 && !is_guile(workload);
 }
 
 static void add_peer(struct series *s, const struct peer *p)
@@ -116,7 +124,9 @@ static void add_peers(struct series *s)
 	const struct peer *p;
 	size_t i;
 
-	if (!names && !strcmp(s->args[0], "write-storm"))
+	if (!names && is_guile(s->args[0]))
+		names = "guile-weir,guile-libgc";
+	else if (!names && !strcmp(s->args[0], "write-storm"))
 		names = "weir,weir-idle,libgc,libgc-idle,malloc,jemalloc";
 	else if (!names)
 		names = "weir,weir-idle,libgc,malloc,jemalloc";

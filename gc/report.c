@@ -89,22 +89,30 @@ static void report_barrier(struct weir_heap *h, const struct wg_report *r)
 void wg_report_cycle(struct weir_heap *h, const struct wg_report *r,
 		     uint64_t marked)
 {
+	struct weir_histogram assist, handshake;
+
 	if (wr_log_barrier(h->events))
 		report_barrier(h, r);
 	if (!wr_log_gc(h->events))
 		return;
+	wr_histogram_read(&h->stats.assist, &assist);
+	wr_histogram_read(&h->stats.handshake, &handshake);
 	wr_event_log(
 		h->events,
 		"gc %llu %s%s: pauses %u, longest %.3f ms, in all %.3f ms | "
 		"arm %.1f mark %.1f preclean %.1f/%u+%u sweep %.1f ms | dirty "
-		"%llu pages, marked %.1f MiB, live %.1f MiB, used %.1f MiB",
+		"%llu pages, marked %.1f MiB, live %.1f MiB, used %.1f MiB | "
+		"waits so far %llu, longest %.3f ms",
 		number(r->number), r->full ? "full" : "minor",
 		r->stopped ? " stopped" : "", r->pauses.count,
 		ms(r->pauses.max_ns), ms(r->pauses.total_ns), ms(r->arm_ns),
 		ms(r->mark_ns), ms(r->preclean_ns), r->passes, r->slices.count,
 		ms(r->sweep_ns), number(r->dirty + r->remark_pages),
 		mib(marked), mib(h->live),
-		mib(__atomic_load_n(&h->used, __ATOMIC_RELAXED)));
+		mib(__atomic_load_n(&h->used, __ATOMIC_RELAXED)),
+		number(assist.count + handshake.count),
+		ms(assist.max_ns > handshake.max_ns ? assist.max_ns
+						    : handshake.max_ns));
 }
 
 void wg_report_barrier(struct weir_heap *h)
