@@ -191,7 +191,8 @@ static void remark(struct weir_heap *h, struct wg_report *r)
 	unsigned workers = h->pause_markers;
 
 	wg_set_in_pause(h, true);
-	wg_always_trace(h, m);
+	if (!wg_mutant(WG_MUTANT_TRUST_AHEAD) || !r->ahead.count)
+		wg_always_trace(h, m);
 	wg_roots_paused(h, m);
 	if (whole)
 		wg_team_mark(h, workers);

@@ -150,6 +150,7 @@ WEIR_SCRIPT_TESTS += \
 check_PROGRAMS += tests/torture/torture
 tests_torture_torture_SOURCES = \
 	tests/torture/bank.c \
+	tests/torture/beside.c \
 	tests/torture/graph.c \
 	tests/torture/node.c \
 	tests/torture/outside.c \
