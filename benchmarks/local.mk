@@ -43,8 +43,10 @@ benchmarks_bench_jemalloc_CPPFLAGS = $(AM_CPPFLAGS) $(JEMALLOC_CFLAGS) \
 	-DBENCH_JEMALLOC
 benchmarks_bench_jemalloc_LDADD = $(JEMALLOC_LIBS)
 
-# Programs in Guile on weir's libgc.so.1 and on Debian's.
+# Programs in Guile on weir's libgc.so.1 and on Debian's.  The demo runs it as
+# well, so that it is built with everything else.
 WEIR_BENCH_GUILE = benchmarks/bench-guile
+noinst_SCRIPTS += $(WEIR_BENCH_GUILE)
 benchmarks/bench-guile: $(srcdir)/benchmarks/bench_guile.py Makefile
 	$(AM_V_GEN)$(MKDIR_P) benchmarks && \
 	sed 's|@guiledir@|$(abs_top_srcdir)/benchmarks/guile|' \
@@ -74,7 +76,6 @@ benchmarks_weir_bench_LDADD = -lm
 
 if WEIR_TESTS
 check_PROGRAMS += $(WEIR_BENCHES)
-check_SCRIPTS += $(WEIR_BENCH_GUILE)
 endif
 
 BENCH_ARGS =

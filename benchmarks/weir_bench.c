@@ -11,6 +11,11 @@ static const char *const workloads[] = {
 	"churn",   "write-storm",  NULL,
 };
 
+/* Those that "all" leaves out. */
+static const char *const guile_workloads[] = {
+	"guile-trees", "guile-table", "guile-compile", "guile-http", NULL,
+};
+
 /* What was asked for. */
 static struct {
 	unsigned pairs; /* 0: as the command does by default */
@@ -100,6 +105,13 @@ static void find_programs(void)
 static bool is_guile(const char *workload)
 {
 	return !strncmp(workload, "guile-", 6);
+}
+
+static bool is_one_of(const char *const *names, const char *name)
+{
+	while (*names && strcmp(*names, name) != 0)
+		names++;
+	return *names != NULL;
 }
 
 static bool chooses(const char *workload)
@@ -237,7 +249,6 @@ int main(int argc, char **argv)
 {
 	const char *const *args;
 	int first, rc;
-	size_t i;
 
 	find_programs();
 	first = parse(argc, argv);
@@ -259,13 +270,11 @@ int main(int argc, char **argv)
 			printf("\n");
 		return rc;
 	}
-	for (i = 0; workloads[i]; i++) {
-		if (!strcmp(args[0], workloads[i])) {
-			rc = run_workload(args) ? 0 : 2;
-			if (want.json)
-				printf("\n");
-			return rc;
-		}
-	}
-	die("no such workload: ", args[0]);
+	if (!is_one_of(workloads, args[0]) &&
+	    !is_one_of(guile_workloads, args[0]))
+		die("no such workload: ", args[0]);
+	rc = run_workload(args) ? 0 : 2;
+	if (want.json)
+		printf("\n");
+	return rc;
 }

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- For wrk: what bench_guile.py reads, times in microseconds.
-local quantiles = { 0, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99 }
+local quantiles = { 0, 10, 25, 50, 75, 80, 85, 90, 93, 95, 97, 98, 99, 99.5,
+	99.8, 99.9, 99.95, 99.98, 99.99 }
 
 function done(summary, latency, requests)
 	local e = summary.errors

@@ -7,6 +7,7 @@
 ;; Prints "ready" once it listens.
 
 (use-modules (web server)
+             (web server http) ; or the first request waits for it to load
              (web request)
              (web response)
              (web uri)
@@ -49,6 +50,7 @@
   (let ((s (socket PF_INET SOCK_STREAM 0)))
     (setsockopt s SOL_SOCKET SO_REUSEADDR 1)
     (bind s AF_INET INADDR_LOOPBACK port)
+    (listen s 128)
     s))
 
 (display "ready")

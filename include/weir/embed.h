@@ -65,10 +65,10 @@ WEIR_API void *weir_locked_call(weir_heap *heap, void *(*fn)(void *),
  * may change without a write to its pages (they are in memory outside of the
  * heap, say).  So fn runs for every live one in the pause of every cycle, also
  * of a minor one, and in stops ahead of it, so that what only they lead to is
- * marked beside the program.  Not together with WEIR_TRACE_CONCURRENT (-EINVAL).  Such
- * objects are never allocated inline, and not where there is no memory to note
- * them (ENOMEM).  Those that the pause finds dead are forgotten in it; what
- * fn looks at must stay until then.
+ * marked beside the program.  Not together with WEIR_TRACE_CONCURRENT
+ * (-EINVAL).  Such objects are never allocated inline, and not where there is
+ * no memory to note them (ENOMEM).  Those that the pause finds dead are
+ * forgotten in it; what fn looks at must stay until then.
  */
 #define WEIR_TRACE_ALWAYS 2u
 
