@@ -13,7 +13,8 @@ one line of JSON as the other peers of weir-bench do.  Defaults on both sides.
 
 Pauses are the collectors' own figures: libgc's "World-stopped marking" of
 GC_PRINT_STATS, which leaves out what stopping takes; of weir's log=gc the
-longest of its stops and of the waits (assists, handshakes) of the program.
+longest of its stops and of the waits of the program: assists, handshakes, and
+collections that it asked for.
 Memory and time are the whole process's, from wait4().
 """
 import argparse

@@ -74,9 +74,7 @@ def remarks(sets):
     said.append("\"Longest\" and memory are the largest of all runs of a "
                 "library, the rest medians. Pauses are the libraries' own "
                 "figures: libgc's marking with all threads stopped; weir's "
-                "stops, and what a thread was held for to help or to wait.")
-    said.append("What Guile asks of the collector and waits for, a whole "
-                "collection now and then (GC_gcollect) or that none runs "
-                "(GC_disable, when a thread begins), weir counts as no pause: "
-                "the longest responses have these waits.")
+                "stops, and what a thread was held for: to help, to wait, or "
+                "for a collection that it asked for, as Guile does now and "
+                "then when much of its memory is from malloc().")
     return said, agree

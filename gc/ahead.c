@@ -98,8 +98,9 @@ void wg_trace_deferred(struct weir_heap *h)
 	} while (any_deferred(h));
 }
 
-/* One stop; `all`: not deferred objects alone. */
-static void stop(struct weir_heap *h, struct wg_report *r, bool all)
+/* One stop; `all`: not deferred objects alone.  False: cycles are held, so
+ * there was none. */
+static bool stop(struct weir_heap *h, struct wg_report *r, bool all)
 {
 	struct wg_marker *m = h->marker[0];
 	struct wr_stop_times times;
@@ -107,6 +108,10 @@ static void stop(struct weir_heap *h, struct wg_report *r, bool all)
 
 	/* The program's functions are called as in the pause. */
 	wg_locked_hold_quiet(h);
+	if (wr_unlikely(wg_gate_closed(h))) {
+		wg_locked_drop(h);
+		return false;
+	}
 	wr_roots_pause_begin(h->roots);
 	outer = wg_pause_begin(h, &times);
 	m->in_pause = true;
@@ -119,6 +124,7 @@ static void stop(struct weir_heap *h, struct wg_report *r, bool all)
 	wg_stops_add(&r->ahead, wg_pause_end(h, r, outer, &times, 0));
 	wr_roots_pause_end(h->roots);
 	wg_locked_drop(h);
+	return true;
 }
 
 void wg_trace_ahead(struct weir_heap *h, struct wg_report *r, unsigned most)
@@ -130,7 +136,8 @@ void wg_trace_ahead(struct weir_heap *h, struct wg_report *r, unsigned most)
 		return;
 	do {
 		marked = wg_objects_marked(h);
-		stop(h, r, all);
+		if (!stop(h, r, all))
+			return;
 		wg_delay(h);
 		wg_team_mark(h, h->beside);
 		marked = wg_objects_marked(h) - marked;

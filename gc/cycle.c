@@ -203,6 +203,14 @@ static void remark(struct weir_heap *h, struct wg_report *r)
 	wg_count(&h->stats.remark_dirty, r->remark_pages);
 }
 
+/* The program went on while the cycle was held. */
+static void catch_up(struct weir_heap *h, struct wg_report *r)
+{
+	wg_roots_concurrent(h, h->marker[0]);
+	r->dirty += wg_dirty_pass(h, h->beside, WR_FETCH_REARM, h->all_dirty);
+	wg_trace_ahead(h, r, 1);
+}
+
 static void pause(struct weir_heap *h, struct wg_report *r)
 {
 	struct wr_stop_times times;
@@ -210,7 +218,9 @@ static void pause(struct weir_heap *h, struct wg_report *r)
 	enum wr_phase outer;
 	struct span s;
 
-	wg_locked_hold_quiet(h);
+	while (wr_unlikely(wg_gate_pass(h)))
+		if (!r->stopped)
+			catch_up(h, r);
 	wg_hook_hold(h);
 	wr_roots_pause_begin(h->roots);
 	outer = wg_pause_begin(h, &times);

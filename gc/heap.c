@@ -461,6 +461,7 @@ int weir_heap_stats(weir_heap *h, struct weir_stats *out)
 	wr_histogram_read(&h->stats.pause, &s.pause);
 	wr_histogram_read(&h->stats.stop, &s.stop);
 	wr_histogram_read(&h->stats.handshake, &s.handshake);
+	wr_histogram_read(&h->stats.waited, &s.waited);
 	wr_histogram_read(&h->stats.assist, &s.assist);
 	strncpy(s.barrier, wr_barrier_name(wr_barrier_kind(h->barrier)),
 		sizeof(s.barrier) - 1);

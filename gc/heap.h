@@ -175,6 +175,7 @@ enum wg_request {
 	WG_REQ_FULL = 2,
 	WG_REQ_STOPPED = 4,
 	WG_REQ_QUIT = 8,
+	WG_REQ_ANY = 16, /* minor or full, as the pacer wants it */
 };
 
 struct weir_heap {
@@ -243,6 +244,12 @@ struct weir_heap {
 	unsigned disabled;       /* atomic: weir_collect_disable() calls that
 				  * are open; written under ctl_lock */
 	unsigned disabling;      /* of them those that wait for a cycle */
+	unsigned holds;          /* atomic: weir_collect_hold() calls that are
+				  * open, counted in `disabled` too; written
+				  * under calls_lock and ctl_lock */
+	bool parked;             /* the collector waits at the gate */
+	unsigned waiting;        /* atomic: mutators that wait for a cycle;
+				  * written under ctl_lock */
 	bool threads_up;         /* collector threads exist (not after fork) */
 	bool all_dirty;          /* the barrier knows nothing: scan all */
 	bool stray_ends;         /* a child of fork: see gc/fork.c */
@@ -583,6 +590,12 @@ bool wg_cycle_ask(struct weir_heap *h, struct weir_mutator *m,
  * are disabled, there will be none; what was under way has ended. */
 bool wg_cycle_wait(struct weir_heap *h, struct weir_mutator *m,
 		   unsigned requests);
+/* Pass the gate before the pause, which is closed while cycles are held: false,
+ * with the lock of gc/locked.c.  Or wait until it opens: true, without; and the
+ * program went on meanwhile. */
+bool wg_gate_pass(struct weir_heap *h);
+/* Whether it is closed, for one who has that lock. */
+bool wg_gate_closed(const struct weir_heap *h);
 /* Wait until a cycle or sweep that is under way, or asked for, ends or `ns`
  * (at most a second) have gone by. */
 void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns);
@@ -605,6 +618,7 @@ void wg_pace_survival(struct weir_heap *h, uint64_t marked, bool full);
 /* A full cycle has ended; what was alive when the one before had. */
 void wg_pace_yield(struct weir_heap *h, uint64_t live_before);
 void wg_pace_cycle_end(struct weir_heap *h);
-bool wg_pace_wants_full(struct weir_heap *h);
+/* asked: the program wants a minor one if that can be. */
+bool wg_pace_wants_full(struct weir_heap *h, bool asked);
 
 #endif

@@ -26,7 +26,8 @@
  * Above the soft limit it waits until the cycle has ended.
  *
  * A mutator that waits leaves its processor free: as many markers more run in
- * a cycle as mutators waited, on average, since the last one began.
+ * a cycle as mutators waited, on average, since the last one began, or wait for
+ * the one that begins.
  *
  * While a cycle sweeps the program may allocate another H before it waits; so
  * it may when cycles were disabled, for it had nothing to wait for.
@@ -116,10 +117,15 @@ unsigned wg_pace_markers(struct weir_heap *h, uint64_t now)
 	uint64_t stall =
 		__atomic_load_n(&h->stats.assist.total_ns, __ATOMIC_RELAXED);
 	uint64_t time = now - h->begun_ns, waited = stall - h->begun_stall_ns;
-	uint64_t more = time ? (waited + time / 2) / time : 0;
+	uint64_t more = time ? (waited + time / 2) / time : 0, waiting;
 
 	h->begun_ns = now;
 	h->begun_stall_ns = stall;
+	/* Relaxed: partner of the stores in gc/collector.c; those who wait for
+	 * this very cycle. */
+	waiting = __atomic_load_n(&h->waiting, __ATOMIC_RELAXED);
+	if (more < waiting)
+		more = waiting;
 	if (h->opt.markers || h->markers >= h->pause_markers)
 		return h->markers;
 	if (more > h->pause_markers - h->markers)
@@ -167,9 +173,11 @@ static uint64_t old_room(const struct weir_heap *h)
 	return room < most ? room : most;
 }
 
-bool wg_pace_wants_full(struct weir_heap *h)
+bool wg_pace_wants_full(struct weir_heap *h, bool asked)
 {
-	if (!h->opt.generational || !h->tracking || h->all_dirty || h->skip)
+	if (!h->opt.generational || !h->tracking || h->all_dirty)
+		return true;
+	if (h->skip && !asked)
 		return true;
 	/* Garbage among the marked: what minor cycles let live on top of the
 	 * last full one's survivors. */
@@ -227,7 +235,7 @@ void wg_pace_during(struct weir_heap *h, bool full)
 void wg_pace_cycle_end(struct weir_heap *h)
 {
 	uint64_t now = __atomic_load_n(&h->allocated, __ATOMIC_RELAXED);
-	bool next = wg_pace_wants_full(h);
+	bool next = wg_pace_wants_full(h, false);
 	uint64_t room = headroom(h, h->live_full), spare = spare_third(h);
 	uint64_t ahead = h->during[next] + h->during[next] / 4;
 	uint64_t wait = room > ahead ? room - ahead : 0, late;

@@ -89,14 +89,22 @@ static void report_barrier(struct weir_heap *h, const struct wg_report *r)
 void wg_report_cycle(struct weir_heap *h, const struct wg_report *r,
 		     uint64_t marked)
 {
-	struct weir_histogram assist, handshake;
+	struct weir_histogram *const held[] = {
+		&h->stats.assist, &h->stats.handshake, &h->stats.waited};
+	uint64_t waits = 0, longest = 0;
 
 	if (wr_log_barrier(h->events))
 		report_barrier(h, r);
 	if (!wr_log_gc(h->events))
 		return;
-	wr_histogram_read(&h->stats.assist, &assist);
-	wr_histogram_read(&h->stats.handshake, &handshake);
+	for (unsigned i = 0; i < sizeof(held) / sizeof(held[0]); i++) {
+		struct weir_histogram one;
+
+		wr_histogram_read(held[i], &one);
+		waits += one.count;
+		if (one.max_ns > longest)
+			longest = one.max_ns;
+	}
 	wr_event_log(
 		h->events,
 		"gc %llu %s%s: pauses %u, longest %.3f ms, in all %.3f ms | "
@@ -109,10 +117,8 @@ void wg_report_cycle(struct weir_heap *h, const struct wg_report *r,
 		ms(r->mark_ns), ms(r->preclean_ns), r->passes, r->slices.count,
 		ms(r->sweep_ns), number(r->dirty + r->remark_pages),
 		mib(marked), mib(h->live),
-		mib(__atomic_load_n(&h->used, __ATOMIC_RELAXED)),
-		number(assist.count + handshake.count),
-		ms(assist.max_ns > handshake.max_ns ? assist.max_ns
-						    : handshake.max_ns));
+		mib(__atomic_load_n(&h->used, __ATOMIC_RELAXED)), number(waits),
+		ms(longest));
 }
 
 void wg_report_barrier(struct weir_heap *h)

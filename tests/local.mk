@@ -38,6 +38,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_heap \
 	tests/test_heap_system \
 	tests/test_histogram \
+	tests/test_hold \
 	tests/test_input \
 	tests/test_invariants \
 	tests/test_json \

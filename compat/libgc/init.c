@@ -163,7 +163,7 @@ static void make_heap(void)
 	if (getenv("GC_DONT_GC"))
 		GC_dont_gc = 1;
 	if (GC_dont_gc)
-		weir_collect_disable(made);
+		weir_collect_hold(made);
 	__atomic_store_n(&lg_heap, made, __ATOMIC_RELEASE);
 	making = false;
 }

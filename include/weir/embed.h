@@ -90,6 +90,18 @@ WEIR_API int weir_object_kind(weir_heap *heap, const void *p, weir_kind *kind);
 WEIR_API int weir_collect_disable(weir_heap *heap);
 WEIR_API int weir_collect_enable(weir_heap *heap);
 
+/*
+ * The same without a wait: a cycle that is under way goes no further than to
+ * its pause until weir_collect_release() was called as often.  Nothing is found
+ * dead meanwhile, no weak reference or link is cleared, and none of the
+ * functions runs that only pauses and the stops ahead of them call; what runs
+ * beside the program may.  Who waited for that cycle is refused, as if it had
+ * come later.  Also within weir_locked_call(); which this waits for if another
+ * thread is in it.  release: -EINVAL if it was not held.
+ */
+WEIR_API int weir_collect_hold(weir_heap *heap);
+WEIR_API int weir_collect_release(weir_heap *heap);
+
 /* ---- Events ------------------------------------------------------------- */
 
 enum weir_event {

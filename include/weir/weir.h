@@ -400,6 +400,8 @@ struct weir_stats {
 	/* Write faults that reached the barrier, each once; 0 under async,
 	 * where the kernel answers them and counts none, and under none. */
 	uint64_t barrier_faults;
+	/* Attached threads that waited in weir_collect() for a cycle. */
+	struct weir_histogram waited;
 };
 
 /* Fill *stats (its `size` set by the caller; smaller structs are filled as
