@@ -177,7 +177,7 @@ static void concurrent_part(struct weir_heap *h, struct wg_report *r)
 	r->mark_ns = span_end(h, s, 0, NULL);
 
 	s = span_begin(h, WR_PHASE_preclean);
-	if (s.begin - armed > SHORT_MARK_NS)
+	if (s.begin - armed - r->ahead.total_ns > SHORT_MARK_NS)
 		wg_preclean(h, r);
 	wg_weak_preclean(h);
 	wg_report_ahead(h, r);
@@ -214,7 +214,7 @@ static void catch_up(struct weir_heap *h, struct wg_report *r)
 static void pause(struct weir_heap *h, struct wg_report *r)
 {
 	struct wr_stop_times times;
-	uint64_t marked = bytes_marked(h);
+	uint64_t marked = bytes_marked(h), objects = wg_objects_marked(h);
 	enum wr_phase outer;
 	struct span s;
 
@@ -233,6 +233,7 @@ static void pause(struct weir_heap *h, struct wg_report *r)
 	r->weak_ns = span_end(h, s, 0, NULL);
 	wg_always_filter(h, r->full);
 	r->remark_marked = bytes_marked(h) - marked;
+	wg_ahead_learn(h, r, wg_objects_marked(h) - objects);
 	if (h->opt.verify || WEIR_CHECKING >= 2)
 		wg_invariants_check(h);
 	if (h->opt.verify) {

@@ -245,8 +245,9 @@ struct weir_heap {
 				  * are open; written under ctl_lock */
 	unsigned disabling;      /* of them those that wait for a cycle */
 	unsigned holds;          /* atomic: weir_collect_hold() calls that are
-				  * open, counted in `disabled` too; written
-				  * under calls_lock and ctl_lock */
+				  * open, counted in `disabled` too; raised
+				  * under calls_lock and ctl_lock, lowered
+				  * under the latter */
 	bool parked;             /* the collector waits at the gate */
 	unsigned waiting;        /* atomic: mutators that wait for a cycle;
 				  * written under ctl_lock */
@@ -271,6 +272,8 @@ struct weir_heap {
 	void *hook_arg;             /* its argument */
 
 	struct wg_runs *later;   /* of preclean, NULL until needed */
+	unsigned ahead_useless;  /* cycles in a row whose stops ahead of the
+				  * pause, and it, found little */
 	uint64_t slices_end_ns;  /* when the last preclean slices ended */
 	uint64_t slice_page_ns;  /* what they took for a page that was dirty */
 	uint64_t begun_ns;       /* when the last cycle began */

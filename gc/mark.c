@@ -421,35 +421,44 @@ static bool drain_rings(struct wg_marker *m)
 	return any;
 }
 
+/* One turn; false: there is nothing left. */
+static inline bool mark_one(struct wg_marker *m)
+{
+	struct wg_segment *s = m->cur;
+	uintptr_t e;
+
+	if (wr_unlikely(!s || !s->n)) {
+		if (next_segment(m) || drain_rings(m))
+			return true;
+		if (!m->slices)
+			return false;
+		wg_scan_slice(m);
+		return true;
+	}
+	e = s->e[--s->n];
+	if (wr_unlikely(e & 1))
+		wg_push(m, e - 1);
+	else
+		scan_later(m, e);
+	if (wr_unlikely(++m->since_share >= 32)) {
+		m->since_share = 0;
+		if (wg_team_hungry(m->heap))
+			share(m);
+	}
+	return true;
+}
+
 void wg_mark_own(struct wg_marker *m)
 {
-	struct weir_heap *h = m->heap;
+	while (mark_one(m))
+		;
+}
 
-	for (;;) {
-		struct wg_segment *s = m->cur;
-		uintptr_t e;
-
-		if (wr_unlikely(!s || !s->n)) {
-			if (next_segment(m))
-				continue;
-			if (drain_rings(m))
-				continue;
-			if (!m->slices)
-				return;
-			wg_scan_slice(m);
-			continue;
-		}
-		e = s->e[--s->n];
-		if (wr_unlikely(e & 1))
-			wg_push(m, e - 1);
-		else
-			scan_later(m, e);
-		if (wr_unlikely(++m->since_share >= 32)) {
-			m->since_share = 0;
-			if (wg_team_hungry(h))
-				share(m);
-		}
-	}
+bool wg_mark_some(struct wg_marker *m, unsigned turns)
+{
+	while (turns && mark_one(m))
+		turns--;
+	return !turns;
 }
 
 void wg_mark_loop(struct wg_marker *m)

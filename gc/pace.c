@@ -13,7 +13,7 @@
  * Where most of what is new lives through a minor cycle, and most of what is
  * allocated dies all the same by the next full one, as in a table whose entries
  * are replaced, minor cycles only delay: they are left out, and tried again
- * after 2, 4, 8, ..., MOST_SKIPPED full ones.
+ * after 2, 4 and MOST_SKIPPED full ones.
  *
  * Memory that the system backs and that is not alive, S bytes, costs nothing
  * to allocate in: the wait for the next cycle is at least S / 3, so that what
@@ -42,7 +42,7 @@
 
 #define STALL_NS 1000000
 #define LEAST_STALL_NS 10000
-#define MOST_SKIPPED 32
+#define MOST_SKIPPED 8
 
 static uint64_t left(uint64_t used, uint64_t limit)
 {

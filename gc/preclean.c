@@ -78,9 +78,9 @@ static uint64_t slice(struct weir_heap *h, struct wg_report *r, uint32_t *at,
 	enum wr_phase outer = wg_pause_begin(h, &times);
 	uint64_t pages;
 
-	wg_set_in_pause(h, true);
+	/* What a callback has to trace is deferred: a stop like this comes into
+	 * the middle of weir_locked_call(). */
 	pages = wg_dirty_slice(h, at, high, step, SLICE_NS, later);
-	wg_set_in_pause(h, false);
 	wg_stops_add(&r->slices, wg_pause_end(h, r, outer, &times, pages));
 	return pages;
 }

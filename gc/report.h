@@ -31,6 +31,9 @@ struct wg_report {
 	uint64_t put_off_ns;    /* time that they were put off for */
 	struct wg_stops slices; /* of preclean */
 	struct wg_stops ahead;  /* that traced ahead of the pause */
+	uint64_t ahead_marked;  /* objects that the last of these led to, */
+	uint64_t ahead_most;    /* and the one that led to most */
+	uint64_t ahead_ns;      /* when the last of them was over */
 	struct wg_stops pauses; /* all stops of the world */
 	uint64_t arm_ns, mark_ns, preclean_ns, sweep_ns;
 	/* Of the pause: until all were stopped, remark, weak references, the

@@ -216,10 +216,11 @@ static void scan_marked_small(struct wg_marker *m, uint32_t i, uintptr_t start,
 			scan_clipped(m, s, start, end);
 	}
 	while ((g = wg_meta_next(h->meta, g, limit, h->colour)) < stop) {
+		/* Acquire, before the END is looked for. */
+		uint8_t byte = wg_meta_load(&h->meta[g]);
 		size_t last = wg_meta_end(h->meta, g);
 
-		if (wr_likely(wg_meta_load(&h->meta[g]) >>
-				      WEIR_META_KIND_SHIFT ==
+		if (wr_likely(byte >> WEIR_META_KIND_SHIFT ==
 			      WEIR_KIND_CONSERVATIVE)) {
 			uintptr_t at = wg_granule_start(h, g);
 			uintptr_t over = wg_granule_start(h, last + 1);

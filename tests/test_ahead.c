@@ -227,3 +227,107 @@ Test(ahead, deferred_objects_take_several_stops)
 	weir_blocking_call(self, join, &t);
 	heap_close();
 }
+
+/* ---- Chains ---------------------------------------------------------------
+ */
+
+#define LINKS 20000
+
+static void **deferred_chain; /* root */
+static weir_kind link_kind;
+
+static void trace_link(void *object, size_t size, weir_visitor *v, void *arg)
+{
+	(void)size;
+	(void)arg;
+	slow_calls++;
+	weir_visit(v, *(void **)object);
+}
+
+static void *make_links(void *arg)
+{
+	weir_mutator *m;
+
+	must(!weir_thread_attach(heap, &m));
+	deferred_chain = NULL;
+	for (int i = 0; i < LINKS; i++) {
+		void **p = weir_alloc_kind(m, 16, link_kind);
+
+		must(p);
+		*p = deferred_chain;
+		deferred_chain = p;
+	}
+	must(!weir_thread_detach(m));
+	return arg;
+}
+
+/* Not a stop for each of them. */
+Test(ahead, a_chain_of_deferred_objects_takes_few_stops)
+{
+	unsigned length = 0;
+	uint64_t stops;
+
+	open("verify=on,poison=on");
+	cr_assert_eq(weir_kind_trace(heap, trace_link, NULL, 0, &link_kind), 0);
+	cr_assert_eq(
+		weir_root_add(heap, &deferred_chain, sizeof(deferred_chain)),
+		0);
+	run(make_links);
+	stops = heap_stats().pause.count;
+	collect(WEIR_COLLECT_FULL);
+	stops = heap_stats().pause.count - stops;
+	cr_assert_geq(slow_calls, LINKS);
+	cr_assert_leq(stops, 200, "%lu stops", (unsigned long)stops);
+	for (void **p = deferred_chain; p; p = *p)
+		length++;
+	cr_assert_eq(length, LINKS);
+	heap_close();
+}
+
+static void *append(void *stop)
+{
+	weir_mutator *m;
+	void **tail;
+
+	must(!weir_thread_attach(heap, &m));
+	/* Relaxed: nothing else is published by it. */
+	for (tail = deferred_chain;
+	     !__atomic_load_n((bool *)stop, __ATOMIC_RELAXED);) {
+		void **p = weir_alloc_kind(m, 16, link_kind);
+
+		must(p);
+		__atomic_store_n(tail, p, __ATOMIC_RELAXED);
+		tail = p;
+		if (*deferred_chain != tail)
+			__atomic_store_n(&deferred_chain, *deferred_chain,
+					 __ATOMIC_RELAXED);
+	}
+	must(!weir_thread_detach(m));
+	return NULL;
+}
+
+/* A queue that grows at one end and shrinks at the other while cycles run: they
+ * end. */
+Test(ahead, a_chain_that_grows_does_not_keep_a_cycle, .timeout = 120)
+{
+	bool stop = false;
+	uint64_t stops;
+	pthread_t t;
+
+	open("heap-min=2m,heap-max=512m");
+	cr_assert_eq(weir_kind_trace(heap, trace_link, NULL, 0, &link_kind), 0);
+	cr_assert_eq(
+		weir_root_add(heap, &deferred_chain, sizeof(deferred_chain)),
+		0);
+	deferred_chain = weir_alloc_kind(self, 16, link_kind);
+	*deferred_chain = weir_alloc_kind(self, 16, link_kind);
+	must(!pthread_create(&t, NULL, append, &stop));
+	stops = heap_stats().pause.count;
+	for (int i = 0; i < 10; i++)
+		cr_assert_eq(weir_collect(heap, WEIR_COLLECT_FULL), 0);
+	stops = heap_stats().pause.count - stops;
+	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+	weir_blocking_call(self, join, &t);
+	cr_assert_leq(stops, 10000, "%lu stops", (unsigned long)stops);
+	heap_close();
+}

@@ -288,7 +288,7 @@ Test(pace, minor_cycles_that_only_delay_are_left_out)
 			full_cycle(50 * MIB, 100 * MIB);
 		}
 		cr_assert(!wg_pace_wants_full(&h, false));
-		skipped = skipped < 32 ? 2 * skipped : 32;
+		skipped = skipped < 8 ? 2 * skipped : 8;
 	}
 	/* And one that finds more makes it begin anew. */
 	minor_cycle(25 * MIB, 5 * MIB);

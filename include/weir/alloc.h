@@ -134,8 +134,8 @@ static inline void *weir_alloc_inline(weir_mutator *mutator, size_t size,
  * to `rest`.  *list is its first before a stop can come.  Returns how many; 0,
  * and *list is not written, when weir_alloc_kind() has to allocate one first.
  * They are objects like others, not free memory to the library: what makes
- * *list reachable has to keep them, and since nobody follows the links of
- * leaves, a list of leaves needs a callback that does.
+ * *list reachable has to keep them, and where their kind does not make their
+ * first word a reference (leaves, for one) only a callback follows the links.
  */
 static inline size_t weir_alloc_list_inline(weir_mutator *mutator, size_t size,
 					    weir_kind kind, size_t count,
@@ -160,13 +160,17 @@ static inline size_t weir_alloc_list_inline(weir_mutator *mutator, size_t size,
 	meta = (uint8_t *)(b->meta_bias + ((uintptr_t)p >> WEIR_GRANULE_SHIFT));
 	start = (uint8_t)(b->newborn | kind << WEIR_META_KIND_SHIFT |
 			  (last ? 0 : WEIR_META_END));
-	for (i = 0; i < room; i++, p += n, meta += last + 1) {
-		*(void **)(void *)p = i + 1 < room ? p + n : rest;
+	for (i = 0; i < room; i++, meta += last + 1) {
 		__atomic_store_n(&meta[last], (uint8_t)WEIR_META_END,
 				 __ATOMIC_RELAXED);
 		__atomic_store_n(&meta[0], start, __ATOMIC_RELEASE);
 	}
+	/* No reference before the objects that it is in and that it is to. */
 	WEIR_PUBLISH_BARRIER();
+	for (i = 0; i < room; i++, p += n)
+		__atomic_store_n((void **)(void *)p,
+				 i + 1 < room ? (void *)(p + n) : rest,
+				 __ATOMIC_RELAXED);
 	if (room) {
 		/* Release: who takes the list from there sees its links. */
 		__atomic_store_n(list, b->buffer[which].cursor,

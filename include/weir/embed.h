@@ -114,9 +114,10 @@ enum weir_event {
 /*
  * fn is called on the collector's thread, for each cycle with all four in this
  * order.  Shorter stops of a cycle before its pause, in which pages are cleaned
- * or one thread's stack is read, are not told.  Between STOPPED and RESUMING
- * what holds for root callbacks holds for it: no malloc(), no lock that a
- * stopped thread could hold.  It must not call the library but for
+ * or one thread's stack is read, are not told; nor are stops ahead of the
+ * pause, in which root and trace callbacks run too.  Between STOPPED and
+ * RESUMING what holds for root callbacks holds for it: no malloc(), no lock
+ * that a stopped thread could hold.  It must not call the library but for
  * weir_heap_stats().  One for a heap: a second call replaces the first, NULL
  * removes it; when the call returns the old one is not called any more
  * (-EDEADLK from within fn or a trace or root callback).  An attached caller

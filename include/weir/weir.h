@@ -268,8 +268,9 @@ WEIR_API int weir_kind_bitmap(weir_heap *heap, const uint64_t *bitmap,
 
 /* Objects traced by `fn`, once or more often in a cycle.  Without
  * WEIR_TRACE_CONCURRENT fn runs only while all mutators are stopped: ahead of
- * the pause, in stops of half a millisecond, for objects that were written to
- * last in the pause itself.  -EINVAL: NULL, unknown flags; -ENOMEM as above. */
+ * the pause, in stops that last half a millisecond by it, and for objects that
+ * were written to last in the pause itself.  -EINVAL: NULL, unknown flags;
+ * -ENOMEM as above. */
 WEIR_API int weir_kind_trace(weir_heap *heap, weir_trace_fn *fn, void *arg,
 			     unsigned flags, weir_kind *kind);
 
