@@ -31,6 +31,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_events \
 	tests/test_events_heap \
 	tests/test_fiber \
+	tests/test_fiber_watch \
 	tests/test_finalize \
 	tests/test_finalize_run \
 	tests/test_fork \
@@ -111,6 +112,9 @@ tests_test_segments_SOURCES = tests/test_segments.c tests/hidden.h
 
 tests_test_fiber_SOURCES = \
 	tests/test_fiber.c tests/fiber.h tests/hidden.h
+
+tests_test_fiber_watch_SOURCES = \
+	tests/test_fiber_watch.c tests/fiber.h tests/hidden.h
 
 tests_test_weak_SOURCES = tests/test_weak.c tests/hidden.h
 

@@ -81,6 +81,12 @@ static inline size_t lg_padded(size_t n)
 	return n + (size_t)(GC_all_interior_pointers != 0);
 }
 
+/* threads.c */
+/* The calling thread is the one that starts the collector. */
+void lg_stack_first(void);
+/* It was attached, as `m`. */
+void lg_stack_attached(weir_mutator *m);
+
 /* alloc.c */
 /* Out of memory: what the program's function makes of it. */
 void *lg_no_memory(size_t n) __attribute__((cold));
