@@ -310,10 +310,14 @@ void lg_stack_attached(weir_mutator *m)
  * comes last: from then on it says where the thread is. */
 LG_API void GC_set_stackbottom(void *thread, const struct GC_stack_base *base)
 {
-	weir_mutator *m = lg_mutator();
+	weir_mutator *m;
 
-	if (thread && thread != m)
-		lg_fatal("GC_set_stackbottom: only for the calling thread");
+	/* Crystal's -Dpreview_mt does it, on the collector's thread. */
+	if (thread && thread != lg_self)
+		lg_fatal("GC_set_stackbottom is supported by weir's "
+			 "libgc.so.1 for the calling thread only; see "
+			 "docs/LIBGC.md");
+	m = lg_mutator();
 	bottom = base->mem_base == own_bottom() ? NULL : base->mem_base;
 	if (weir_thread_set_stack(m, bottom))
 		lg_fatal("GC_set_stackbottom: %s", weir_error_text());
