@@ -70,14 +70,14 @@ LG_API void *GC_malloc_atomic(size_t n)
 /* Only pointers to the first page of it count in libgc; here all do. */
 LG_API void *GC_malloc_ignore_off_page(size_t n)
 {
-	void *p = alloc(n, WEIR_KIND_CONSERVATIVE);
+	void *p = alloc(padded(n), WEIR_KIND_CONSERVATIVE);
 
 	return lg_likely(p) ? p : lg_no_memory(n);
 }
 
 LG_API void *GC_malloc_atomic_ignore_off_page(size_t n)
 {
-	void *p = alloc(n, WEIR_KIND_LEAF);
+	void *p = alloc(padded(n), WEIR_KIND_LEAF);
 
 	return lg_likely(p) ? p : lg_no_memory(n);
 }

@@ -26,25 +26,56 @@ static void zeroed_and_sized(void)
 	check(GC_malloc(0) && GC_malloc(0) != GC_malloc(0));
 }
 
-static void end_pointers_keep(void)
+/* With interior pointers one just past the end keeps the object. */
+static void end_pointers(void *(*allocate)(size_t))
 {
-	/* With interior pointers one just past the end keeps the object. */
 	enum { N = 1000 };
 	static char *end[N];
 
 	check(GC_get_all_interior_pointers());
 	for (int i = 0; i < N; i++) {
-		char *p = GC_malloc_atomic(64);
+		char *p = allocate(64);
 
 		memset(p, i, 64);
 		end[i] = p + 64;
 	}
 	collect();
 	for (int i = 0; i < N * 20; i++)
-		memset(GC_malloc_atomic(64), 0xdd, 64);
+		memset(allocate(64), 0xdd, 64);
 	for (int i = 0; i < N; i++)
 		for (int k = 1; k <= 64; k++)
 			check(end[i][-k] == (char)i, "%d", i);
+}
+
+/* malloc has attributes that a pointer to a function need not have. */
+static void *leaf(size_t n)
+{
+	return GC_malloc_atomic(n);
+}
+
+static void *leaf_off_page(size_t n)
+{
+	return GC_malloc_atomic_ignore_off_page(n);
+}
+
+static void *off_page(size_t n)
+{
+	return GC_malloc_ignore_off_page(n);
+}
+
+static void *explicitly_typed(size_t n)
+{
+	GC_word none = 0;
+
+	return GC_malloc_explicitly_typed(n, GC_make_descriptor(&none, 8));
+}
+
+static void end_pointers_keep(void)
+{
+	end_pointers(leaf);
+	end_pointers(leaf_off_page);
+	end_pointers(off_page);
+	end_pointers(explicitly_typed);
 }
 
 static void reallocated(void)
