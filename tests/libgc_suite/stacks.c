@@ -15,6 +15,9 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+/* libgc's headers say it of GC_stackbottom. */
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+
 #define STACK ((size_t)256 << 10)
 #define GUARD ((size_t)64 << 10)
 #define FIBERS 8
