@@ -162,6 +162,11 @@ tests_torture_torture_SOURCES = \
 	tests/torture/watch.c
 tests_torture_torture_LDADD = libweir.la
 
+# Larger programs of Debian's on weir's libgc.so.1; docs/LIBGC.md.
+.PHONY: libgc-check
+libgc-check: all
+	@$(AM_TESTS_ENVIRONMENT) $(SHELL) $(top_srcdir)/tests/libgc_more.sh
+
 # What runs weir-info as a container would.
 check_PROGRAMS += tests/deny
 tests_deny_SOURCES = tests/deny.c tests/seccomp.h
@@ -173,7 +178,8 @@ torture: tests/torture/torture
 	@$(AM_TESTS_ENVIRONMENT) TORTURE_SECONDS='$(TORTURE_SECONDS)' \
 		$(SHELL) $(top_srcdir)/tests/torture.sh
 
-WEIR_TEST_TOOLS = tests/heap_util.h tests/leaks.supp tests/must.h tests/need.h \
+WEIR_TEST_TOOLS = tests/heap_util.h tests/leaks.supp tests/libgc_more.sh \
+	tests/libgc_run.sh tests/must.h tests/need.h \
 	tests/run_unit.sh tests/seccomp.h \
 	tests/summary.sh tests/take_away.h tests/tap.sh
 
