@@ -114,6 +114,14 @@ bool lg_make_uncollectable(void *object);
 /* Whether it was. */
 bool lg_make_collectable(void *object);
 
+/* reuse.c: objects below are never taken or given. */
+#define LG_REUSE_MIN ((size_t)1 << 15)
+/* The program freed it; its size and kind. */
+void lg_reuse_put(void *object, size_t size, weir_kind kind);
+/* One of n bytes or not many more, its first n cleared; or NULL. */
+void *lg_reuse_take(size_t n, weir_kind kind);
+void lg_reuse_empty(void);
+
 /* finalize.c */
 void lg_finalize_forget(void *object);
 /* Finalizers wait: run them, or tell the program, as it wants it. */

@@ -78,6 +78,35 @@ static void end_pointers_keep(void)
 	end_pointers(explicitly_typed);
 }
 
+/* What was freed comes again, cleared, and to one owner only. */
+static void freed_and_again(void)
+{
+	enum { N = 30 };
+	unsigned char *kept[N] = {0};
+
+	for (int i = 0; i < 3000; i++) {
+		size_t n = 30000 + (size_t)(i * 7919 % 60) * 1000;
+		unsigned char *p = i % 3 ? GC_malloc(n) : GC_malloc_atomic(n);
+		int k = i * 31 % N;
+
+		check(GC_size(p) >= n);
+		for (size_t at = 0; i % 3 && at < n; at += 97)
+			check(!p[at], "%d, at %zu of %zu", i, at, n);
+		check(!(i % 3) || !p[n - 1]);
+		memset(p, k + 1, n);
+		if (kept[k]) {
+			for (size_t at = 0; at < 30000; at += 97)
+				check(kept[k][at] == k + 1, "%d", i);
+			GC_free(kept[k]);
+		}
+		kept[k] = p;
+		if (i % 500 == 499)
+			GC_gcollect();
+	}
+	check(GC_get_heap_size() < (size_t)256 << 20, "%zu",
+	      GC_get_heap_size());
+}
+
 static void reallocated(void)
 {
 	char *p = GC_malloc(10);
@@ -294,6 +323,7 @@ static void disabled(void)
 const struct test alloc_tests[] = {
 	{"alloc: memory is zeroed, has its size and base", zeroed_and_sized},
 	{"alloc: a pointer past the end keeps the object", end_pointers_keep},
+	{"alloc: freed and allocated again", freed_and_again},
 	{"alloc: realloc keeps contents, kind, uncollectable", reallocated},
 	{"alloc: uncollectables stay until freed", uncollectables_stay},
 	{"alloc: batches", batches},
