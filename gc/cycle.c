@@ -288,6 +288,7 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 		/* fork must see both or neither. */
 		wr_mutex_lock(&h->ctl_lock);
 		if (!h->resume) {
+			wg_verify_forget_strays(h);
 			h->colour ^= WG_BLACK_A ^ WG_BLACK_B;
 			for (int i = 0; i < 2; i++)
 				memset(h->black + h->space[i].first, 0,

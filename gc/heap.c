@@ -22,6 +22,7 @@
 #include "gc/locked.h"
 #include "gc/mutant.h"
 #include "gc/report.h"
+#include "gc/verify.h"
 #include "gc/weak.h"
 
 struct weir_heap *wg_heap;
@@ -201,6 +202,8 @@ static int create_parts(struct weir_heap *h)
 		err = wg_weak_create(h);
 	if (!err)
 		err = wg_always_create(h);
+	if (!err)
+		err = wg_verify_create(h);
 	if (err)
 		return err;
 	h->pool = wg_pool_create(h->sys, h->opt.mark_stack_max
@@ -216,6 +219,7 @@ static void destroy_parts(struct weir_heap *h)
 	wg_collector_stop(h);
 	wg_weak_destroy(h);
 	wg_always_destroy(h);
+	wg_verify_destroy(h);
 	for (unsigned i = 0; i < WG_MAX_MARKERS; i++)
 		wg_marker_destroy(h->marker[i]);
 	wg_pool_destroy(h->pool);

@@ -191,7 +191,8 @@ struct weir_heap {
 	uintptr_t leaf_base;     /* first address of the leaf space */
 	uintptr_t backed[2];     /* atomic: committed bytes of each space */
 	struct wg_space space[2];
-	size_t span; /* bytes reserved for each space */
+	size_t span;     /* bytes reserved for each space */
+	uint64_t *stray; /* verify=on: atomic, see gc/verify.c; else NULL */
 
 	const struct wr_sys *sys;
 	struct wr_options opt;

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gc/verify.h"
 #include "gc/weak.h"
 
 struct wg_pool {
@@ -315,8 +316,11 @@ void wg_mark_candidate(struct wg_marker *m, uintptr_t p, uint8_t byte)
 
 	if (wr_unlikely(!(byte & WEIR_META_COLOUR))) {
 		g = resolve_interior(h, p);
-		if (g == SIZE_MAX)
+		if (g == SIZE_MAX) {
+			if (wr_unlikely(h->stray != NULL))
+				wg_verify_stray(h, p);
 			return;
+		}
 		byte = wg_meta_load(&h->meta[g]);
 		if ((byte & WEIR_META_COLOUR) == h->colour)
 			return;

@@ -32,6 +32,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_events \
 	tests/test_events_heap \
 	tests/test_fiber \
+	tests/test_fiber_watch \
 	tests/test_finalize \
 	tests/test_finalize_run \
 	tests/test_fork \
@@ -114,6 +115,9 @@ tests_test_segments_SOURCES = tests/test_segments.c tests/hidden.h
 tests_test_fiber_SOURCES = \
 	tests/test_fiber.c tests/fiber.h tests/hidden.h
 
+tests_test_fiber_watch_SOURCES = \
+	tests/test_fiber_watch.c tests/fiber.h tests/hidden.h
+
 tests_test_weak_SOURCES = tests/test_weak.c tests/hidden.h
 
 # What test_roots and test_heap_system load and unload.
@@ -161,6 +165,11 @@ tests_torture_torture_SOURCES = \
 	tests/torture/watch.c
 tests_torture_torture_LDADD = libweir.la
 
+# Larger programs of Debian's on weir's libgc.so.1; docs/LIBGC.md.
+.PHONY: libgc-check
+libgc-check: all
+	@$(AM_TESTS_ENVIRONMENT) $(SHELL) $(top_srcdir)/tests/libgc_more.sh
+
 # What runs weir-info as a container would.
 check_PROGRAMS += tests/deny
 tests_deny_SOURCES = tests/deny.c tests/seccomp.h
@@ -172,7 +181,8 @@ torture: tests/torture/torture
 	@$(AM_TESTS_ENVIRONMENT) TORTURE_SECONDS='$(TORTURE_SECONDS)' \
 		$(SHELL) $(top_srcdir)/tests/torture.sh
 
-WEIR_TEST_TOOLS = tests/heap_util.h tests/leaks.supp tests/must.h tests/need.h \
+WEIR_TEST_TOOLS = tests/heap_util.h tests/leaks.supp tests/libgc_more.sh \
+	tests/libgc_run.sh tests/must.h tests/need.h \
 	tests/run_unit.sh tests/seccomp.h \
 	tests/summary.sh tests/take_away.h tests/tap.sh
 

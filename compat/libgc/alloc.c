@@ -30,8 +30,10 @@ void lg_after_slow(void)
 
 static void *slow(weir_mutator *m, size_t n, weir_kind kind)
 {
-	void *p = weir_alloc_kind(m, n, kind);
+	void *p = n >= LG_REUSE_MIN ? lg_reuse_take(n, kind) : NULL;
 
+	if (!p)
+		p = weir_alloc_kind(m, n, kind);
 	if (lg_likely(p))
 		lg_after_slow();
 	return p;
@@ -70,14 +72,14 @@ LG_API void *GC_malloc_atomic(size_t n)
 /* Only pointers to the first page of it count in libgc; here all do. */
 LG_API void *GC_malloc_ignore_off_page(size_t n)
 {
-	void *p = alloc(n, WEIR_KIND_CONSERVATIVE);
+	void *p = alloc(padded(n), WEIR_KIND_CONSERVATIVE);
 
 	return lg_likely(p) ? p : lg_no_memory(n);
 }
 
 LG_API void *GC_malloc_atomic_ignore_off_page(size_t n)
 {
-	void *p = alloc(n, WEIR_KIND_LEAF);
+	void *p = alloc(padded(n), WEIR_KIND_LEAF);
 
 	return lg_likely(p) ? p : lg_no_memory(n);
 }
@@ -310,10 +312,16 @@ LG_API int GC_get_kind_and_size(const void *p, size_t *size)
 
 LG_API void GC_free(void *p)
 {
+	weir_kind kind;
+	size_t n;
+
 	if (!p)
 		return;
 	lg_make_collectable(p);
 	lg_finalize_forget(p);
+	n = weir_object_size(lg_init(), p);
+	if (n >= LG_REUSE_MIN && !weir_object_kind(lg_heap, p, &kind))
+		lg_reuse_put(p, n, kind);
 }
 
 LG_API void *GC_realloc(void *p, size_t n)
@@ -346,6 +354,8 @@ LG_API void *GC_realloc(void *p, size_t n)
 	}
 	memcpy(q, p, n < old ? n : old);
 	lg_finalize_forget(p);
+	if (old >= LG_REUSE_MIN)
+		lg_reuse_put(p, old, kind);
 	return q;
 }
 

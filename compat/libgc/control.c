@@ -23,6 +23,7 @@ static bool collect(void)
 	int err;
 
 	lg_mutator();
+	lg_reuse_empty();
 	err = weir_collect(lg_heap, WEIR_COLLECT_FULL);
 	if (err == -EBUSY && automatic && !GC_is_disabled()) {
 		/* Only those that come by themselves are disabled. */

@@ -178,6 +178,24 @@ WEIR_API int weir_root_exclude(weir_heap *heap, const void *start, size_t size);
  */
 WEIR_API int weir_thread_set_stack(weir_mutator *mutator, void *base);
 
+/*
+ * The same for a program that writes the base of the stack that the calling
+ * thread switches to into a word of its own, *base, on that thread, before or
+ * after the switch: what the word has when the thread is stopped or enters a
+ * blocking region counts as told.  An address in the thread's own stack, or
+ * one past it, is its NULL.  The own stack is the program's to report while the
+ * thread is away, except in the pause that comes between the write and the
+ * switch, or the switch and the write: then what is live of the stack that it
+ * stands on is scanned, and all of the one that the word tells of.  A call of
+ * weir_thread_set_stack() notes where the own stack is left, and no more.
+ *
+ * The word must be there until the thread is detached, or until another one, or
+ * NULL for none, is given.  -EINVAL: not the calling thread's mutator, or not
+ * aligned.
+ */
+WEIR_API int weir_thread_watch_stack(weir_mutator *mutator,
+				     void *const volatile *base);
+
 #ifdef __cplusplus
 }
 #endif

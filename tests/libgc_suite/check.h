@@ -50,6 +50,6 @@ static __attribute__((unused)) void collect(void)
 }
 
 extern const struct test alloc_tests[], kind_tests[], finalizer_tests[],
-	link_tests[], thread_tests[], root_tests[];
+	link_tests[], thread_tests[], root_tests[], stack_tests[];
 
 #endif

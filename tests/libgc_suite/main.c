@@ -8,9 +8,9 @@
 
 int main(int argc, char **argv)
 {
-	const struct test *const groups[] = {alloc_tests,     kind_tests,
-					     finalizer_tests, link_tests,
-					     thread_tests,    root_tests};
+	const struct test *const groups[] = {
+		alloc_tests,  kind_tests, finalizer_tests, link_tests,
+		thread_tests, root_tests, stack_tests};
 	int number = 0, failed = 0;
 
 	for (size_t g = 0; g < sizeof(groups) / sizeof(groups[0]); g++) {
