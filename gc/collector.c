@@ -407,6 +407,32 @@ int weir_collect_release(weir_heap *h)
 	return n ? 0 : wr_invalid(__func__, "cycles were not held");
 }
 
+/* ---- weir_heap_reserve() ------------------------------------------------- */
+
+int weir_heap_reserve(weir_heap *h, size_t bytes)
+{
+	struct weir_mutator *m = wg_mutator_self();
+	int err = wg_heap_enter(h);
+	bool blocked;
+
+	if (err)
+		return err;
+	blocked = m && wr_thread_block_enter(&m->thread);
+	wr_mutex_lock(&h->ctl_lock);
+	if (bytes > wg_hard(h))
+		err = EINVAL;
+	else if (bytes > h->opt.heap_min)
+		wg_pace_set_min(h, bytes);
+	wr_mutex_unlock(&h->ctl_lock);
+	if (blocked)
+		wr_thread_block_leave(&m->thread);
+	return err ? wr_error(EINVAL,
+			      "weir_heap_reserve: %zu bytes are more than the "
+			      "heap may ever have; raise heap-max",
+			      bytes)
+		   : 0;
+}
+
 /* ---- weir_collect() ------------------------------------------------------ */
 
 static int no_cycles(void)

@@ -607,6 +607,9 @@ void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns);
 /* pace.c */
 void wg_pace_cycle_begin(struct weir_heap *h);
 void wg_pace_sweep_begin(struct weir_heap *h);
+/* The option heap-min is `bytes` from now on, which is not less; under
+ * ctl_lock. */
+void wg_pace_set_min(struct weir_heap *h, uint64_t bytes);
 /* Cycles may begin again, and none is under way.  Who found one due meanwhile
  * asked in vain: the next to look asks again. */
 void wg_pace_enabled(struct weir_heap *h);

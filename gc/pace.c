@@ -37,6 +37,7 @@
  * collect.
  *
  *   cycle_begin, cycle_end, wants_full   the collector
+ *   set_min                              any thread, under ctl_lock
  */
 #include "gc/heap.h"
 
@@ -49,10 +50,15 @@ static uint64_t left(uint64_t used, uint64_t limit)
 	return used < limit ? limit - used : 0;
 }
 
+/* Relaxed: partner of the store in wg_pace_set_min(). */
+static uint64_t heap_min(const struct weir_heap *h)
+{
+	return __atomic_load_n(&h->opt.heap_min, __ATOMIC_RELAXED);
+}
+
 static uint64_t headroom(const struct weir_heap *h, uint64_t live)
 {
-	uint64_t room =
-		(uint64_t)((double)live * h->opt.growth) + h->opt.heap_min;
+	uint64_t room = (uint64_t)((double)live * h->opt.growth) + heap_min(h);
 	uint64_t used = __atomic_load_n(&h->used, __ATOMIC_RELAXED);
 	uint64_t soft = wg_soft(h), hard = wg_hard(h);
 
@@ -112,6 +118,23 @@ void wg_pace_enabled(struct weir_heap *h)
 		__atomic_store_n(&h->assist_at, now + room, __ATOMIC_RELAXED);
 }
 
+void wg_pace_set_min(struct weir_heap *h, uint64_t bytes)
+{
+	uint64_t more = bytes - heap_min(h), at;
+
+	__atomic_store_n(&h->opt.heap_min, bytes, __ATOMIC_RELAXED);
+	if (h->running)
+		return; /* its end sees to it */
+	at = __atomic_load_n(&h->assist_at, __ATOMIC_RELAXED) + more;
+	__atomic_store_n(&h->assist_at, at, __ATOMIC_RELAXED);
+	/* A mutator may take it out of reach just now. */
+	at = __atomic_load_n(&h->trigger, __ATOMIC_RELAXED);
+	while (at != UINT64_MAX &&
+	       !__atomic_compare_exchange_n(&h->trigger, &at, at + more, false,
+					    __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
+}
+
 unsigned wg_pace_markers(struct weir_heap *h, uint64_t now)
 {
 	uint64_t stall =
@@ -168,8 +191,8 @@ static uint64_t old_room(const struct weir_heap *h)
 	uint64_t room = (uint64_t)((double)h->live_full * h->opt.growth);
 	uint64_t most = headroom(h, h->live_full);
 
-	if (room < h->opt.heap_min / 4)
-		room = h->opt.heap_min / 4;
+	if (room < heap_min(h) / 4)
+		room = heap_min(h) / 4;
 	return room < most ? room : most;
 }
 
@@ -243,8 +266,8 @@ void wg_pace_cycle_end(struct weir_heap *h)
 	if (h->opt.generational && h->tracking && !h->skip) {
 		uint64_t nursery = h->live_full / 4;
 
-		if (nursery < h->opt.heap_min)
-			nursery = h->opt.heap_min;
+		if (nursery < heap_min(h))
+			nursery = heap_min(h);
 		if (wait > nursery)
 			wait = nursery;
 	}

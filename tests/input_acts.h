@@ -595,6 +595,11 @@ static int callback_enable(void)
 	return code(weir_collect_enable(heap));
 }
 
+static int callback_reserve(void)
+{
+	return code(weir_heap_reserve(heap, 1));
+}
+
 static int callback_hold(void)
 {
 	return code(weir_collect_hold(heap));

@@ -329,3 +329,23 @@ Test(pace, without_minor_cycles_there_is_no_nursery)
 	cr_assert(!wg_pace_wants_full(&h, true));
 	cr_assert_eq(gap(0), 54 * MIB);
 }
+
+Test(pace, room_that_is_reserved)
+{
+	reset();
+	gap(0);
+	wg_pace_set_min(&h, 200 * MIB);
+	cr_assert_eq(h.opt.heap_min, 200 * MIB);
+	cr_assert_eq(h.trigger, h.allocated + 25 * MIB + 196 * MIB);
+	cr_assert_geq(h.assist_at, h.trigger);
+	/* The next wait has it, too; one that is under way keeps its end. */
+	cr_assert_eq(gap(0), 200 * MIB);
+	h.trigger = UINT64_MAX;
+	wg_pace_set_min(&h, 300 * MIB);
+	cr_assert_eq(h.trigger, UINT64_MAX);
+	h.running = true;
+	h.trigger = 5;
+	wg_pace_set_min(&h, 400 * MIB);
+	cr_assert_eq(h.trigger, 5);
+	cr_assert_eq(h.opt.heap_min, 400 * MIB);
+}

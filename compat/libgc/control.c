@@ -259,9 +259,16 @@ LG_API int GC_get_parallel(void)
 
 LG_API int GC_expand_hp(size_t n)
 {
-	(void)n; /* the heap grows when it must */
+	static size_t asked; /* under lg_outer */
+	bool done;
+
 	lg_mutator();
-	return 1;
+	pthread_mutex_lock(&lg_outer);
+	done = !weir_heap_reserve(lg_heap, asked + n);
+	if (done)
+		asked += n;
+	pthread_mutex_unlock(&lg_outer);
+	return done;
 }
 
 LG_API void GC_dump_named(const char *name)

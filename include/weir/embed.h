@@ -102,6 +102,16 @@ WEIR_API int weir_collect_enable(weir_heap *heap);
 WEIR_API int weir_collect_hold(weir_heap *heap);
 WEIR_API int weir_collect_release(weir_heap *heap);
 
+/* ---- Room ahead of time -------------------------------------------------- */
+
+/*
+ * The program says that it will need this many bytes: what heap-min says
+ * becomes that, if it is less, so that they can be allocated before the first
+ * cycle, or between two.  Nothing is taken from the system yet.  Any thread.
+ * -EINVAL: above the hard limit; -EDEADLK in a trace or root callback.
+ */
+WEIR_API int weir_heap_reserve(weir_heap *heap, size_t bytes);
+
 /* ---- Events ------------------------------------------------------------- */
 
 enum weir_event {

@@ -320,6 +320,23 @@ static void disabled(void)
 	check(GC_get_gc_no() > no);
 }
 
+/* What a program makes room for can be allocated without a collection. */
+static void expanded(void)
+{
+	GC_word no;
+
+	GC_init();
+	check(GC_expand_hp((size_t)200 << 20));
+	no = GC_get_gc_no();
+	for (int i = 0; i < 100 * 1024; i++)
+		check(GC_malloc(1000));
+	check(GC_get_gc_no() == no, "collections: %lu",
+	      (unsigned long)(GC_get_gc_no() - no));
+	for (int i = 0; i < 1000 * 1024; i++)
+		check(GC_malloc(1000));
+	check(GC_get_gc_no() > no);
+}
+
 const struct test alloc_tests[] = {
 	{"alloc: memory is zeroed, has its size and base", zeroed_and_sized},
 	{"alloc: a pointer past the end keeps the object", end_pointers_keep},
@@ -332,5 +349,6 @@ const struct test alloc_tests[] = {
 	{"alloc: limit and out-of-memory function", limits},
 	{"alloc: counts", counts},
 	{"alloc: disable and enable nest", disabled},
+	{"alloc: no collection in the room that was asked for", expanded},
 	{NULL, NULL},
 };
