@@ -39,6 +39,8 @@ static const struct peer peers[] = {
 	 .is_gc = true,
 	 .not_chosen = true},
 	{.name = "libgc-idle", .program = "bench-gc", .word = {"--idle"}},
+	{.name = "guile-weir", .program = "bench-guile", .word = {"weir"}},
+	{.name = "guile-libgc", .program = "bench-guile", .word = {"libgc"}},
 	{.name = "malloc", .program = "bench-malloc"},
 	{.name = "jemalloc", .program = "bench-jemalloc"},
 };

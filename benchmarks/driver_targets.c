@@ -300,11 +300,35 @@ static void summary(void)
 	}
 }
 
+/* Guile on weir's libgc.so.1 against Debian's, both by default. */
+static bool guile_trees(const char *live, const char *make, const char *name,
+			bool large)
+{
+	const char *args[] = {"guile-trees", "--live-mib", live,
+			      "--make-mib",  make,         NULL};
+	struct series s = {.args = args, .rounds = rounds, .peers = 2};
+
+	s.peer[0] = peer_find("guile-weir");
+	s.peer[1] = peer_find("guile-libgc");
+	if (!series_run(&s))
+		return false;
+	tell(&s);
+	judge_ratio(name, "wall time / libgc's", &s, 0, 1, "wall_s", false,
+		    0.8);
+	judge_ratio(name, "peak memory / libgc's", &s, 0, 1, "peak_rss", false,
+		    1.25);
+	if (large)
+		judge_longest(name, "longest pause / libgc's longest",
+			      series_max(&s, 0, "pause_max_ns"),
+			      series_field(&s, 1, "pause_max_ns").median, 0.01);
+	return true;
+}
+
 int targets_run(unsigned pairs, const char *const *names, bool as_json)
 {
-	static const char *const known[] = {"gcbench",     "binary-trees",
-					    "mt-trees",    "graph-latency",
-					    "write-storm", "barrier"};
+	static const char *const known[] = {
+		"gcbench",     "binary-trees", "mt-trees", "graph-latency",
+		"write-storm", "barrier",      "guile"};
 	static const char *const one[] = {"gcbench", NULL};
 	static const char *const two[] = {"binary-trees", NULL};
 	static const char *const mt1[] = {"mt-trees", "--mutators", "1", NULL};
@@ -313,9 +337,9 @@ int targets_run(unsigned pairs, const char *const *names, bool as_json)
 	size_t i, k;
 
 	for (i = 0; names[i]; i++) {
-		for (k = 0; k < 6 && strcmp(names[i], known[k]); k++)
+		for (k = 0; k < 7 && strcmp(names[i], known[k]); k++)
 			;
-		if (k == 6) {
+		if (k == 7) {
 			fprintf(stderr, "weir-bench: no target named \"%s\"\n",
 				names[i]);
 			return 2;
@@ -344,6 +368,12 @@ int targets_run(unsigned pairs, const char *const *names, bool as_json)
 		ok = storm() && ok;
 	if (wanted(names, "barrier"))
 		ok = barrier() && ok;
+	if (wanted(names, "guile")) {
+		ok = guile_trees("50", "4096", "guile-trees, 50 MiB", false) &&
+		     ok;
+		ok = guile_trees("1024", "8192", "guile-trees, 1 GiB", true) &&
+		     ok;
+	}
 	if (json)
 		printf("],\n\"targets\":[");
 	summary();

@@ -43,6 +43,21 @@ benchmarks_bench_jemalloc_CPPFLAGS = $(AM_CPPFLAGS) $(JEMALLOC_CFLAGS) \
 	-DBENCH_JEMALLOC
 benchmarks_bench_jemalloc_LDADD = $(JEMALLOC_LIBS)
 
+# Programs in Guile on weir's libgc.so.1 and on Debian's.  The demo runs it as
+# well, so that it is built with everything else.
+WEIR_BENCH_GUILE = benchmarks/bench-guile
+noinst_SCRIPTS += $(WEIR_BENCH_GUILE)
+benchmarks/bench-guile: $(srcdir)/benchmarks/bench_guile.py Makefile
+	$(AM_V_GEN)$(MKDIR_P) benchmarks && \
+	sed 's|@guiledir@|$(abs_top_srcdir)/benchmarks/guile|' \
+		$(srcdir)/benchmarks/bench_guile.py >$@.part && \
+	chmod +x $@.part && mv $@.part $@
+EXTRA_DIST += benchmarks/bench_guile.py benchmarks/guile/latency.lua \
+	benchmarks/guile/server.scm benchmarks/guile/table.scm \
+	benchmarks/guile/trees.scm
+CLEANFILES += benchmarks/bench-guile benchmarks/guile-server.go \
+	benchmarks/guile-table.go benchmarks/guile-trees.go
+
 # The write barrier's own cost: reaches the library's internals.
 benchmarks_bench_barrier_SOURCES = benchmarks/bare_barrier.c \
 	benchmarks/bare_barrier.h benchmarks/bench_barrier.c
@@ -67,7 +82,7 @@ BENCH_ARGS =
 BENCH_TARGETS =
 
 .PHONY: bench bench-targets
-bench: $(WEIR_BENCHES)
+bench: $(WEIR_BENCHES) $(WEIR_BENCH_GUILE)
 	benchmarks/weir-bench $(BENCH_ARGS) all
-bench-targets: $(WEIR_BENCHES)
+bench-targets: $(WEIR_BENCHES) $(WEIR_BENCH_GUILE)
 	benchmarks/weir-bench $(BENCH_ARGS) targets $(BENCH_TARGETS)

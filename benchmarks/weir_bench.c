@@ -11,6 +11,11 @@ static const char *const workloads[] = {
 	"churn",   "write-storm",  NULL,
 };
 
+/* Those that "all" leaves out. */
+static const char *const guile_workloads[] = {
+	"guile-trees", "guile-table", "guile-compile", "guile-http", NULL,
+};
+
 /* What was asked for. */
 static struct {
 	unsigned pairs; /* 0: as the command does by default */
@@ -36,6 +41,9 @@ static void usage(FILE *f)
 		"Workloads: gcbench binary-trees mt-trees graph-latency "
 		"churn write-storm;\n"
 		"bench-malloc --help tells their parameters.\n"
+		"In Guile, on weir's libgc.so.1 and on Debian's: guile-trees "
+		"guile-table\n"
+		"guile-compile guile-http; bench-guile --help tells more.\n"
 		"\n"
 		"  --pairs N       rounds of all peers (5; targets: 3)\n"
 		"  --peers A,B...  who runs; the first is compared to the "
@@ -94,12 +102,24 @@ static void find_programs(void)
 	run_directory = path;
 }
 
+static bool is_guile(const char *workload)
+{
+	return !strncmp(workload, "guile-", 6);
+}
+
+static bool is_one_of(const char *const *names, const char *name)
+{
+	while (*names && strcmp(*names, name) != 0)
+		names++;
+	return *names != NULL;
+}
+
 static bool chooses(const char *workload)
 {
 	if (want.choose || want.no_choose)
 		return want.choose;
 	return strcmp(workload, "graph-latency") != 0 &&
-	       strcmp(workload, "write-storm") != 0;
+	       strcmp(workload, "write-storm") != 0 && !is_guile(workload);
 }
 
 static void add_peer(struct series *s, const struct peer *p)
@@ -116,7 +136,9 @@ static void add_peers(struct series *s)
 	const struct peer *p;
 	size_t i;
 
-	if (!names && !strcmp(s->args[0], "write-storm"))
+	if (!names && is_guile(s->args[0]))
+		names = "guile-weir,guile-libgc";
+	else if (!names && !strcmp(s->args[0], "write-storm"))
 		names = "weir,weir-idle,libgc,libgc-idle,malloc,jemalloc";
 	else if (!names)
 		names = "weir,weir-idle,libgc,malloc,jemalloc";
@@ -227,7 +249,6 @@ int main(int argc, char **argv)
 {
 	const char *const *args;
 	int first, rc;
-	size_t i;
 
 	find_programs();
 	first = parse(argc, argv);
@@ -249,13 +270,11 @@ int main(int argc, char **argv)
 			printf("\n");
 		return rc;
 	}
-	for (i = 0; workloads[i]; i++) {
-		if (!strcmp(args[0], workloads[i])) {
-			rc = run_workload(args) ? 0 : 2;
-			if (want.json)
-				printf("\n");
-			return rc;
-		}
-	}
-	die("no such workload: ", args[0]);
+	if (!is_one_of(workloads, args[0]) &&
+	    !is_one_of(guile_workloads, args[0]))
+		die("no such workload: ", args[0]);
+	rc = run_workload(args) ? 0 : 2;
+	if (want.json)
+		printf("\n");
+	return rc;
 }

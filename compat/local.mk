@@ -7,9 +7,9 @@ weirlibgc_LTLIBRARIES = compat/libgc/libgc.la
 compat_libgc_libgc_la_SOURCES = $(WEIR_SOURCES) \
 	compat/libgc/alloc.c compat/libgc/control.c compat/libgc/debug.c \
 	compat/libgc/events.c compat/libgc/finalize.c compat/libgc/init.c \
-	compat/libgc/internal.h compat/libgc/kinds.c compat/libgc/leak.c compat/libgc/roots.c \
-	compat/libgc/threads.c compat/libgc/toggle.c \
-	compat/libgc/uncollectable.c \
+	compat/libgc/internal.h compat/libgc/kinds.c compat/libgc/leak.c \
+	compat/libgc/reuse.c compat/libgc/roots.c compat/libgc/threads.c \
+	compat/libgc/toggle.c compat/libgc/uncollectable.c \
 	compat/libgc/unsupported.c compat/libgc/vars.c
 compat_libgc_libgc_la_CPPFLAGS = $(AM_CPPFLAGS) \
 	-I$(top_srcdir)/compat/libgc/include

@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# A tour of about a minute: what weir runs on here, then a search engine with
-# its whole index on a collected heap, on weir and on libgc in alternation, and
-# a comparison as a table, a histogram and a page.
+# A tour of a minute and a half: what weir runs on here, then a search engine
+# with its whole index on a collected heap, on weir and on libgc in alternation,
+# and a comparison as a table, a histogram and a page; then programs in Guile,
+# which know nothing of weir, compared likewise.
 set -eu
 
 usage()
@@ -16,6 +17,10 @@ usage: demo.sh [BUILDDIR [PAGE]]
 Environment: WEIR_DEMO_PAIRS  runs of each library (2)
              WEIR_DEMO_ARGS   arguments for each run, see word-index-weir
                               --help ("--seconds 30 --text 1g", a path, ...)
+             WEIR_DEMO_TREES  arguments for each run of guile-trees and of
+             WEIR_DEMO_HTTP   guile-http, see benchmarks/bench-guile --help
+                              ("--live-mib 200 --make-mib 2048" and
+                              "--live-mib 200 --seconds 6")
 EOF
 }
 
@@ -52,6 +57,58 @@ one_run()
 		$((end - begin))
 }
 
+# guile_run WORKLOAD PEER PAIR: its report is a line of $work/guile.
+guile_run()
+{
+	case $1 in
+	guile-trees) args=$trees ;;
+	guile-http) args=$http ;;
+	esac
+	begin=$(date +%s)
+	# Its errors count if it fails: to the server wrk's end is one.
+	# shellcheck disable=SC2086 # arguments are words
+	if ! "$build/benchmarks/bench-guile" "$2" "$1" $args \
+		>>"$work/guile" 2>"$work/guile.err"; then
+		cat "$work/guile.err" >&2
+		return 1
+	fi
+	end=$(date +%s)
+	printf '%-5s  %-11s  run %d of %d took %d s\n' "$2" "$1" "$3" \
+		"$pairs" $((end - begin))
+}
+
+# What the programs in Guile lack here, in one line; nothing if nothing.
+guile_lacks()
+{
+	for package in guile:guile-3.0 wrk:wrk; do
+		command -v "${package%:*}" >/dev/null 2>&1 ||
+			printf '%s is not installed (Debian: %s). ' \
+				"${package%:*}" "${package#*:}"
+	done
+}
+
+# in_pairs COMMAND...: COMMAND PEER PAIR for each run.  The order changes from
+# pair to pair, so that what the machine does meanwhile favours neither.
+in_pairs()
+{
+	pair=1
+	while [ "$pair" -le "$pairs" ]; do
+		order="weir libgc"
+		test $((pair % 2)) -eq 1 || order="libgc weir"
+		for peer in $order; do
+			"$@" "$peer" "$pair" || return
+		done
+		pair=$((pair + 1))
+	done
+}
+
+report()
+{
+	python3 "$here/demo_report.py" --page "$page" \
+		--info "$work/info.txt" --remark "$remark" "$@" \
+		"$work"/run*.json
+}
+
 case ${1-} in
 -h | --help)
 	usage
@@ -62,6 +119,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 build=$(cd "${1:-${WEIR_BUILDDIR:-.}}" && pwd)
 page=${2:-$build/demo.html}
 pairs=${WEIR_DEMO_PAIRS:-2}
+trees=${WEIR_DEMO_TREES:---live-mib 200 --make-mib 2048}
+http=${WEIR_DEMO_HTTP:---live-mib 200 --seconds 6}
 case $pairs in
 '' | *[!0-9]* | 0) die "WEIR_DEMO_PAIRS=$pairs is not a number above 0" ;;
 esac
@@ -70,6 +129,7 @@ need examples/word-index-weir \
 	"zlib was missing (Debian: zlib1g-dev); configure and make again"
 need examples/word-index-gc \
 	"libgc was missing (Debian: libgc-dev); configure and make again"
+need benchmarks/bench-guile "run make first"
 command -v python3 >/dev/null 2>&1 ||
 	die "python3, which compares the runs, was not found (Debian: python3)"
 work=$(mktemp -d "${TMPDIR:-/tmp}/weir-demo.XXXXXX")
@@ -103,21 +163,22 @@ printf '(all of it: %s)\n' "$build/weir-info"
 
 printf '\n== A search engine on weir and on libgc, %d times each\n\n' "$pairs"
 runs=0
-pair=1
-while [ "$pair" -le "$pairs" ]; do
-	# The order changes from pair to pair, so that what the machine does
-	# meanwhile favours neither.
-	if [ $((pair % 2)) -eq 1 ]; then
-		one_run weir "$pair"
-		one_run libgc "$pair"
-	else
-		one_run libgc "$pair"
-		one_run weir "$pair"
-	fi
-	pair=$((pair + 1))
-done
+in_pairs one_run
 
 printf '\n== Compared\n\n'
-python3 "$here/demo_report.py" --page "$page" --info "$work/info.txt" \
-	--remark "$remark" "$work"/run*.json || die "the comparison failed"
+report || die "the comparison failed"
+
+printf '\n== Guile, unmodified, on Debian'\''s libgc and on weir'\''s libgc.so.1\n\n'
+lacks=$(guile_lacks)
+if [ -n "$lacks" ]; then
+	lacks="Left out: ${lacks% }"
+	printf '%s\n' "$lacks"
+	report --guile-note "$lacks" || die "the page could not be written"
+elif in_pairs guile_run guile-trees && in_pairs guile_run guile-http; then
+	printf '\n'
+	report --guile "$work/guile" || die "the comparison of Guile failed"
+else
+	report --guile-note "Left out: a run on $peer failed." || :
+	die "a run of Guile on $peer failed"
+fi
 printf '\nThe plots: %s\n' "$page"

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 // Draws the demo's page from the JSON in the element "data": an object with
 // `runs` (the programs' own reports, in the order they ran), `summary` (rows
-// of the table), `machine`, `info`, `warning` and `remarks`.  No library, no network.
+// of the table), `machine`, `info`, `warning` and `remarks`, and `guile`, which
+// demo_guile.js draws.  No library, no network.
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
-for (const s of data.summary)
+for (const s of [...data.summary, ...data.guile.summary])
 	for (const k of ["weir", "libgc"])
 		s[k] = s[k].replace(/ us$/, " µs");
 const peers = ["weir", "libgc"];
@@ -96,14 +97,26 @@ function chart(parent, o) {
 				d: s.points.map(([x, y], i) => (i ? "L" : "M") +
 					round(X(x)) + " " + round(Y(y))).join(""),
 			});
-		if (s.end && s.points.length) {
-			const [x, y] = s.points[s.points.length - 1];
-			node(svg, "text", { class: `label f-${s.peer}`,
-				style: `fill: var(--${s.peer})`,
-				x: round(X(x)) + 6, y: round(Y(y)) + 4 }, s.end);
-		}
 	}
+	ends(svg, o.series.filter(s => s.end && s.points.length), X, Y);
 	hover(svg, o, X, { L, R, T, B, W, H });
+}
+
+// Names at the ends of lines, one above the other where the ends are close.
+function ends(svg, series, X, Y) {
+	const labels = series.map(s => {
+		const [x, y] = s.points[s.points.length - 1];
+		return { s, x: round(X(x)) + 6, y: round(Y(y)) + 4 };
+	}).sort((a, b) => a.y - b.y);
+	const gaps = labels.slice(1).map((l, i) => l.y - labels[i].y);
+	gaps.forEach((gap, i) => {
+		const lack = Math.max(13 - gap, 0) / 2;
+		labels[i].y -= lack;
+		labels[i + 1].y += lack;
+	});
+	for (const { s, x, y } of labels)
+		node(svg, "text", { class: `label f-${s.peer}`,
+			style: `fill: var(--${s.peer})`, x, y }, s.end);
 }
 
 function marks(svg, s, X, Y, floor) {
@@ -203,6 +216,18 @@ function linear(min, max, format, title) {
 	return { min, max, ticks, title };
 }
 
+// Of percentiles: 1 / (1 - q).
+function rarity(last, title) {
+	const ticks = [[1, "0 %"], [2, "50 %"]];
+	for (let d = 1; 10 ** d <= last * 1.0001; d++)
+		ticks.push([10 ** d, (100 - 100 / 10 ** d)
+			.toFixed(Math.max(d - 2, 0)) + " %"]);
+	return { min: 1, max: last, log: true, ticks, title };
+}
+
+const atPercent = p => time(p[1]) + " at " +
+	(100 * (1 - 1 / p[0])).toFixed(3) + " %";
+
 const inSeconds = v => String(Math.round(v / S * 10) / 10);
 
 function runAxis(from, to) {
@@ -244,8 +269,6 @@ function percentiles(runs) {
 
 function drawPercentiles() {
 	const series = [], all = [];
-	const tell = p => time(p[1]) + " at " +
-		(100 * (1 - 1 / p[0])).toFixed(3) + " %";
 	for (const peer of peers) {
 		if (!byPeer[peer].length)
 			continue;
@@ -254,20 +277,14 @@ function drawPercentiles() {
 				series.push({ peer, style: "thin",
 					points: percentiles([r]) });
 		series.push({ peer, style: "", name: peer, end: peer,
-			points: percentiles(byPeer[peer]), text: tell });
+			points: percentiles(byPeer[peer]), text: atPercent });
 	}
 	for (const s of series)
 		all.push(...s.points);
-	const last = Math.max(...all.map(p => p[0]));
-	const ticks = [[1, "0 %"], [2, "50 %"]];
-	for (let d = 1; 10 ** d <= last; d++)
-		ticks.push([10 ** d, (100 - 100 / 10 ** d)
-			.toFixed(Math.max(d - 2, 0)) + " %"]);
 	chart(el("percentile"), {
 		label: "Query latency by percentile for weir and libgc",
 		width: 1100, height: 340, right: 54, reach: 40, series,
-		x: { min: 1, max: last, log: true, ticks,
-			title: "part of all queries" },
+		x: rarity(Math.max(...all.map(p => p[0])), "part of all queries"),
 		y: decades(all.map(p => p[1]), "latency"),
 	});
 	legend("legend-percentile", peers.map(p => [p, "", p]));
@@ -373,12 +390,15 @@ function words() {
 		both.appendChild(document.createTextNode("   "));
 		node(both, "span", { class: "libgc" }, "libgc " + t.libgc);
 	}
-	const table = el("figures");
-	const head = node(table, "tr", {});
+	figures("figures", data.summary);
+}
+
+function figures(id, rows) {
+	const head = node(el(id), "tr", {});
 	for (const h of ["", "weir", "libgc", "weir is", "pair by pair"])
 		node(head, "th", {}, h);
-	for (const s of data.summary) {
-		const row = node(table, "tr", {});
+	for (const s of rows) {
+		const row = node(el(id), "tr", {});
 		for (const v of [s.name, s.weir, s.libgc, s.comparison, s.spread])
 			node(row, "td", {}, v);
 	}

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Compare runs of word-index on weir and on libgc.
+"""Compare runs of word-index on weir and on libgc, and of programs in Guile.
 
 Reads the JSON objects that the runs printed, in the order they ran, prints a
 table and a histogram of the query latency, and writes one self-contained HTML
-page.  Ends with status 1 if the runs did not give the same answers.
+page.  With --guile, a file of the lines that bench-guile printed, the table is
+of these, and the page has both; --guile-note says in the page why they are not
+there.  Ends with status 1 if the runs did not give the same answers.
 
-usage: demo_report.py --page FILE [--info FILE] [--remark TEXT] RUN.json...
+usage: demo_report.py --page FILE [--info FILE] [--remark TEXT]
+                      [--guile FILE | --guile-note TEXT] RUN.json...
 """
 import argparse
 import json
@@ -16,7 +19,11 @@ import platform
 import statistics
 import sys
 
-PEERS = ("weir", "libgc")
+sys.dont_write_bytecode = True  # the directory may not be ours to write to
+import demo_guile
+from demo_table import (PEERS, make_row, print_table, show_rate, show_size,
+                        show_time)
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -75,68 +82,12 @@ def cpu(run):
     return run["cpu"]["user_ns"] + run["cpu"]["system_ns"]
 
 
-def digits(x):
-    return f"{x:.0f}" if x >= 100 else f"{x:.1f}" if x >= 10 else f"{x:.2f}"
-
-
-def show_time(ns):
-    for unit, scale in (("s", 1e9), ("ms", 1e6)):
-        if ns >= scale:
-            return f"{digits(ns / scale)} {unit}"
-    return f"{digits(ns / 1e3)} us"
-
-
-def show_size(b):
-    return f"{b / 2**20:.0f} MiB"
-
-
-def show_rate(b):
-    return f"{digits(b / 2**20)} MiB/s"
-
-
-def times(weir, libgc):
-    """How weir compares, in words: "3.1x lower"."""
-    if not weir or not libgc:
-        return ""
-    ratio = weir / libgc
-    if 0.995 < ratio < 1.005:
-        return "the same"
-    if ratio > 1:
-        return f"{digits(ratio)}x higher"
-    return f"{digits(1 / ratio)}x lower"
-
-
-def spread(by_peer, value):
-    """Smallest and largest ratio weir / libgc over the pairs."""
-    ratios = []
-    for weir, libgc in zip(by_peer["weir"], by_peer["libgc"]):
-        if value(libgc):
-            ratios.append(value(weir) / value(libgc))
-    if not ratios:
-        return ""
-    return f"{min(ratios):.3g} to {max(ratios):.3g}"
-
-
 def summarise(by_peer):
     """Rows of the table, each with how the runs of a peer become one."""
     rows = []
 
-    def row(name, show, value, over=statistics.median, tile=False, whole=None):
-        """whole: from all runs at once, where single figures do not add up."""
-        got = {
-            p: whole(by_peer[p]) if whole else over([value(r) for r in by_peer[p]])
-            for p in PEERS
-        }
-        rows.append(
-            {
-                "name": name,
-                "weir": show(got["weir"]),
-                "libgc": show(got["libgc"]),
-                "comparison": times(got["weir"], got["libgc"]),
-                "spread": spread(by_peer, value),
-                "tile": tile,
-            }
-        )
+    def row(*args, **more):
+        rows.append(make_row(by_peer, *args, **more))
 
     row("throughput: text re-indexed", show_rate,
         lambda r: r["index"]["bytes_per_s"], tile=True)
@@ -197,18 +148,6 @@ def remarks(runs):
 
 
 # ---- The terminal ----------------------------------------------------------
-
-
-def print_table(rows, out):
-    head = {"name": "", "weir": "weir", "libgc": "libgc",
-            "comparison": "weir is", "spread": "weir/libgc by pair"}
-    columns = list(head)
-    width = {c: max(len(r[c]) for r in rows + [head]) for c in columns}
-    for r in [head] + rows:
-        out.write("  " + r["name"].ljust(width["name"]))
-        for c in columns[1:]:
-            out.write("  " + r[c].rjust(width[c]))
-        out.write("\n")
 
 
 def bins(runs, edges):
@@ -274,6 +213,11 @@ def show_edge(ns):
     return f"{ns} ns"
 
 
+def print_remarks(said):
+    for sentence in said:
+        print("  " + sentence)
+
+
 # ---- The page --------------------------------------------------------------
 
 
@@ -295,18 +239,18 @@ def machine():
             f"Linux {platform.release()}.")
 
 
-def write_page(name, runs, rows, said, info, warning):
+def write_page(name, **contents):
     def read(part):
         with open(os.path.join(HERE, part), encoding="utf-8") as f:
             return f.read()
 
-    data = json.dumps({"runs": runs, "summary": rows, "machine": machine(),
-                       "info": info, "remarks": said, "warning": warning},
+    data = json.dumps({**contents, "machine": machine()},
                       separators=(",", ":"))
     # In a script element only "</" and "<!--" could end the data early.
     data = data.replace("<", "\\u003c")
     page = read("demo_page.html")
-    page = page.replace("@SCRIPT@", read("demo_page.js").rstrip())
+    script = read("demo_page.js") + read("demo_guile.js")
+    page = page.replace("@SCRIPT@", script.rstrip())
     page = page.replace("@DATA@", data)
     with open(name, "w", encoding="utf-8") as f:
         f.write(page)
@@ -317,22 +261,35 @@ def main():
     parser.add_argument("--page", required=True, help="HTML file to write")
     parser.add_argument("--info", help="file with what weir-info printed")
     parser.add_argument("--remark", help="what the reader must know besides")
+    parser.add_argument("--guile", help="file of what bench-guile printed")
+    parser.add_argument("--guile-note", default="",
+                        help="why there is nothing of bench-guile")
     parser.add_argument("run", nargs="+", help="JSON file of a run")
     args = parser.parse_args()
     runs, by_peer = load(args.run)
     rows = summarise(by_peer)
     said, agree = remarks(runs)
+    guile = {"runs": [], "summary": [], "remarks": [], "note": args.guile_note}
     info = ""
     if args.info:
         with open(args.info, encoding="utf-8", errors="replace") as f:
             info = f.read()
-    print_table(rows, sys.stdout)
-    print()
-    print_histogram(by_peer, sys.stdout)
-    print()
-    for sentence in [args.remark] * bool(args.remark) + said:
-        print("  " + sentence)
-    write_page(args.page, runs, rows, said, info, args.remark or "")
+    if args.guile:
+        guile["runs"], sets = demo_guile.load(args.guile)
+        guile["summary"] = demo_guile.summarise(sets)
+        guile["remarks"], same = demo_guile.remarks(sets)
+        agree = agree and same
+        print_table(guile["summary"], sys.stdout)
+        print()
+        print_remarks(guile["remarks"] + [demo_guile.WRK])
+    elif not args.guile_note:
+        print_table(rows, sys.stdout)
+        print()
+        print_histogram(by_peer, sys.stdout)
+        print()
+        print_remarks([args.remark] * bool(args.remark) + said)
+    write_page(args.page, runs=runs, summary=rows, remarks=said, guile=guile,
+               info=info, warning=args.remark or "")
     return 0 if agree else 1
 
 

@@ -40,6 +40,9 @@ endif
 
 EXTRA_DIST += \
 	examples/demo.sh \
+	examples/demo_guile.js \
+	examples/demo_guile.py \
 	examples/demo_page.html \
 	examples/demo_page.js \
-	examples/demo_report.py
+	examples/demo_report.py \
+	examples/demo_table.py

@@ -23,6 +23,7 @@
 #include "gc/always.h"
 #include "gc/locked.h"
 #include "gc/mutant.h"
+#include "gc/room.h"
 #include "gc/weak.h"
 
 static void critical_enter(struct weir_mutator *m)
@@ -167,6 +168,14 @@ static bool recycle_one(struct weir_mutator *m, struct wg_bump *bump,
 		return false;
 	b->zeroed = 0;
 	own(m, bump, i, false);
+	if (__atomic_load_n(&b->armed, __ATOMIC_RELAXED)) {
+		/* Holes a page apart are written one after the other: one call
+		 * for all of them. */
+		wg_delay_rarely(h);
+		wg_forget_holes(h, i);
+		wg_delay_rarely(h);
+		bump->bare = ((size_t)i + 1) * WG_BLOCK_GRANULES;
+	}
 	return true;
 }
 
@@ -465,162 +474,6 @@ no_note:
 	return false;
 }
 
-static uint64_t assist_begin(struct weir_heap *h)
-{
-	uint64_t now = h->sys->now_ns();
-
-	wr_event_begin(h->events, WR_PHASE_assist, now);
-	return now;
-}
-
-static void assist_end(struct weir_heap *h, uint64_t begin, size_t size)
-{
-	uint64_t now = h->sys->now_ns();
-
-	wr_histogram_add(&h->stats.assist, now - begin);
-	wr_event_end(h->events, WR_PHASE_assist, begin, now, size, "bytes");
-}
-
-/* Whether the program says that it let something go. */
-static bool ask_program(struct weir_mutator *m, size_t size)
-{
-	struct weir_heap *h = m->heap;
-	bool again;
-
-	m->callbacks++;
-	again = h->oom && h->oom(h, size, h->oom_arg);
-	m->callbacks--;
-	return again;
-}
-
-/* Free memory is in the way: give some back.  False: there was none.  Not
- * CRITICAL. */
-static bool give_back(struct weir_mutator *m, unsigned space, size_t size)
-{
-	uint64_t begin = assist_begin(m->heap);
-	bool given = wg_trim_room(m->heap, m, space, size);
-
-	assist_end(m->heap, begin, size);
-	return given;
-}
-
-/* Whether other threads took what the last cycle found, rather than that
- * there was nothing: then go on, but not for ever, since what is free may be
- * in pieces that are too small. */
-static bool was_outrun(const struct weir_heap *h, size_t n, int attempt)
-{
-	size_t hard = wg_hard(h);
-	uint64_t live = __atomic_load_n(&h->live, __ATOMIC_RELAXED);
-
-	return attempt < (n <= WG_MEDIUM_MAX ? 64 : 6) &&
-	       live + n + hard / 8 < hard;
-}
-
-/*
- * A limit is in the way: wait for a cycle, then for a full one, then for a
- * stopped one, then ask the program.  Where cycles are disabled the first waits
- * for what is under way yet, and the program is asked at once.  False: give up.
- * Not CRITICAL.
- */
-static bool make_room(struct weir_mutator *m, size_t size, int attempt)
-{
-	struct weir_heap *h = m->heap;
-	uint64_t begin;
-	bool disabled;
-
-	if (attempt > 2 && was_outrun(h, size, attempt))
-		attempt = 2;
-	disabled = attempt > 0 && wg_disabled(h);
-	if ((attempt > 2 || disabled) && !ask_program(m, size))
-		return false;
-	if (disabled)
-		return true; /* the program gave way */
-	begin = assist_begin(h);
-	/* Relaxed: partner of the load in wg_pace_can_wait(), which looks again
-	 * every few milliseconds. */
-	__atomic_add_fetch(&h->starving, 1, __ATOMIC_RELAXED);
-	switch (attempt) {
-	case 0:
-		wg_cycle_wait(h, m, 0);
-		break;
-	case 1:
-		wg_cycle_wait(h, m, WG_REQ_FULL);
-		break;
-	case 2:
-		wg_cycle_wait(h, m, WG_REQ_FULL | WG_REQ_STOPPED);
-		break;
-	default:
-		/* What the program let go is found by one more cycle. */
-		wg_cycle_wait(h, m, WG_REQ_FULL);
-		break;
-	}
-	__atomic_sub_fetch(&h->starving, 1, __ATOMIC_RELAXED);
-	assist_end(h, begin, size);
-	return true;
-}
-
-/* Run ahead of the collector no further: wait for it, the longer the further
- * (gc/pace.c), and above the soft limit until it is done. */
-static void assist(struct weir_mutator *m, size_t size)
-{
-	struct weir_heap *h = m->heap;
-	uint64_t begin = assist_begin(h);
-	size_t soft = wg_soft(h);
-	bool above =
-		soft && __atomic_load_n(&h->used, __ATOMIC_RELAXED) >= soft;
-
-	wg_cycle_stall(h, m, above ? 500000000 : wg_pace_stall_ns(h));
-	assist_end(h, begin, size);
-}
-
-/* Say what is in the way of `size` bytes, n with all that belongs to them. */
-static void *no_memory(const struct weir_heap *h, size_t size, size_t n,
-		       enum wg_no why, const char *function)
-{
-	size_t used = __atomic_load_n(&h->used, __ATOMIC_RELAXED) >> 20;
-
-	if (wg_large_bytes(h, n) > wg_hard(h))
-		wr_error(ENOMEM,
-			 "%s: %zu bytes are more than the limit of %zu "
-			 "MiB; raise heap-max",
-			 function, size, wg_hard(h) >> 20);
-	else if (wg_disabled(h))
-		wr_error(ENOMEM,
-			 "%s: no room for %zu bytes: %zu of %zu MiB are in use "
-			 "and cycles are disabled; call weir_collect_enable() "
-			 "or %s",
-			 function, size, used, wg_hard(h) >> 20,
-			 why == WG_NO_SYSTEM ? "let the system give more memory"
-					     : "raise heap-max");
-	else if (why == WG_NO_SYSTEM)
-		wr_error(ENOMEM,
-			 "%s: no room for %zu bytes: the system refuses "
-			 "more memory than the %zu MiB in use after a full "
-			 "collection; raise the limit on data (ulimit -d), the "
-			 "commit limit (vm.overcommit_memory, "
-			 "vm.overcommit_ratio) or vm.max_map_count, or drop "
-			 "references",
-			 function, size, used);
-	else
-		wr_error(ENOMEM,
-			 "%s: no room for %zu bytes: %zu of %zu MiB are "
-			 "in use after a full collection; raise heap-max or "
-			 "drop references",
-			 function, size, used, wg_hard(h) >> 20);
-	errno = ENOMEM;
-	return NULL;
-}
-
-static void *no_note(struct weir_heap *h, const char *function)
-{
-	wr_error(ENOMEM,
-		 "%s: no memory for one more than %zu objects of kinds made "
-		 "with WEIR_TRACE_ALWAYS, or one of weir_kind_disclaim()",
-		 function, wg_always_count(h));
-	errno = ENOMEM;
-	return NULL;
-}
-
 static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
 			weir_kind kind, const char *function)
 {
@@ -651,7 +504,7 @@ static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
 	if (wr_unlikely(__atomic_load_n(&h->allocated, __ATOMIC_RELAXED) >=
 			__atomic_load_n(&h->assist_at, __ATOMIC_RELAXED)) &&
 	    !wg_disabled(h))
-		assist(m, size);
+		wg_room_assist(m, size);
 	for (int attempt = 0;;) {
 		enum wg_no why;
 
@@ -661,22 +514,23 @@ static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
 		noted = !p || publish_any(m, p, n, kind, large);
 		critical_leave(m);
 		if (wr_unlikely(!noted))
-			return no_note(h, function);
+			return wg_room_no_note(h, function);
 		if (p) {
 			m->stale_ok = false;
 			return p;
 		}
-		m->stale_ok = why == WG_NO_STALE && !give_back(m, space, n);
+		m->stale_ok =
+			why == WG_NO_STALE && !wg_room_give_back(m, space, n);
 		if (why == WG_NO_STALE)
 			continue;
 		if (wr_unlikely(wg_large_bytes(h, n) > wg_hard(h))) {
 			/* No cycle would help, a higher limit would. */
-			if (!ask_program(m, size) ||
+			if (!wg_room_ask(m, size) ||
 			    wg_large_bytes(h, n) > wg_hard(h))
-				return no_memory(h, size, n, why, function);
+				return wg_room_none(h, size, n, why, function);
 			attempt = 0;
-		} else if (!make_room(m, size, attempt++)) {
-			return no_memory(h, size, n, why, function);
+		} else if (!wg_room_make(m, size, attempt++)) {
+			return wg_room_none(h, size, n, why, function);
 		}
 	}
 }

@@ -359,3 +359,19 @@ void wg_forget(struct weir_heap *h, uintptr_t start, size_t size)
 	if (hi >= lo + WG_FORGET_PAGES * page)
 		wr_barrier_forget(h->barrier, (void *)lo, hi - lo);
 }
+
+void wg_forget_holes(struct weir_heap *h, uint32_t i)
+{
+	unsigned left = __atomic_load_n(&h->blocks[i].strips, __ATOMIC_RELAXED);
+
+	while (left) {
+		unsigned from = (unsigned)__builtin_ctz(left);
+		unsigned count = (unsigned)__builtin_ctz(~(left >> from));
+
+		left &= ~0u << (from + count);
+		wg_forget(h,
+			  wg_block_start(h, i) +
+				  ((uintptr_t)from << WG_STRIP_SHIFT),
+			  (size_t)count << WG_STRIP_SHIFT);
+	}
+}

@@ -10,7 +10,14 @@
  * allocate.  It wakes once by itself, a second after a cycle that left free
  * memory, to give that back.
  *
- *   main                    the collector thread
+ * A cycle that is under way when cycles are held stops at a gate before its
+ * pause, parked, until they are released.  Holding takes the lock that keeps
+ * pauses out (gc/locked.c), and so does who passes the gate, before it looks:
+ * either the pause comes first, and the holder waits for its end, or the
+ * collector finds the gate closed.  A parked cycle is nothing to wait for: it
+ * counts as none to whoever waits for one, or for the last one.
+ *
+ *   main, gate              the collector thread
  *   request, wait, stall    any thread; wait and stall not CRITICAL
  */
 #include "gc/cycle.h"
@@ -87,7 +94,7 @@ static void *collector_main(void *arg)
 		stopped = (req & WG_REQ_STOPPED) ||
 			  wr_barrier_kind(h->barrier) == WR_BARRIER_NONE;
 		full = (req & (WG_REQ_FULL | WG_REQ_STOPPED)) || h->resume ||
-		       wg_pace_wants_full(h);
+		       wg_pace_wants_full(h, req & WG_REQ_MINOR);
 		/* What a child of fork goes on with is not yet the whole cycle
 		 * that somebody may have asked for. */
 		if (h->resume && (req & WG_REQ_FULL))
@@ -141,7 +148,7 @@ static void request(struct weir_heap *h, unsigned req)
 			   "fork: the child's collector did not start: %s",
 			   weir_error_text());
 	/* Atomic for wg_trim_idle(), which peeks without the lock. */
-	__atomic_store_n(&h->requests, h->requests | (req ? req : WG_REQ_MINOR),
+	__atomic_store_n(&h->requests, h->requests | (req ? req : WG_REQ_ANY),
 			 __ATOMIC_RELAXED);
 	pthread_cond_signal(&h->ctl_wake);
 }
@@ -168,11 +175,30 @@ static bool reached(const struct weir_heap *h, unsigned req, uint64_t number)
 	return (req & WG_REQ_FULL ? h->full_done : h->cycles_done) >= number;
 }
 
-/* Until the collector has nothing to do; under ctl_lock. */
+/* Until the collector has nothing to do, or may not; under ctl_lock. */
 static void wait_idle(struct weir_heap *h)
 {
-	while (h->running || h->requests)
+	while ((h->running || h->requests) && !h->parked)
 		wr_mutex_wait(&h->ctl_lock, &h->ctl_done);
+}
+
+/* Ask for a cycle and wait for it; under ctl_lock. */
+static bool wait_for_new(struct weir_heap *h, unsigned req)
+{
+	uint64_t number = h->cycles_started + 1;
+
+	request(h, req);
+	while (!reached(h, req, number) && !h->parked)
+		wr_mutex_wait(&h->ctl_lock, &h->ctl_done);
+	return reached(h, req, number);
+}
+
+static void count_waiting(struct weir_heap *h, int n)
+{
+	/* Relaxed: partner of the load in wg_pace_markers(), which any number
+	 * of late does for. */
+	__atomic_store_n(&h->waiting, h->waiting + (unsigned)n,
+			 __ATOMIC_RELAXED);
 }
 
 bool wg_cycle_wait(struct weir_heap *h, struct weir_mutator *m, unsigned req)
@@ -181,23 +207,21 @@ bool wg_cycle_wait(struct weir_heap *h, struct weir_mutator *m, unsigned req)
 	bool asked = true;
 
 	wr_mutex_lock(&h->ctl_lock);
-	if (!req && h->running) {
+	count_waiting(h, blocked);
+	if (!req && h->running && !h->parked) {
 		/* Whatever is under way, sweep included. */
 		uint64_t number = h->cycles_started;
 
-		while (h->running && h->cycles_started == number)
+		while (h->running && h->cycles_started == number && !h->parked)
 			wr_mutex_wait(&h->ctl_lock, &h->ctl_done);
 	} else if (h->disabled) {
 		/* The last one may be under way yet. */
 		wait_idle(h);
 		asked = false;
 	} else {
-		uint64_t number = h->cycles_started + 1;
-
-		request(h, req);
-		while (!reached(h, req, number))
-			wr_mutex_wait(&h->ctl_lock, &h->ctl_done);
+		asked = wait_for_new(h, req);
 	}
+	count_waiting(h, -(int)blocked);
 	wr_mutex_unlock(&h->ctl_lock);
 	if (blocked)
 		wr_thread_block_leave(&m->thread);
@@ -216,7 +240,7 @@ void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns)
 		until.tv_nsec %= 1000000000;
 	}
 	wr_mutex_lock(&h->ctl_lock);
-	if (h->running || h->requests)
+	if ((h->running || h->requests) && !h->parked)
 		wr_mutex_timedwait(&h->ctl_lock, &h->ctl_done, &until);
 	wr_mutex_unlock(&h->ctl_lock);
 	if (blocked)
@@ -260,6 +284,21 @@ int weir_collect_disable(weir_heap *h)
 	return 0;
 }
 
+/* One less disables; under ctl_lock. */
+static void enable_one(struct weir_heap *h)
+{
+	__atomic_store_n(&h->disabled, h->disabled - 1, __ATOMIC_RELAXED);
+	if (h->disabled)
+		return;
+	if (!h->running)
+		wg_pace_enabled(h);
+	if (h->parked) {
+		/* Who looks before it wakes is to wait for its cycle. */
+		h->parked = false;
+		pthread_cond_signal(&h->ctl_wake);
+	}
+}
+
 int weir_collect_enable(weir_heap *h)
 {
 	struct weir_mutator *m = wg_mutator_self();
@@ -271,21 +310,145 @@ int weir_collect_enable(weir_heap *h)
 		return err;
 	blocked = m && wr_thread_block_enter(&m->thread);
 	wr_mutex_lock(&h->ctl_lock);
-	n = h->disabled;
+	n = h->disabled - h->holds;
 	if (n)
-		__atomic_store_n(&h->disabled, n - 1, __ATOMIC_RELAXED);
-	if (n == 1 && !h->running)
-		wg_pace_enabled(h);
+		enable_one(h);
 	wr_mutex_unlock(&h->ctl_lock);
 	if (blocked)
 		wr_thread_block_leave(&m->thread);
 	return n ? 0 : wr_invalid(__func__, "cycles were not disabled");
 }
 
+/* ---- Held cycles --------------------------------------------------------- */
+
+/* Relaxed, both: written with the lock of gc/locked.c held, which the caller
+ * has; and once the gate is closed it opens when nothing is disabled at all. */
+bool wg_gate_closed(const struct weir_heap *h)
+{
+	return __atomic_load_n(&h->holds, __ATOMIC_RELAXED) != 0;
+}
+
+/* A heap that is destroyed waits for its cycle to end, held or not. */
+static bool quits(const struct weir_heap *h)
+{
+	return __atomic_load_n(&h->requests, __ATOMIC_RELAXED) & WG_REQ_QUIT;
+}
+
+static void park(struct weir_heap *h)
+{
+	wr_mutex_lock(&h->ctl_lock);
+	while (h->disabled && !quits(h)) {
+		/* Again, if it was released and held anew before this woke. */
+		if (!h->parked)
+			pthread_cond_broadcast(&h->ctl_done);
+		h->parked = true;
+		wr_mutex_wait(&h->ctl_lock, &h->ctl_wake);
+	}
+	h->parked = false;
+	wr_mutex_unlock(&h->ctl_lock);
+}
+
+bool wg_gate_pass(struct weir_heap *h)
+{
+	wg_locked_hold_quiet(h);
+	if (wr_likely(!wg_gate_closed(h)) || quits(h))
+		return false;
+	wg_locked_drop(h);
+	park(h);
+	return true;
+}
+
+int weir_collect_hold(weir_heap *h)
+{
+	struct weir_mutator *m = wg_mutator_self();
+	int err = wg_heap_enter(h);
+	bool inside = wg_locked_depth != 0;
+	bool blocked;
+
+	if (err)
+		return err;
+	if (!inside && m)
+		wr_thread_lock(&m->thread, &h->calls_lock);
+	else if (!inside)
+		wg_locked_hold(h);
+	wg_delay_rarely(h);
+	blocked = m && wr_thread_block_enter(&m->thread);
+	wr_mutex_lock(&h->ctl_lock);
+	__atomic_store_n(&h->disabled, h->disabled + 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&h->holds, h->holds + 1, __ATOMIC_RELAXED);
+	wr_mutex_unlock(&h->ctl_lock);
+	if (blocked)
+		wr_thread_block_leave(&m->thread);
+	wg_delay_rarely(h);
+	if (!inside)
+		wg_locked_drop(h);
+	return 0;
+}
+
+int weir_collect_release(weir_heap *h)
+{
+	struct weir_mutator *m = wg_mutator_self();
+	int err = wg_heap_enter(h);
+	bool blocked;
+	unsigned n;
+
+	if (err)
+		return err;
+	blocked = m && wr_thread_block_enter(&m->thread);
+	wr_mutex_lock(&h->ctl_lock);
+	n = h->holds;
+	if (n) {
+		__atomic_store_n(&h->holds, n - 1, __ATOMIC_RELAXED);
+		enable_one(h);
+	}
+	wr_mutex_unlock(&h->ctl_lock);
+	if (blocked)
+		wr_thread_block_leave(&m->thread);
+	return n ? 0 : wr_invalid(__func__, "cycles were not held");
+}
+
+/* ---- weir_heap_reserve() ------------------------------------------------- */
+
+int weir_heap_reserve(weir_heap *h, size_t bytes)
+{
+	struct weir_mutator *m = wg_mutator_self();
+	int err = wg_heap_enter(h);
+	bool blocked;
+
+	if (err)
+		return err;
+	blocked = m && wr_thread_block_enter(&m->thread);
+	wr_mutex_lock(&h->ctl_lock);
+	if (bytes > wg_hard(h))
+		err = EINVAL;
+	else if (bytes > h->opt.heap_min)
+		wg_pace_set_min(h, bytes);
+	wr_mutex_unlock(&h->ctl_lock);
+	if (blocked)
+		wr_thread_block_leave(&m->thread);
+	return err ? wr_error(EINVAL,
+			      "weir_heap_reserve: %zu bytes are more than the "
+			      "heap may ever have; raise heap-max",
+			      bytes)
+		   : 0;
+}
+
+/* ---- weir_collect() ------------------------------------------------------ */
+
 static int no_cycles(void)
 {
 	return wr_error(EBUSY, "weir_collect: cycles are disabled; call "
 			       "weir_collect_enable() first");
+}
+
+static bool waited(struct weir_heap *h, struct weir_mutator *m, unsigned req)
+{
+	uint64_t begin = h->sys->now_ns();
+	bool had = wg_cycle_wait(h, m, req);
+
+	if (m)
+		wr_histogram_add(&h->stats.waited, h->sys->now_ns() - begin);
+	return had;
 }
 
 int weir_collect(weir_heap *h, unsigned flags)
@@ -312,7 +475,7 @@ int weir_collect(weir_heap *h, unsigned flags)
 		err = wg_locked_check(__func__);
 		if (err)
 			return err;
-		return wg_cycle_wait(h, m, req) ? 0 : no_cycles();
+		return waited(h, m, req) ? 0 : no_cycles();
 	}
 	return wg_cycle_ask(h, m, req) ? 0 : no_cycles();
 }

@@ -28,6 +28,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "gc/ahead.h"
 #include "gc/always.h"
 #include "gc/dirty.h"
 #include "gc/event_hook.h"
@@ -42,6 +43,9 @@
 /* If arming and marking took no longer than this, what was written meanwhile
  * is little enough for the pause. */
 #define SHORT_MARK_NS 700000
+
+/* Stops ahead of preclean, which has some of its own (gc/ahead.c). */
+#define AHEAD_STOPS 3
 
 struct span {
 	enum wr_phase phase; /* what is being timed */
@@ -169,63 +173,15 @@ static void concurrent_part(struct weir_heap *h, struct wg_report *r)
 
 	s = span_begin(h, WR_PHASE_mark);
 	wg_team_mark(h, h->beside);
+	wg_trace_ahead(h, r, AHEAD_STOPS);
 	r->mark_ns = span_end(h, s, 0, NULL);
 
 	s = span_begin(h, WR_PHASE_preclean);
-	if (s.begin - armed > SHORT_MARK_NS)
+	if (s.begin - armed - r->ahead.total_ns > SHORT_MARK_NS)
 		wg_preclean(h, r);
 	wg_weak_preclean(h);
+	wg_report_ahead(h, r);
 	r->preclean_ns = span_end(h, s, r->dirty, "pages");
-}
-
-/* What was deferred when no segment was left is ordinary overflow now. */
-static void undefer_overflow(struct weir_heap *h)
-{
-	if (!__atomic_exchange_n(&h->overflow_deferred, false,
-				 __ATOMIC_RELAXED))
-		return;
-	for (int sp = 0; sp < 2; sp++) {
-		struct wg_space *s = &h->space[sp];
-
-		for (uint32_t i = s->first; i < wg_high(s); i++) {
-			struct wg_block *b = &h->blocks[i];
-
-			if (__atomic_load_n(&b->overflow, __ATOMIC_RELAXED) &
-			    WG_OVERFLOW_DEFERRED)
-				__atomic_store_n(&b->overflow, WG_OVERFLOW,
-						 __ATOMIC_RELAXED);
-		}
-	}
-	__atomic_store_n(&h->overflow, true, __ATOMIC_RELAXED);
-}
-
-/* Trace the objects whose callbacks wait for the pause. */
-static void trace_deferred(struct weir_heap *h)
-{
-	bool any;
-
-	undefer_overflow(h);
-	do {
-		any = false;
-		for (unsigned i = 0; i < h->team->size; i++) {
-			struct wg_marker *m = h->marker[i];
-			struct wg_segment *s;
-
-			while ((s = m->deferred)) {
-				m->deferred = s->next;
-				for (uint64_t k = 0; k < s->n; k++) {
-					size_t g = wg_granule_of(h, s->e[k]);
-
-					wg_scan_object(
-						h->marker[0], g,
-						wg_meta_load(&h->meta[g]));
-				}
-				wg_segment_put(h->pool, s);
-				any = true;
-			}
-		}
-		wg_team_mark(h, 1);
-	} while (any);
 }
 
 static void remark(struct weir_heap *h, struct wg_report *r)
@@ -235,25 +191,36 @@ static void remark(struct weir_heap *h, struct wg_report *r)
 	unsigned workers = h->pause_markers;
 
 	wg_set_in_pause(h, true);
-	wg_always_trace(h, m);
+	if (!wg_mutant(WG_MUTANT_TRUST_AHEAD) || !r->ahead.count)
+		wg_always_trace(h, m);
 	wg_roots_paused(h, m);
 	if (whole)
 		wg_team_mark(h, workers);
 	else
 		r->remark_pages =
 			wg_dirty_pass(h, workers, WR_FETCH_HOLES, h->all_dirty);
-	trace_deferred(h);
+	wg_trace_deferred(h);
 	wg_count(&h->stats.remark_dirty, r->remark_pages);
+}
+
+/* The program went on while the cycle was held. */
+static void catch_up(struct weir_heap *h, struct wg_report *r)
+{
+	wg_roots_concurrent(h, h->marker[0]);
+	r->dirty += wg_dirty_pass(h, h->beside, WR_FETCH_REARM, h->all_dirty);
+	wg_trace_ahead(h, r, 1);
 }
 
 static void pause(struct weir_heap *h, struct wg_report *r)
 {
 	struct wr_stop_times times;
-	uint64_t marked = bytes_marked(h);
+	uint64_t marked = bytes_marked(h), objects = wg_objects_marked(h);
 	enum wr_phase outer;
 	struct span s;
 
-	wg_locked_hold_quiet(h);
+	while (wr_unlikely(wg_gate_pass(h)))
+		if (!r->stopped)
+			catch_up(h, r);
 	wg_hook_hold(h);
 	wg_hook_tell(h, WEIR_EVENT_STOPPING);
 	wr_roots_pause_begin(h->roots);
@@ -267,6 +234,7 @@ static void pause(struct weir_heap *h, struct wg_report *r)
 	r->weak_ns = span_end(h, s, 0, NULL);
 	wg_always_filter(h, r->full);
 	r->remark_marked = bytes_marked(h) - marked;
+	wg_ahead_learn(h, r, wg_objects_marked(h) - objects);
 	if (h->opt.verify || WEIR_CHECKING >= 2)
 		wg_invariants_check(h);
 	if (h->opt.verify) {
@@ -321,6 +289,7 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 		/* fork must see both or neither. */
 		wr_mutex_lock(&h->ctl_lock);
 		if (!h->resume) {
+			wg_verify_forget_strays(h);
 			h->colour ^= WG_BLACK_A ^ WG_BLACK_B;
 			for (int i = 0; i < 2; i++)
 				memset(h->black + h->space[i].first, 0,
@@ -351,7 +320,10 @@ void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)
 	wg_sweep_run(h);
 	r.sweep_ns = span_end(h, s, 0, NULL);
 	if (full) {
+		uint64_t before = h->live_full;
+
 		h->live_full = h->live;
+		wg_pace_yield(h, before);
 		wg_trim_after_cycle(h);
 	}
 	__atomic_store_n(&h->trim_due, wg_trim_excess(h) != 0,

@@ -200,7 +200,8 @@ static void reset_heap(struct weir_heap *h)
 	free(h->team);
 	h->team = NULL;
 	h->threads_up = false;
-	h->running = false;
+	h->running = h->parked = false;
+	h->waiting = 0;
 	h->requests = 0;
 	/* Who was about to disable cycles is not here to enable them. */
 	h->disabled -= h->disabling;

@@ -22,6 +22,7 @@
 #include "gc/locked.h"
 #include "gc/mutant.h"
 #include "gc/report.h"
+#include "gc/verify.h"
 #include "gc/weak.h"
 
 struct weir_heap *wg_heap;
@@ -201,6 +202,8 @@ static int create_parts(struct weir_heap *h)
 		err = wg_weak_create(h);
 	if (!err)
 		err = wg_always_create(h);
+	if (!err)
+		err = wg_verify_create(h);
 	if (err)
 		return err;
 	h->pool = wg_pool_create(h->sys, h->opt.mark_stack_max
@@ -216,6 +219,7 @@ static void destroy_parts(struct weir_heap *h)
 	wg_collector_stop(h);
 	wg_weak_destroy(h);
 	wg_always_destroy(h);
+	wg_verify_destroy(h);
 	for (unsigned i = 0; i < WG_MAX_MARKERS; i++)
 		wg_marker_destroy(h->marker[i]);
 	wg_pool_destroy(h->pool);
@@ -461,6 +465,7 @@ int weir_heap_stats(weir_heap *h, struct weir_stats *out)
 	wr_histogram_read(&h->stats.pause, &s.pause);
 	wr_histogram_read(&h->stats.stop, &s.stop);
 	wr_histogram_read(&h->stats.handshake, &s.handshake);
+	wr_histogram_read(&h->stats.waited, &s.waited);
 	wr_histogram_read(&h->stats.assist, &s.assist);
 	strncpy(s.barrier, wr_barrier_name(wr_barrier_kind(h->barrier)),
 		sizeof(s.barrier) - 1);

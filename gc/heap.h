@@ -52,6 +52,8 @@
 #define WG_MEDIUM_MAX (WG_BLOCK / 2) /* largest object in a mixed block */
 #define WG_MIN_HOLE 16               /* granules; smaller holes wait */
 #define WG_RECYCLE_MIN (WG_BLOCK_GRANULES / 8) /* usable granules to reuse */
+/* A block is sixteen strips, pages mostly. */
+#define WG_STRIP_SHIFT (WG_BLOCK_SHIFT - 4)
 #define WG_SLICE ((size_t)16 << 10) /* bytes zeroed ahead of a cursor */
 #define WG_GROW_BLOCKS 512          /* blocks committed at a time */
 #define WG_SWEEP_WORK 256           /* looks at a block that a sweep costs */
@@ -90,7 +92,8 @@ struct wg_block {
 	uint32_t head;    /* LARGE_*: block index of the head */
 	uint64_t size;    /* LARGE_HEAD, LARGE_NEW: bytes of the object */
 	uint32_t blocks;  /* LARGE_HEAD, LARGE_NEW: blocks of the run */
-	uint16_t unused;  /* zero */
+	uint16_t strips;  /* the strips that usable holes are in, bits, at the
+			   * last sweep */
 	uint16_t hole;    /* granules of the largest hole at the last sweep */
 };
 _Static_assert(sizeof(struct wg_block) == 32, "two entries a cache line");
@@ -178,6 +181,7 @@ enum wg_request {
 	WG_REQ_FULL = 2,
 	WG_REQ_STOPPED = 4,
 	WG_REQ_QUIT = 8,
+	WG_REQ_ANY = 16, /* minor or full, as the pacer wants it */
 };
 
 struct weir_heap {
@@ -193,7 +197,8 @@ struct weir_heap {
 	uintptr_t leaf_base;     /* first address of the leaf space */
 	uintptr_t backed[2];     /* atomic: committed bytes of each space */
 	struct wg_space space[2];
-	size_t span; /* bytes reserved for each space */
+	size_t span;     /* bytes reserved for each space */
+	uint64_t *stray; /* verify=on: atomic, see gc/verify.c; else NULL */
 
 	const struct wr_sys *sys;
 	struct wr_options opt;
@@ -246,6 +251,13 @@ struct weir_heap {
 	unsigned disabled;       /* atomic: weir_collect_disable() calls that
 				  * are open; written under ctl_lock */
 	unsigned disabling;      /* of them those that wait for a cycle */
+	unsigned holds;          /* atomic: weir_collect_hold() calls that are
+				  * open, counted in `disabled` too; raised
+				  * under calls_lock and ctl_lock, lowered
+				  * under the latter */
+	bool parked;             /* the collector waits at the gate */
+	unsigned waiting;        /* atomic: mutators that wait for a cycle;
+				  * written under ctl_lock */
 	bool threads_up;         /* collector threads exist (not after fork) */
 	bool all_dirty;          /* the barrier knows nothing: scan all */
 	bool stray_ends;         /* a child of fork: see gc/fork.c */
@@ -267,12 +279,19 @@ struct weir_heap {
 	void *hook_arg;             /* its argument */
 
 	struct wg_runs *later;   /* of preclean, NULL until needed */
+	unsigned ahead_useless;  /* cycles in a row whose stops ahead of the
+				  * pause, and it, found little */
 	uint64_t slices_end_ns;  /* when the last preclean slices ended */
 	uint64_t slice_page_ns;  /* what they took for a page that was dirty */
 	uint64_t begun_ns;       /* when the last cycle began */
 	uint64_t begun_stall_ns; /* what mutators had waited by then */
 	uint64_t trimmed_ns;     /* when free memory was last given back */
-	double survival;    /* part of new objects that minor cycles keep */
+	double survival; /* part of new objects that minor cycles keep */
+	uint64_t full_allocated; /* `allocated` when the last full one ended */
+	double yield;            /* part of what is allocated between full
+				  * cycles that is dead by the second */
+	unsigned skip;           /* full cycles before a minor one is tried */
+	unsigned skip_next;      /* how many when that one finds little too */
 	bool lazy_arm;      /* arm blocks only once they have black objects */
 	uint64_t live;      /* bytes live after the last cycle */
 	uint64_t live_full; /* the same after the last full one */
@@ -466,6 +485,8 @@ void wg_blocks_free(struct weir_heap *h, uint32_t first, uint32_t count);
 void wg_blocks_fork_child(struct weir_heap *h);
 /* Make writes to come on these pages free of faults. */
 void wg_forget(struct weir_heap *h, uintptr_t start, size_t size);
+/* The same for the parts of a swept block that usable holes are in. */
+void wg_forget_holes(struct weir_heap *h, uint32_t i);
 
 /* Bytes of the system that a large object of this size occupies. */
 static inline size_t wg_large_bytes(const struct weir_heap *h, size_t size)
@@ -579,6 +600,12 @@ bool wg_cycle_ask(struct weir_heap *h, struct weir_mutator *m,
  * are disabled, there will be none; what was under way has ended. */
 bool wg_cycle_wait(struct weir_heap *h, struct weir_mutator *m,
 		   unsigned requests);
+/* Pass the gate before the pause, which is closed while cycles are held: false,
+ * with the lock of gc/locked.c.  Or wait until it opens: true, without; and the
+ * program went on meanwhile. */
+bool wg_gate_pass(struct weir_heap *h);
+/* Whether it is closed, for one who has that lock. */
+bool wg_gate_closed(const struct weir_heap *h);
 /* Wait until a cycle or sweep that is under way, or asked for, ends or `ns`
  * (at most a second) have gone by. */
 void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns);
@@ -586,6 +613,9 @@ void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns);
 /* pace.c */
 void wg_pace_cycle_begin(struct weir_heap *h);
 void wg_pace_sweep_begin(struct weir_heap *h);
+/* The option heap-min is `bytes` from now on, which is not less; under
+ * ctl_lock. */
+void wg_pace_set_min(struct weir_heap *h, uint64_t bytes);
 /* Cycles may begin again, and none is under way.  Who found one due meanwhile
  * asked in vain: the next to look asks again. */
 void wg_pace_enabled(struct weir_heap *h);
@@ -598,7 +628,10 @@ bool wg_pace_can_wait(struct weir_heap *h);
 /* A cycle that ran beside the program has ended. */
 void wg_pace_during(struct weir_heap *h, bool full);
 void wg_pace_survival(struct weir_heap *h, uint64_t marked, bool full);
+/* A full cycle has ended; what was alive when the one before had. */
+void wg_pace_yield(struct weir_heap *h, uint64_t live_before);
 void wg_pace_cycle_end(struct weir_heap *h);
-bool wg_pace_wants_full(struct weir_heap *h);
+/* asked: the program wants a minor one if that can be. */
+bool wg_pace_wants_full(struct weir_heap *h, bool asked);
 
 #endif

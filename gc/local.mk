@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 # The collector.  One file a line, sorted: WEIR_SOURCES += gc/x.c
 # and its headers, which releases would lack otherwise.
+WEIR_SOURCES += gc/ahead.c
+WEIR_SOURCES += gc/ahead.h
 WEIR_SOURCES += gc/alloc.c
 WEIR_SOURCES += gc/always.c
 WEIR_SOURCES += gc/always.h
@@ -37,6 +39,8 @@ WEIR_SOURCES += gc/pace.c
 WEIR_SOURCES += gc/preclean.c
 WEIR_SOURCES += gc/report.c
 WEIR_SOURCES += gc/report.h
+WEIR_SOURCES += gc/room.c
+WEIR_SOURCES += gc/room.h
 WEIR_SOURCES += gc/rootscan.c
 WEIR_SOURCES += gc/scan.c
 WEIR_SOURCES += gc/stack_of.c

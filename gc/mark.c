@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gc/verify.h"
 #include "gc/weak.h"
 
 struct wg_pool {
@@ -315,8 +316,11 @@ void wg_mark_candidate(struct wg_marker *m, uintptr_t p, uint8_t byte)
 
 	if (wr_unlikely(!(byte & WEIR_META_COLOUR))) {
 		g = resolve_interior(h, p);
-		if (g == SIZE_MAX)
+		if (g == SIZE_MAX) {
+			if (wr_unlikely(h->stray != NULL))
+				wg_verify_stray(h, p);
 			return;
+		}
 		byte = wg_meta_load(&h->meta[g]);
 		if ((byte & WEIR_META_COLOUR) == h->colour)
 			return;
@@ -421,35 +425,44 @@ static bool drain_rings(struct wg_marker *m)
 	return any;
 }
 
+/* One turn; false: there is nothing left. */
+static inline bool mark_one(struct wg_marker *m)
+{
+	struct wg_segment *s = m->cur;
+	uintptr_t e;
+
+	if (wr_unlikely(!s || !s->n)) {
+		if (next_segment(m) || drain_rings(m))
+			return true;
+		if (!m->slices)
+			return false;
+		wg_scan_slice(m);
+		return true;
+	}
+	e = s->e[--s->n];
+	if (wr_unlikely(e & 1))
+		wg_push(m, e - 1);
+	else
+		scan_later(m, e);
+	if (wr_unlikely(++m->since_share >= 32)) {
+		m->since_share = 0;
+		if (wg_team_hungry(m->heap))
+			share(m);
+	}
+	return true;
+}
+
 void wg_mark_own(struct wg_marker *m)
 {
-	struct weir_heap *h = m->heap;
+	while (mark_one(m))
+		;
+}
 
-	for (;;) {
-		struct wg_segment *s = m->cur;
-		uintptr_t e;
-
-		if (wr_unlikely(!s || !s->n)) {
-			if (next_segment(m))
-				continue;
-			if (drain_rings(m))
-				continue;
-			if (!m->slices)
-				return;
-			wg_scan_slice(m);
-			continue;
-		}
-		e = s->e[--s->n];
-		if (wr_unlikely(e & 1))
-			wg_push(m, e - 1);
-		else
-			scan_later(m, e);
-		if (wr_unlikely(++m->since_share >= 32)) {
-			m->since_share = 0;
-			if (wg_team_hungry(h))
-				share(m);
-		}
-	}
+bool wg_mark_some(struct wg_marker *m, unsigned turns)
+{
+	while (turns && mark_one(m))
+		turns--;
+	return !turns;
 }
 
 void wg_mark_loop(struct wg_marker *m)

@@ -30,7 +30,7 @@
 #define WG_SEGMENT_ENTRIES 1022
 #define WG_DEQUE 64 /* shared segments a marker; the rest stay private */
 #define WG_RING 16
-#define WG_SCAN_RING 8
+#define WG_SCAN_RING 32
 #define WG_SLICES 256
 #define WG_SLICE_WORDS 512 /* of a large object, scanned at a time */
 
@@ -75,7 +75,7 @@ struct wg_marker {
 	uint64_t bytes;              /* marked since the cycle began */
 	uint64_t objects;            /* likewise */
 	uint64_t overflows;          /* candidates that found no segment */
-	struct wg_segment *deferred; /* objects to be traced in the pause */
+	struct wg_segment *deferred; /* objects to be traced in a stop */
 	uintptr_t traced;            /* see wg_scan_marked() */
 	uint64_t job_cpu;            /* CPU clock when the job began */
 	struct wg_deque deque;
@@ -145,6 +145,8 @@ static inline void wg_push_word(struct wg_marker *m, uintptr_t w)
 void wg_mark_loop(struct wg_marker *m);
 /* Empty the marker's own stack only. */
 void wg_mark_own(struct wg_marker *m);
+/* The same, so many turns at most; false: it is empty. */
+bool wg_mark_some(struct wg_marker *m, unsigned turns);
 /* Granule at which the object starts that p points into, or SIZE_MAX. */
 size_t wg_resolve(const struct weir_heap *h, uintptr_t p);
 /* Note that the marked object at granule g still has to be scanned: */
@@ -196,6 +198,8 @@ void wg_roots_concurrent(struct weir_heap *h, struct wg_marker *m);
 void wg_roots_paused(struct weir_heap *h, struct wg_marker *m);
 /* What is live of a thread that is held and shown. */
 void wg_scan_thread(struct wg_marker *m, struct wr_thread *t);
+/* Root callbacks that only a stop may call; see wr_roots_calls(). */
+void wg_roots_calls(struct weir_heap *h, struct wg_marker *m);
 
 /* deque.c */
 bool wg_deque_push(struct wg_deque *d, struct wg_segment *s);

@@ -20,6 +20,7 @@ void wg_mutant_init(void)
 		[WG_MUTANT_NO_REARM] = "no-rearm",
 		[WG_MUTANT_BORN_WHITE] = "born-white",
 		[WG_MUTANT_LOSE_LATER] = "lose-later",
+		[WG_MUTANT_TRUST_AHEAD] = "trust-ahead",
 		[WG_MUTANT_LOSE_PENDED] = "lose-pended",
 	};
 	const char *want = getenv("WEIR_MUTANT");

@@ -18,6 +18,8 @@ enum wg_mutant {
 	WG_MUTANT_BORN_WHITE,   /* born-white: allocation while marking */
 	WG_MUTANT_LOSE_LATER,   /* lose-later: some pages armed in a stop and
 				 * not scanned there */
+	WG_MUTANT_TRUST_AHEAD,  /* trust-ahead: what is to be traced in the
+				 * pause was traced ahead of it */
 	WG_MUTANT_LOSE_PENDED,  /* lose-pended: what weak references are given
 				 * between two batches of the filter */
 };

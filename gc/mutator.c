@@ -247,6 +247,17 @@ int weir_thread_set_stack(weir_mutator *m, void *base)
 	return 0;
 }
 
+int weir_thread_watch_stack(weir_mutator *m, void *const volatile *base)
+{
+	if (!m || m != self)
+		return wr_invalid(__func__,
+				  "not the mutator of the calling thread");
+	if ((uintptr_t)base % sizeof(*base))
+		return wr_invalid(__func__, "the word is not aligned");
+	wr_thread_watch_stack(&m->thread, (const uintptr_t *)base);
+	return 0;
+}
+
 /* Whether m may call fn around a blocking region's border. */
 static bool call_ok(const struct weir_mutator *m, void *(*fn)(void *),
 		    const char *function)

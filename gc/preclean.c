@@ -28,6 +28,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "gc/ahead.h"
 #include "gc/dirty.h"
 #include "gc/mutant.h"
 
@@ -77,9 +78,9 @@ static uint64_t slice(struct weir_heap *h, struct wg_report *r, uint32_t *at,
 	enum wr_phase outer = wg_pause_begin(h, &times);
 	uint64_t pages;
 
-	wg_set_in_pause(h, true);
+	/* What a callback has to trace is deferred: a stop like this comes into
+	 * the middle of weir_locked_call(). */
 	pages = wg_dirty_slice(h, at, high, step, SLICE_NS, later);
-	wg_set_in_pause(h, false);
 	wg_stops_add(&r->slices, wg_pause_end(h, r, outer, &times, pages));
 	return pages;
 }
@@ -110,10 +111,11 @@ static uint64_t round_of_slices(struct weir_heap *h, struct wg_report *r,
 
 /* What only roots lead to by now is marked beside the program: a slice would
  * have to follow it to its end. */
-static void mark_roots(struct weir_heap *h)
+static void mark_roots(struct weir_heap *h, struct wg_report *r)
 {
 	wg_roots_concurrent(h, h->marker[0]);
 	wg_team_mark(h, h->beside);
+	wg_trace_ahead(h, r, 1);
 }
 
 /* Rounds of stops that only re-arm, as long as they find less and less.
@@ -130,7 +132,7 @@ static uint64_t rearm_stopped(struct weir_heap *h, struct wg_report *r,
 		return pages;
 	do {
 		before = pages;
-		mark_roots(h);
+		mark_roots(h, r);
 		pages = round_of_slices(h, r, &step, h->later);
 	} while (pages * PAGE_WORK > LITTLE_WORK && pages < before / 2);
 	return pages;
@@ -167,7 +169,7 @@ static void clean_stopped(struct weir_heap *h, struct wg_report *r,
 
 	do {
 		before = left;
-		mark_roots(h);
+		mark_roots(h, r);
 		left = round_of_slices(h, r, &step, NULL);
 	} while (left > few_pages(h) && ++round < MAX_ROUNDS &&
 		 (round == 1 || left < before - before / 8));
@@ -219,6 +221,8 @@ void wg_preclean(struct weir_heap *h, struct wg_report *r)
 	while (!storm) {
 		uint64_t marked = wg_objects_marked(h), work;
 
+		if (r->passes)
+			wg_trace_ahead(h, r, 1);
 		wg_roots_concurrent(h, h->marker[0]);
 		pages = wg_dirty_pass(h, h->beside, WR_FETCH_REARM, false);
 		marked = wg_objects_marked(h) - marked;

@@ -35,6 +35,17 @@ void wg_report_slices(struct weir_heap *h, const struct wg_report *r,
 		     ms(batch->total_ns), ms(r->put_off_ns), number(pages));
 }
 
+void wg_report_ahead(struct weir_heap *h, const struct wg_report *r)
+{
+	if (!wr_log_gc(h->events) || !r->ahead.count)
+		return;
+	wr_event_log(h->events,
+		     "gc %llu ahead: %u pauses, longest %.3f ms, in all %.3f "
+		     "ms",
+		     number(r->number), r->ahead.count, ms(r->ahead.max_ns),
+		     ms(r->ahead.total_ns));
+}
+
 void wg_report_pause(struct weir_heap *h, const struct wg_report *r)
 {
 	char verify[32] = "";
@@ -78,22 +89,36 @@ static void report_barrier(struct weir_heap *h, const struct wg_report *r)
 void wg_report_cycle(struct weir_heap *h, const struct wg_report *r,
 		     uint64_t marked)
 {
+	struct weir_histogram *const held[] = {
+		&h->stats.assist, &h->stats.handshake, &h->stats.waited};
+	uint64_t waits = 0, longest = 0;
+
 	if (wr_log_barrier(h->events))
 		report_barrier(h, r);
 	if (!wr_log_gc(h->events))
 		return;
+	for (unsigned i = 0; i < sizeof(held) / sizeof(held[0]); i++) {
+		struct weir_histogram one;
+
+		wr_histogram_read(held[i], &one);
+		waits += one.count;
+		if (one.max_ns > longest)
+			longest = one.max_ns;
+	}
 	wr_event_log(
 		h->events,
 		"gc %llu %s%s: pauses %u, longest %.3f ms, in all %.3f ms | "
 		"arm %.1f mark %.1f preclean %.1f/%u+%u sweep %.1f ms | dirty "
-		"%llu pages, marked %.1f MiB, live %.1f MiB, used %.1f MiB",
+		"%llu pages, marked %.1f MiB, live %.1f MiB, used %.1f MiB | "
+		"waits so far %llu, longest %.3f ms",
 		number(r->number), r->full ? "full" : "minor",
 		r->stopped ? " stopped" : "", r->pauses.count,
 		ms(r->pauses.max_ns), ms(r->pauses.total_ns), ms(r->arm_ns),
 		ms(r->mark_ns), ms(r->preclean_ns), r->passes, r->slices.count,
 		ms(r->sweep_ns), number(r->dirty + r->remark_pages),
 		mib(marked), mib(h->live),
-		mib(__atomic_load_n(&h->used, __ATOMIC_RELAXED)));
+		mib(__atomic_load_n(&h->used, __ATOMIC_RELAXED)), number(waits),
+		ms(longest));
 }
 
 void wg_report_barrier(struct weir_heap *h)

@@ -30,6 +30,10 @@ struct wg_report {
 	uint64_t remark_marked; /* bytes marked in it */
 	uint64_t put_off_ns;    /* time that they were put off for */
 	struct wg_stops slices; /* of preclean */
+	struct wg_stops ahead;  /* that traced ahead of the pause */
+	uint64_t ahead_marked;  /* objects that the last of these led to, */
+	uint64_t ahead_most;    /* and the one that led to most */
+	uint64_t ahead_ns;      /* when the last of them was over */
 	struct wg_stops pauses; /* all stops of the world */
 	uint64_t arm_ns, mark_ns, preclean_ns, sweep_ns;
 	/* Of the pause: until all were stopped, remark, weak references, the
@@ -44,6 +48,8 @@ struct wg_report {
 void wg_report_begin(struct weir_heap *h, struct wg_report *r);
 void wg_report_slices(struct weir_heap *h, const struct wg_report *r,
 		      const struct wg_stops *batch, uint64_t pages);
+/* Stops that traced ahead of the pause. */
+void wg_report_ahead(struct weir_heap *h, const struct wg_report *r);
 void wg_report_pause(struct weir_heap *h, const struct wg_report *r);
 void wg_report_cycle(struct weir_heap *h, const struct wg_report *r,
 		     uint64_t marked);

@@ -3,7 +3,8 @@
  * Roots: stacks, registers, registered ranges and callbacks.
  *
  *   wg_roots_concurrent   the collector, beside the program
- *   wg_roots_paused       the collector, with the world stopped
+ *   wg_roots_calls,       the collector, with the world stopped
+ *   wg_roots_paused
  */
 #include "gc/mark.h"
 #include "gc/mutant.h"
@@ -82,6 +83,11 @@ void wg_roots_concurrent(struct weir_heap *h, struct wg_marker *m)
 	wr_threads_hold_each(h->threads, thread_held, m, held);
 	wr_roots_scan(h->roots, false, root_range, root_call, m);
 	wg_weak_scan_roots(h, m);
+}
+
+void wg_roots_calls(struct weir_heap *h, struct wg_marker *m)
+{
+	wr_roots_calls(h->roots, root_call, m);
 }
 
 static void thread_stopped(struct wr_thread *t, void *arg)

@@ -215,9 +215,23 @@ static void scan_marked_small(struct wg_marker *m, uint32_t i, uintptr_t start,
 		    !wg_meta_ends_before(h->meta, s, g))
 			scan_clipped(m, s, start, end);
 	}
-	for (g = wg_meta_next(h->meta, g, limit, h->colour); g < stop;
-	     g = wg_meta_next(h->meta, g + 1, limit, h->colour))
-		scan_clipped(m, g, start, end);
+	while ((g = wg_meta_next(h->meta, g, limit, h->colour)) < stop) {
+		/* Acquire, before the END is looked for. */
+		uint8_t byte = wg_meta_load(&h->meta[g]);
+		size_t last = wg_meta_end(h->meta, g);
+
+		if (wr_likely(byte >> WEIR_META_KIND_SHIFT ==
+			      WEIR_KIND_CONSERVATIVE)) {
+			uintptr_t at = wg_granule_start(h, g);
+			uintptr_t over = wg_granule_start(h, last + 1);
+
+			scan_words(m, at > start ? at : start,
+				   over < end ? over : end);
+		} else {
+			scan_clipped(m, g, start, end);
+		}
+		g = last + 1;
+	}
 }
 
 void wg_scan_marked(struct wg_marker *m, uintptr_t start, uintptr_t end)

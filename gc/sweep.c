@@ -32,54 +32,190 @@ void wg_sweep_begin(struct weir_heap *h)
 	}
 }
 
-static void poison(struct weir_heap *h, size_t g, size_t end)
+/* ---- One block ------------------------------------------------------------
+ *
+ * Granule bytes are looked at 64 at a time, as bits: of those at which a live
+ * object starts, L, and at which any object ends, E.  An object has no E but
+ * its last granule's, so L + ~E carries from a live object's start to its end
+ * and no further: bits of E that this sets are the ends of live objects, and
+ * ends minus starts are the granules between them.  A carry out of the word is
+ * an object that goes on in the next one.
+ *
+ * Words of the table are written whole, live bytes among them: no marker runs
+ * between the pause and wg_sweep_finish(), so nobody else writes these.
+ */
+
+struct tally {
+	unsigned live;   /* granules of live objects */
+	unsigned usable; /* granules of holes of WG_MIN_HOLE or more */
+	unsigned hole;   /* the largest of them */
+	unsigned run;    /* free granules at the end of what was seen */
+	unsigned strips; /* bits: where usable holes are */
+};
+
+/* Bits of the 0 or 1 that each byte of w is, the lowest first. */
+static inline uint64_t gather(uint64_t w)
 {
-	memset((void *)wg_granule_start(h, g), WG_POISON,
-	       (end - g) << WEIR_GRANULE_SHIFT);
+	return w * 0x0102040810204080u >> 56;
+}
+
+/* The reverse, with 255 for 1. */
+static inline uint64_t scatter(uint64_t bits)
+{
+	uint64_t w = bits * WG_ONES & 0x8040201008040201u;
+
+	return ((w + 0x7f * WG_ONES) >> 7 & WG_ONES) * 0xff;
+}
+
+/* The granules of live objects among the 64 whose bytes begin at `meta`; *open:
+ * whether one goes on from the word before, and into the next. */
+static inline uint64_t live_granules(const uint8_t *meta, unsigned colour,
+				     uint64_t *open)
+{
+	uint64_t starts = 0, ends = 0, sum;
+	bool over;
+
+	for (unsigned k = 0; k < 8; k++) {
+		uint64_t w = wg_meta_word(meta + 8 * k);
+
+		starts |= gather(wg_coloured(w, colour)) << 8 * k;
+		ends |= gather(w / WEIR_META_END & WG_ONES) << 8 * k;
+	}
+	starts |= *open;
+	over = __builtin_add_overflow(starts, ~ends, &sum);
+	*open = over;
+	return ((sum & ends) - starts) | (sum & ends);
+}
+
+/* The compiler's would be a call where the processor may lack it. */
+static inline unsigned count_ones(uint64_t w)
+{
+	if (!~w)
+		return 64;
+	w -= w >> 1 & 0x55 * WG_ONES;
+	w = (w & 0x33 * WG_ONES) + (w >> 2 & 0x33 * WG_ONES);
+	return (unsigned)(((w + (w >> 4)) & 0x0f * WG_ONES) * WG_ONES >> 56);
+}
+
+/* The run of free granules ends before granule `end` of the block. */
+static inline void end_run(struct tally *t, unsigned end)
+{
+	const unsigned shift = WG_STRIP_SHIFT - WEIR_GRANULE_SHIFT;
+
+	if (t->run >= WG_MIN_HOLE) {
+		t->usable += t->run;
+		t->strips |= (2u << ((end - 1) >> shift)) -
+			     (1u << ((end - t->run) >> shift));
+		if (t->run > t->hole)
+			t->hole = t->run;
+	}
+	t->run = 0;
+}
+
+static inline unsigned ones_below(uint64_t w)
+{
+	return ~w ? (unsigned)__builtin_ctzll(~w) : 64;
+}
+
+/* Holes that 64 more granules from `at` on add, `free` those without a live
+ * object.  Of runs
+ * inside of the word those are looked at that are long enough to be of use. */
+static inline void tally_holes(struct tally *t, unsigned at, uint64_t free)
+{
+	unsigned low = ones_below(free), high;
+	uint64_t wide;
+
+	t->run += low;
+	if (low == 64)
+		return;
+	end_run(t, at + low);
+	high = (unsigned)__builtin_clzll(~free);
+	wide = free & free >> 1;
+	wide &= wide >> 2;
+	wide &= wide >> 4;
+	wide &= wide >> 8; /* where WG_MIN_HOLE free ones begin */
+	wide &= ~0ull << low;
+	while (wide) {
+		unsigned i = (unsigned)__builtin_ctzll(wide);
+
+		t->run = ones_below(free >> i);
+		i += t->run;
+		if (i >= 64 - high)
+			break;
+		wide &= ~0ull << i;
+		end_run(t, at + i);
+	}
+	t->run = high;
+}
+_Static_assert(WG_MIN_HOLE == 16, "four doublings");
+
+/* Zero the bytes of what is free among the 64 that begin at `meta`. */
+static inline void clear_free(uint8_t *meta, uint64_t free)
+{
+	for (unsigned k = 0; k < 8; k++, free >>= 8) {
+		uint64_t w, kept;
+
+		if (!(free & 0xff))
+			continue;
+		w = wg_meta_word(meta + 8 * k);
+		kept = w & ~scatter(free & 0xff);
+		/* Relaxed: anybody may ask what an address points into. */
+		if (w != kept)
+			__atomic_store_n((uint64_t *)(void *)(meta + 8 * k),
+					 kept, __ATOMIC_RELAXED);
+	}
+}
+
+static void poison(struct weir_heap *h, size_t g, uint64_t free)
+{
+	for (; free; free &= free - 1)
+		memset((void *)wg_granule_start(
+			       h, g + (unsigned)__builtin_ctzll(free)),
+		       WG_POISON, WEIR_GRANULE);
+}
+
+static void tally_block(struct weir_heap *h, size_t g, struct tally *t)
+{
+	uint8_t *meta = h->meta + g;
+	unsigned colour = h->colour;
+	uint64_t open = 0;
+
+	for (unsigned i = 0; i < WG_BLOCK_GRANULES; i += 64) {
+		uint64_t live = live_granules(meta + i, colour, &open);
+
+		t->live += count_ones(live);
+		if (~live) {
+			if (wr_unlikely(h->opt.poison))
+				poison(h, g + i, ~live);
+			clear_free(meta + i, ~live);
+		}
+		tally_holes(t, i, ~live);
+	}
+	end_run(t, WG_BLOCK_GRANULES);
 }
 
 unsigned wg_sweep_block(struct weir_heap *h, uint32_t i)
 {
 	struct wg_block *b = &h->blocks[i];
-	uint8_t *meta = h->meta;
-	unsigned colour = h->colour;
-	size_t g = (size_t)i * WG_BLOCK_GRANULES;
-	size_t end = g + WG_BLOCK_GRANULES;
-	unsigned live = 0, usable = 0;
-	size_t hole = 0;
+	struct tally t = {0};
 
 	wg_delay_rarely(h);
-	while (g < end) {
-		size_t next = wg_meta_next(meta, g, end, colour);
-
-		if (next > g) {
-			if (h->opt.poison)
-				poison(h, g, next);
-			wg_meta_clear(meta, g, next);
-			if (next - g >= WG_MIN_HOLE)
-				usable += (unsigned)(next - g);
-			if (next - g > hole)
-				hole = next - g;
-			if (next == end)
-				break;
-		}
-		g = wg_meta_end(meta, next) + 1;
-		live += (unsigned)(g - next);
-	}
-	__atomic_store_n(&b->live, (uint16_t)live, __ATOMIC_RELAXED);
-	__atomic_store_n(&h->black[i], live != 0, __ATOMIC_RELAXED);
-	__atomic_store_n(&b->hole, (uint16_t)hole, __ATOMIC_RELAXED);
+	tally_block(h, (size_t)i * WG_BLOCK_GRANULES, &t);
+	__atomic_store_n(&b->live, (uint16_t)t.live, __ATOMIC_RELAXED);
+	__atomic_store_n(&h->black[i], t.live != 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&b->hole, (uint16_t)t.hole, __ATOMIC_RELAXED);
+	__atomic_store_n(&b->strips, (uint16_t)t.strips, __ATOMIC_RELAXED);
 	__atomic_store_n(&b->young, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&b->fresh, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&b->seq, h->sweep_seq, __ATOMIC_RELAXED);
-	if (!live) {
+	if (!t.live) {
 		wg_blocks_free(h, i, 1);
 		return 0;
 	}
-	if (usable < WG_RECYCLE_MIN)
-		usable = 0;
-	wg_block_set(b, usable ? WG_RECYCLABLE : WG_USED);
-	return usable;
+	if (t.usable < WG_RECYCLE_MIN)
+		t.usable = 0;
+	wg_block_set(b, t.usable ? WG_RECYCLABLE : WG_USED);
+	return t.usable;
 }
 
 /*
@@ -113,9 +249,8 @@ static void sweep_large(struct weir_heap *h, uint32_t i)
 		return;
 	}
 	if (h->opt.poison)
-		poison(h, g,
-		       g + ((size_t)b->blocks
-			    << (WG_BLOCK_SHIFT - WEIR_GRANULE_SHIFT)));
+		memset((void *)wg_block_start(h, i), WG_POISON,
+		       (size_t)b->blocks << WG_BLOCK_SHIFT);
 	wg_blocks_free(h, i, b->blocks);
 }
 

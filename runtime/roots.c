@@ -444,6 +444,27 @@ bool wr_roots_in_pause(void)
 	return scanning_stopped;
 }
 
+void wr_roots_calls(struct wr_roots *r, wr_root_call_fn *call, void *arg)
+{
+	wr_mutex_assert_held(&r->lock);
+	scanning = scanning_stopped = true;
+	for (size_t i = 0; i < r->call_count; i++)
+		if (!r->calls[i].concurrent)
+			call(arg, r->calls[i].fn, r->calls[i].arg);
+	scanning = scanning_stopped = false;
+}
+
+bool wr_roots_have_calls(struct wr_roots *r)
+{
+	bool any = false;
+
+	wr_mutex_lock(&r->lock);
+	for (size_t i = 0; i < r->call_count && !any; i++)
+		any = !r->calls[i].concurrent;
+	wr_mutex_unlock(&r->lock);
+	return any;
+}
+
 void wr_roots_pause_begin(struct wr_roots *r)
 {
 	wr_segments_hold(r->segments);

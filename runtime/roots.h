@@ -62,7 +62,11 @@ int wr_roots_exclude_none(struct wr_roots *r);
  * stopping, which takes the locks and refreshes the segment list. */
 void wr_roots_scan(struct wr_roots *r, bool stopped, wr_root_range_fn *range,
 		   wr_root_call_fn *call, void *arg);
-/* The calling thread is in a callback of such a scan. */
+/* In a pause: only the callbacks that must not run beside the program. */
+void wr_roots_calls(struct wr_roots *r, wr_root_call_fn *call, void *arg);
+/* Whether there are any. */
+bool wr_roots_have_calls(struct wr_roots *r);
+/* The calling thread is in a callback of a scan in a stop. */
 bool wr_roots_in_pause(void);
 void wr_roots_pause_begin(struct wr_roots *r);
 void wr_roots_pause_end(struct wr_roots *r);

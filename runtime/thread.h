@@ -17,7 +17,7 @@
  *
  *   who may call                        from
  *   attach, detach, poll, block_*,      the thread itself, not in a stop
- *   set_stack
+ *   set_stack, watch_stack
  *   stop_world/resume_world, hold_each  any thread that is not attached, or an
  *                                       attached one in a blocking region
  *   for_each                            between stop_world and resume_world
@@ -80,7 +80,7 @@ struct wr_thread {
 struct wr_place {
 	uintptr_t sp;       /* lowest live address */
 	uintptr_t alt_end;  /* not 0: sp is on another stack, live up to here */
-	uintptr_t set_base; /* of set_stack(), 0: not called */
+	uintptr_t set_base; /* of set_stack(), 0: not called; or as watched */
 	uintptr_t own_sp;   /* where it was called on the own stack, or 0 */
 	bool on_signal_stack; /* that of sigaltstack() */
 };
@@ -161,6 +161,8 @@ void wr_thread_block_resume(struct wr_thread *t,
 /* What weir_thread_set_stack() of weir/embed.h says; in a blocking region it
  * counts when that is left. */
 void wr_thread_set_stack(struct wr_thread *t, uintptr_t base);
+/* What weir_thread_watch_stack() says. */
+void wr_thread_watch_stack(struct wr_thread *t, const uintptr_t *base);
 
 /* The same for another thread, where it stands when it is held: by its own
  * stack's base or 0 it is back on that.  In a stop of all, from whoever stopped

@@ -84,6 +84,7 @@ struct wr_thread_private {
 	pid_t tid;                /* where signals go */
 	uintptr_t stack_low;      /* lowest address; 0: grows (main) */
 	uintptr_t set_base;       /* atomic: of set_stack(), 0: normal */
+	const uintptr_t *watched; /* atomic: of watch_stack(), or NULL */
 	uintptr_t own_sp;     /* atomic: where it was called on the own stack */
 	struct wr_place held; /* written before HELD is */
 	struct wr_blocked blocked; /* written before BLOCKED is */

@@ -2,7 +2,8 @@
 /*
  * What is live of the stacks of a thread that is held.
  *
- *   set_stack   the thread itself, not in a stop
+ *   set_stack, watch_stack
+ *               the thread itself, not in a stop
  *   set_held    the stopper, likewise
  *   show_live   the stopper, for a thread with REQ set
  *
@@ -23,6 +24,16 @@
  *                             set; to the end of the mapping if that base is
  *                             another stack's; the own stack from where
  *                             set_stack was last called on it, if it was
+ *
+ * watch_stack: the program writes the base to a word of its own.  The thread
+ * reads that when it notes where it stands, in its handler or where it blocks,
+ * so the word and the stack pointer are of one instant, in the order of the
+ * program's own instructions, and the word counts as what was set last.  A base
+ * within the own stack, or NULL, says that this is run on, or about to be:
+ *
+ *   on its own stack          nothing was set
+ *   on another                all of the own stack, and the other to the end of
+ *                             its mapping
  *
  * "That base is another stack's" holds between set_stack and the switch only.
  * Whether it does is seen by memory between the stack pointer and the base
@@ -73,15 +84,33 @@ bool wr_thread_on_own_stack(const struct wr_thread_private *p, uintptr_t sp)
 	return sp >= low && sp < base;
 }
 
+/* The base that the program's word has.  stack_base: the own stack's, while
+ * the thread is on another. */
+static uintptr_t watched_base(const struct wr_thread_private *p, bool on_own)
+{
+	/* Relaxed: the thread's own stores, also in its handler. */
+	uintptr_t base = __atomic_load_n(p->watched, __ATOMIC_RELAXED);
+
+	if (base && !wr_thread_on_own_stack(p, base - 1))
+		return base;
+	return on_own ? 0 : p->thread->stack_base;
+}
+
 /* Relaxed, as all of set_base and own_sp: only the thread itself and its
  * signal handler use them; the stopper sees copies in p->held or p->blocked. */
 void wr_thread_stand(const struct wr_thread_private *p, struct wr_place *place,
 		     uintptr_t sp, uintptr_t top)
 {
+	bool on_own = wr_thread_on_own_stack(p, sp);
+
 	place->sp = sp;
-	place->alt_end = wr_thread_on_own_stack(p, sp) ? 0 : top;
+	place->alt_end = on_own ? 0 : top;
 	place->on_signal_stack = false;
-	place->set_base = __atomic_load_n(&p->set_base, __ATOMIC_RELAXED);
+	if (wr_unlikely(__atomic_load_n(&p->watched, __ATOMIC_RELAXED) != NULL))
+		place->set_base = watched_base(p, on_own);
+	else
+		place->set_base =
+			__atomic_load_n(&p->set_base, __ATOMIC_RELAXED);
 	place->own_sp = __atomic_load_n(&p->own_sp, __ATOMIC_RELAXED);
 }
 
@@ -105,6 +134,14 @@ __attribute__((noinline)) void wr_thread_set_stack(struct wr_thread *t,
 	__atomic_store_n(&p->own_sp, base ? sp & ~(sizeof(sp) - 1) : 0,
 			 __ATOMIC_RELAXED);
 	__atomic_store_n(&p->set_base, base, __ATOMIC_RELAXED);
+}
+
+void wr_thread_watch_stack(struct wr_thread *t, const uintptr_t *base)
+{
+	struct wr_thread_private *p = t->priv;
+
+	wr_assert(p == wr_thread_self);
+	__atomic_store_n(&p->watched, base, __ATOMIC_RELAXED);
 }
 
 /* ---- What memory there is ----------------------------------------------- */
@@ -212,6 +249,12 @@ static void show_told(struct wr_thread *t, const struct wr_place *at,
 {
 	struct wr_span map;
 
+	if (at->set_base == t->stack_base) {
+		t->stack_sp = own_low(t->priv);
+		if (paused && mapping_of(at->sp, &map))
+			t->more[1].end = map.end;
+		return;
+	}
 	t->stack_sp = at->own_sp ? at->own_sp : t->stack_base;
 	if (at->set_base > at->sp && at->set_base - at->sp <= LARGEST_STACK &&
 	    readable_end(at->sp, at->set_base) == at->set_base)
@@ -255,8 +298,8 @@ void wr_thread_show_live(struct wr_thread_private *p, bool paused)
 		show_told(t, at, paused);
 	} else {
 		t->stack_sp = own_low(p);
-		if (at->set_base > NO_BASE && paused &&
-		    mapping_of(at->set_base - 1, &map)) {
+		if (at->set_base > NO_BASE && at->set_base != t->stack_base &&
+		    paused && mapping_of(at->set_base - 1, &map)) {
 			t->more[2].end = at->set_base;
 			t->more[2].start = map.start;
 		}

@@ -233,6 +233,32 @@ tap_run "malloc has a utilisation and no pauses" holds "$work/all.json" \
 	'0 <= d["runs"]["malloc"][0]["mmu10"] <= 1 and
 	d["runs"]["malloc"][0]["stall_over_pause_ns"] is None'
 
+# Guile on both libraries, with defaults but for the sizes.
+guile()
+{
+	WEIR_OPTIONS= "$bin/weir-bench" --pairs 1 --json "$@" \
+		>"$work/guile.json" && holds "$work/guile.json" \
+		'sorted(d["runs"]) == ["guile-libgc", "guile-weir"]'
+}
+
+if ! command -v guile >/dev/null; then
+	tap_skip "Guile on both libraries" "guile is not installed"
+else
+	tap_run "trees in Guile on both libraries" \
+		guile guile-trees --live-mib 10 --make-mib 128
+	tap_run "trees in Guile have one checksum" holds "$work/guile.json" \
+		'len({r["checksum"] for p in d["runs"] for r in d["runs"][p]}) == 1
+		and d["ratios"]["guile-weir/guile-libgc"]["wall_s"]["median"] > 0'
+fi
+if ! command -v guile >/dev/null || ! command -v wrk >/dev/null; then
+	tap_skip "a web server in Guile" "guile or wrk is not installed"
+else
+	tap_run "a web server in Guile on both libraries" \
+		guile guile-http --live-mib 10 --seconds 1
+	tap_run "both have a 99.9 % of responses" holds "$work/guile.json" \
+		'all(r["p999_ns"] > 0 for p in d["runs"] for r in d["runs"][p])'
+fi
+
 tap_run "a collector that never ran is an error" \
 	status 3 env WEIR_OPTIONS=heap-min=1g \
 	"$bin/bench-weir" gcbench --max 6 --long 6 --rounds 1 --array 1000

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 # The demo on a small text of its own, a few seconds long: the same answers on
-# weir and on libgc, whole reports, and a page that can be read.
+# weir and on libgc, whole reports, a page that can be read, and its part about
+# Guile, which is left out where Guile or wrk are missing.
 . "$WEIR_SRCDIR/tests/tap.sh"
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/weir-demo-smoke.XXXXXX")
@@ -88,7 +89,7 @@ peers = sorted(r["peer"] for r in runs)
 assert peers == ["libgc", "weir"], peers
 for r in runs:
     assert r["timeline"] and r["latency_windows"]["max_ns"], r["peer"]
-assert "drawPercentiles" in page
+assert "drawPercentiles" in page and "drawGuile" in page
 loads = re.findall(r'(?:src|href)\s*=|url\(|import\s*\(|fetch\s*\(', page)
 assert not loads, loads
 EOF
@@ -107,28 +108,104 @@ notices_difference()
 	grep -q 'THE ANSWERS DIFFER' "$work/wrong.txt"
 }
 
-# The tour, and what its table and histogram must have.
-tour()
+# The programs of PATH in one directory, but for Guile and wrk.
+make_path()
+{
+	mkdir -p "$work/bin"
+	(
+		IFS=:
+		for directory in $PATH; do
+			ln -s "$directory"/* "$work/bin" 2>/dev/null
+		done
+	)
+	rm -f "$work/bin/guile" "$work/bin/wrk"
+}
+
+# demo NAME: the tour, its text in NAME.txt, its page in NAME.html.
+demo()
 {
 	WEIR_DEMO_PAIRS=1 \
 		WEIR_DEMO_ARGS="--seconds 1 --rate 200 --text 2m $work/text" \
+		WEIR_DEMO_TREES="--live-mib 10 --make-mib 64" \
+		WEIR_DEMO_HTTP="--live-mib 10 --seconds 1" \
 		"$WEIR_SRCDIR/examples/demo.sh" "$WEIR_BUILDDIR" \
-		"$work/demo.html" >"$work/demo.txt" || return
-	cat "$work/demo.txt"
-	for row in 'throughput' 'query latency, p50' 'query latency, p99' \
-		'query latency, p99.9' 'query latency, longest' \
-		'longest pause, assist or handshake' 'peak memory'; do
-		grep -q "^  $row.* [0-9].* [0-9]" "$work/demo.txt" || {
+		"$work/$1.html" >"$work/$1.txt"
+	status=$?
+	cat "$work/$1.txt"
+	return "$status"
+}
+
+# rows NAME...: figures of both libraries in the table of the tour.
+rows()
+{
+	for row; do
+		grep -q "^  $row  .* [0-9].* [0-9]" "$work/demo.txt" || {
+			cat "$work/demo.txt"
 			echo "no row $row"
 			return 1
 		}
 	done
+}
+
+has_bars()
+{
 	sed '1,/latency below/d' "$work/demo.txt" >"$work/bars.txt"
-	grep -Eq '^ +[0-9]+ (ns|us|ms|s) +[^ .0-9]+ [0-9]+' \
-		"$work/bars.txt" || {
-		echo "no bar in the histogram"
-		return 1
-	}
+	grep -Eq '^ +[0-9]+ (ns|us|ms|s) +[^ .0-9]+ [0-9]+' "$work/bars.txt"
+}
+
+# guile_in_page PAGE FILE: the page has the runs of Guile, which go to FILE, a
+# line each.
+guile_in_page()
+{
+	python3 - "$@" <<'EOF'
+import json
+import re
+import sys
+
+with open(sys.argv[1], encoding="utf-8") as f:
+    page = f.read()
+data = re.search(r'<script type="application/json" id="data">(.*?)</script>',
+                 page, re.S)
+guile = json.loads(data.group(1))["guile"]
+kinds = sorted((r["workload"], r["peer"]) for r in guile["runs"])
+assert kinds == [(w, p) for w in ("guile-http", "guile-trees")
+                 for p in ("libgc", "weir")], kinds
+assert all("99.9:" in r["quantiles"] for r in guile["runs"]
+           if r["workload"] == "guile-http")
+assert guile["summary"] and not guile["note"]
+with open(sys.argv[2], "w", encoding="utf-8") as f:
+    for r in guile["runs"]:
+        print(json.dumps(r), file=f)
+EOF
+}
+
+# With one checksum changed the comparison of Guile must fail.
+notices_guile_difference()
+{
+	sed '/"guile-trees", "peer": "weir"/s/"checksum": "./&x/' \
+		"$work/guile" >"$work/guile.wrong"
+	! cmp -s "$work/guile" "$work/guile.wrong" &&
+		report_guile "$work/guile" &&
+		! report_guile "$work/guile.wrong" &&
+		grep -q 'THE CHECKSUMS DIFFER' "$work/wrong.txt"
+}
+
+report_guile()
+{
+	python3 "$WEIR_SRCDIR/examples/demo_report.py" --guile "$1" \
+		--page "$work/wrong.html" "$work/weir.json" \
+		"$work/libgc.json" >"$work/wrong.txt"
+}
+
+# What is missing is said in one line and in the page, and is no failure.
+says_what_is_missing()
+{
+	said='Left out: guile is not installed (Debian: guile-3.0). '
+	said=$said'wrk is not installed (Debian: wrk).'
+	(PATH=$work/bin && demo bare) || return
+	grep -qxF "$said" "$work/bare.txt" &&
+		! grep -q 'guile-trees' "$work/bare.txt" &&
+		grep -qF "\"note\":\"$said\"" "$work/bare.html"
 }
 
 # What holds one thread counts too, and no table leaves it out.
@@ -212,7 +289,34 @@ tap_run "other queries give another checksum" true_in "$work/other.json" \
 	"d['queries']['checksum'] != '$(field 'd["queries"]["checksum"]' \
 		"$work/weir.json")'"
 tap_run "a difference is noticed" notices_difference
-tap_run "the whole tour, with its table and histogram" tour
+tap_run "a PATH without Guile is made" make_path
+with_guile=yes
+for program in guile wrk; do
+	command -v "$program" >/dev/null || with_guile="no $program"
+done
+if [ "${WEIR_SANITIZER:-no}" != no ]; then
+	with_guile="Guile and $WEIR_SANITIZER exclude each other"
+	PATH=$work/bin
+fi
+tap_run "the whole tour" demo demo
+tap_run "the table of the search engine" rows 'throughput: text re-indexed' \
+	'query latency, p50' 'query latency, p99' 'query latency, p99.9' \
+	'query latency, longest' 'longest pause, assist or handshake' \
+	'peak memory (resident)'
+tap_run "the histogram has bars" has_bars
 tap_run "assists and handshakes are among the pauses" longest_counts_all
 tap_run "its page is whole" page_is_whole "$work/demo.html"
+if [ "$with_guile" = yes ]; then
+	tap_run "the table of Guile" rows 'trees: wall time' \
+		'trees: longest pause' 'trees: peak memory (resident)' \
+		'http: requests a second' 'http: response, p50' \
+		'http: response, p99' 'http: response, p99.9' \
+		'http: response, longest' 'http: longest pause'
+	tap_run "the page has the runs of Guile" guile_in_page \
+		"$work/demo.html" "$work/guile"
+	tap_run "another checksum of Guile is noticed" notices_guile_difference
+else
+	tap_skip "the tour's part about Guile" "$with_guile"
+fi
+tap_run "without Guile and wrk the tour says so" says_what_is_missing
 tap_done

@@ -366,6 +366,13 @@ static int disable_enable(void)
 	return err ? err : code(weir_collect_enable(heap));
 }
 
+static int hold_release(void)
+{
+	int err = code(weir_collect_hold(heap));
+
+	return err ? err : code(weir_collect_release(heap));
+}
+
 static int region_ephemeron(void)
 {
 	return null(weir_ephemeron_create(self, &spare, NULL));
@@ -710,6 +717,21 @@ static int callback_disable(void)
 static int callback_enable(void)
 {
 	return code(weir_collect_enable(heap));
+}
+
+static int callback_reserve(void)
+{
+	return code(weir_heap_reserve(heap, 1));
+}
+
+static int callback_hold(void)
+{
+	return code(weir_collect_hold(heap));
+}
+
+static int callback_release(void)
+{
+	return code(weir_collect_release(heap));
 }
 
 static int callback_on_event(void)

@@ -6,49 +6,11 @@
 # verified and freed objects poisoned as well.
 set -u
 . "$WEIR_SRCDIR/tests/tap.sh"
+. "$WEIR_SRCDIR/tests/libgc_run.sh"
 
-work=$WEIR_BUILDDIR/tests/libgc_programs.work
+libgc_start libgc_programs
 programs=$WEIR_SRCDIR/tests/libgc_suite/guile
-WEIR_LIBGC_DIR=$WEIR_BUILDDIR/compat/libgc/.libs
-GUILE_AUTO_COMPILE=0
-HOME=$work # no cache, no settings
-export WEIR_LIBGC_DIR GUILE_AUTO_COMPILE HOME
-rm -rf "$work"
-mkdir -p "$work/files"
-cd "$work" || exit 1
-
-[ "${WEIR_SANITIZER:-no}" = no ] || {
-	tap_skip "programs on weir's libgc" "not under a sanitizer"
-	tap_done
-	exit 0
-}
-
-weir()
-{
-	timeout 300 "$WEIR_BUILDDIR/weir-libgc" "$@"
-}
-
-# same WHAT COMMAND...: the same output and status, and there is some.
-same()
-{
-	what=$1
-	shift
-	timeout 300 "$@" >expected 2>expected.err
-	echo "status $?" >>expected
-	weir "$@" >got 2>got.err
-	echo "status $?" >>got
-	tap_run "$what" sh -c 'cat got.err; [ "$(wc -l <expected)" -gt 1 ] &&
-		cmp expected got'
-}
-
-# have PROGRAM WHAT: whether it is installed; if not, WHAT is skipped.
-have()
-{
-	command -v "$1" >/dev/null || {
-		tap_skip "$2" "$1 is not installed"
-		return 1
-	}
-}
+mkdir files
 
 tap_run "the launcher's library is what a program gets" sh -c '
 	"$WEIR_BUILDDIR/weir-libgc" ldd "$(command -v guile || command -v w3m)" |
@@ -61,11 +23,7 @@ if have guile "Guile"; then
 	for p in alloc weak threads fork; do
 		same "Guile: $p" guile --no-auto-compile "$programs/$p.scm"
 		cp expected "$p.expected"
-		WEIR_OPTIONS=verify=on,poison=on weir guile --no-auto-compile \
-			"$programs/$p.scm" >got 2>got.err
-		echo "status $?" >>got
-		tap_run "Guile: $p, verified" sh -c "cat got.err
-			cmp $p.expected got"
+		verified "Guile: $p" guile --no-auto-compile "$programs/$p.scm"
 	done
 	tap_run "Guile: nothing said NO" sh -c '! grep NO *.expected'
 	module=$(find /usr/share/guile/3.0 -name psyntax-pp.scm | head -n 1)

@@ -14,6 +14,7 @@
 # failure of its own.
 WEIR_UNIT_TESTS += \
 	tests/test_alloc \
+	tests/test_ahead \
 	tests/test_always \
 	tests/test_barrier \
 	tests/test_barrier_signal \
@@ -32,12 +33,14 @@ WEIR_UNIT_TESTS += \
 	tests/test_events \
 	tests/test_events_heap \
 	tests/test_fiber \
+	tests/test_fiber_watch \
 	tests/test_finalize \
 	tests/test_finalize_run \
 	tests/test_fork \
 	tests/test_heap \
 	tests/test_heap_system \
 	tests/test_histogram \
+	tests/test_hold \
 	tests/test_input \
 	tests/test_invariants \
 	tests/test_json \
@@ -117,6 +120,9 @@ tests_test_segments_SOURCES = tests/test_segments.c tests/hidden.h
 tests_test_fiber_SOURCES = \
 	tests/test_fiber.c tests/fiber.h tests/hidden.h
 
+tests_test_fiber_watch_SOURCES = \
+	tests/test_fiber_watch.c tests/fiber.h tests/hidden.h
+
 tests_test_walk_SOURCES = tests/test_walk.c tests/hidden.h
 tests_test_weak_SOURCES = tests/test_weak.c tests/hidden.h
 
@@ -155,6 +161,7 @@ WEIR_SCRIPT_TESTS += \
 check_PROGRAMS += tests/torture/torture
 tests_torture_torture_SOURCES = \
 	tests/torture/bank.c \
+	tests/torture/beside.c \
 	tests/torture/graph.c \
 	tests/torture/node.c \
 	tests/torture/outside.c \
@@ -163,6 +170,11 @@ tests_torture_torture_SOURCES = \
 	tests/torture/torture.h \
 	tests/torture/watch.c
 tests_torture_torture_LDADD = libweir.la
+
+# Larger programs of Debian's on weir's libgc.so.1; docs/LIBGC.md.
+.PHONY: libgc-check
+libgc-check: all
+	@$(AM_TESTS_ENVIRONMENT) $(SHELL) $(top_srcdir)/tests/libgc_more.sh
 
 # What runs weir-info as a container would.
 check_PROGRAMS += tests/deny
@@ -175,7 +187,8 @@ torture: tests/torture/torture
 	@$(AM_TESTS_ENVIRONMENT) TORTURE_SECONDS='$(TORTURE_SECONDS)' \
 		$(SHELL) $(top_srcdir)/tests/torture.sh
 
-WEIR_TEST_TOOLS = tests/heap_util.h tests/leaks.supp tests/must.h tests/need.h \
+WEIR_TEST_TOOLS = tests/heap_util.h tests/leaks.supp tests/libgc_more.sh \
+	tests/libgc_run.sh tests/must.h tests/need.h \
 	tests/run_unit.sh tests/seccomp.h \
 	tests/summary.sh tests/take_away.h tests/tap.sh
 

@@ -200,3 +200,112 @@ Test(alloc, large_objects_come_back_to_the_system)
 		     s.heap_used >> 20);
 	heap_close();
 }
+
+/* ---- Lists ----------------------------------------------------------------
+ */
+
+/* `count` objects, each with the size and kind that were asked for, zero but
+ * for the link. */
+static size_t list_length(void *list, void *rest, size_t size, weir_kind kind)
+{
+	size_t n = 0;
+
+	for (void **p = list; p != rest; p = *p, n++) {
+		weir_kind is;
+
+		cr_assert_eq(weir_object_base(heap, p), p);
+		cr_assert_eq(weir_object_size(heap, p), (size + 15) / 16 * 16);
+		cr_assert_eq(weir_object_kind(heap, p, &is), 0);
+		cr_assert_eq(is, kind);
+		for (size_t i = 1; i < size / sizeof(*p); i++)
+			cr_assert_null(p[i]);
+	}
+	return n;
+}
+
+Test(alloc, lists)
+{
+	static const size_t sizes[] = {8, 16, 24, 100, 1024};
+	static const weir_kind kinds[] = {WEIR_KIND_CONSERVATIVE,
+					  WEIR_KIND_LEAF};
+
+	heap_open("heap-max=256m");
+	/* The links of leaves keep nothing. */
+	cr_assert_eq(weir_collect_disable(heap), 0);
+	for (int k = 0; k < 2; k++)
+		for (int i = 0; i < 5; i++) {
+			size_t n = 0, all = 0;
+
+			for (int round = 0; round < 400; round++) {
+				void *list = NULL, *rest;
+
+				rest = weir_alloc_kind(self, sizes[i],
+						       kinds[k]);
+				n = weir_alloc_list_inline(self, sizes[i],
+							   kinds[k], 50, rest,
+							   &list);
+				cr_assert_leq(n, 50);
+				cr_assert_eq(!n, !list);
+				if (n)
+					cr_assert_eq(list_length(list, rest,
+								 sizes[i],
+								 kinds[k]),
+						     n);
+				all += n;
+			}
+			cr_assert_gt(all, 4000);
+		}
+	heap_close();
+}
+
+Test(alloc, lists_of_what_is_not_inline)
+{
+	void *list = &list;
+
+	heap_open("heap-max=64m");
+	weir_alloc(self, 16);
+	cr_assert_eq(weir_alloc_list_inline(self, WEIR_SMALL_MAX + 1, 0, 9,
+					    NULL, &list),
+		     0);
+	cr_assert_eq(weir_alloc_list_inline(self, 16, 31, 9, NULL, &list), 0);
+	cr_assert_eq(weir_alloc_list_inline(self, 16, 0, 0, NULL, &list), 0);
+	cr_assert_eq(list, &list);
+	heap_close();
+}
+
+static void **lists; /* a root */
+
+static void *collect_often(void *stop)
+{
+	/* Relaxed: nothing else is published by it. */
+	while (!__atomic_load_n((bool *)stop, __ATOMIC_RELAXED))
+		cr_assert_eq(weir_collect(heap, WEIR_COLLECT_FULL), 0);
+	return NULL;
+}
+
+/* Nothing but *list holds a list from the first moment on. */
+Test(alloc, lists_are_kept_beside_cycles)
+{
+	bool stop = false;
+	pthread_t t;
+
+	heap_open("heap-max=256m,poison=on,verify=on,delay=20");
+	cr_assert_eq(weir_root_add(heap, &lists, sizeof(lists)), 0);
+	lists = weir_alloc(self, 64 * sizeof(*lists));
+	cr_assert_eq(pthread_create(&t, NULL, collect_often, &stop), 0);
+	for (int round = 0; round < 4000; round++) {
+		void **slot = &lists[round % 64];
+
+		if (*slot)
+			cr_assert_gt(list_length(*slot, NULL, 32, 0), 0);
+		*slot = NULL;
+		if (!weir_alloc_list_inline(self, 32, 0, 20, NULL, slot)) {
+			void *first = weir_alloc(self, 32);
+
+			*slot = first;
+		}
+	}
+	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+	weir_blocking_call(self, join, &t);
+	heap_close();
+}

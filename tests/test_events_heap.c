@@ -240,7 +240,8 @@ static void count_lines(const char *const *pattern, unsigned *count, size_t n)
 	"gc " N " (full|minor)( stopped)?: pauses " N ", longest " MS       \
 	" ms, in all " MS " ms \\| arm " TENTH " mark " TENTH               \
 	" preclean " TENTH "/" N "\\+" N " sweep " TENTH " ms \\| dirty " N \
-	" pages, marked " TENTH " MiB, live " TENTH " MiB, used " TENTH " MiB"
+	" pages, marked " TENTH " MiB, live " TENTH " MiB, used " TENTH     \
+	" MiB \\| waits so far " N ", longest " MS " ms"
 #define PAUSE_LINE                                                     \
 	"gc " N " pause " MS " ms: stop " MS " remark " MS " weak " MS \
 	" verify " MS " \\| " N " pages, marked " MS " MiB"

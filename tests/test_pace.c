@@ -38,7 +38,7 @@ static uint64_t headroom(void)
 static uint64_t gap(uint64_t during)
 {
 	h.cycle_start_allocated = h.allocated - during;
-	wg_pace_during(&h, wg_pace_wants_full(&h));
+	wg_pace_during(&h, wg_pace_wants_full(&h, false));
 	wg_pace_cycle_end(&h);
 	cr_assert_eq(h.last_allocated, h.allocated);
 	cr_assert_geq(h.assist_at, h.trigger);
@@ -168,6 +168,13 @@ Test(pace, markers_take_the_place_of_those_that_wait)
 	cr_assert_eq(wg_pace_markers(&h, 130 * ms), 4);
 	cr_assert_eq(wg_pace_markers(&h, 130 * ms), 2);
 	h.stats.assist.total_ns += 90 * ms;
+	/* Who waits for this very cycle counts as well. */
+	h.stats.assist.total_ns = h.begun_stall_ns;
+	h.waiting = 1;
+	cr_assert_eq(wg_pace_markers(&h, 135 * ms), 3);
+	h.waiting = 9;
+	cr_assert_eq(wg_pace_markers(&h, 136 * ms), 4);
+	h.waiting = 0;
 	/* Who says how many gets as many. */
 	h.opt.markers = 2;
 	cr_assert_eq(wg_pace_markers(&h, 140 * ms), 2);
@@ -199,29 +206,29 @@ Test(pace, slices_wait_for_half_of_the_room)
 Test(pace, minor_or_full)
 {
 	reset();
-	cr_assert(!wg_pace_wants_full(&h));
+	cr_assert(!wg_pace_wants_full(&h, false));
 	h.live = 150 * MIB;
-	cr_assert(!wg_pace_wants_full(&h));
+	cr_assert(!wg_pace_wants_full(&h, false));
 	h.live = 150 * MIB + 1;
-	cr_assert(wg_pace_wants_full(&h));
+	cr_assert(wg_pace_wants_full(&h, false));
 	/* Sooner above the soft limit. */
 	reset();
 	h.soft = 120 * MIB;
 	h.used = 125 * MIB;
 	h.live = 112 * MIB;
-	cr_assert(!wg_pace_wants_full(&h));
+	cr_assert(!wg_pace_wants_full(&h, false));
 	h.live = 113 * MIB;
-	cr_assert(wg_pace_wants_full(&h));
+	cr_assert(wg_pace_wants_full(&h, false));
 	/* A minor cycle needs to know what was written. */
 	reset();
 	h.tracking = false;
-	cr_assert(wg_pace_wants_full(&h));
+	cr_assert(wg_pace_wants_full(&h, false));
 	reset();
 	h.all_dirty = true;
-	cr_assert(wg_pace_wants_full(&h));
+	cr_assert(wg_pace_wants_full(&h, false));
 	reset();
 	h.opt.generational = false;
-	cr_assert(wg_pace_wants_full(&h));
+	cr_assert(wg_pace_wants_full(&h, false));
 }
 
 Test(pace, survival)
@@ -243,4 +250,102 @@ Test(pace, survival)
 	h.last_allocated = h.cycle_start_allocated;
 	wg_pace_survival(&h, MIB, false);
 	cr_assert_float_eq(h.survival, 0.2, 1e-9);
+}
+
+/* A full cycle that found `live` bytes alive, `made` ones after the last. */
+static void full_cycle(uint64_t made, uint64_t live)
+{
+	uint64_t before = h.live_full;
+
+	h.allocated += made;
+	h.live = h.live_full = live;
+	wg_pace_yield(&h, before);
+}
+
+/* A minor one that kept `kept` of `made` bytes. */
+static void minor_cycle(uint64_t made, uint64_t kept)
+{
+	h.last_allocated = h.allocated;
+	h.allocated += made;
+	h.cycle_start_allocated = h.allocated;
+	wg_pace_survival(&h, kept, false);
+}
+
+Test(pace, minor_cycles_that_only_delay_are_left_out)
+{
+	unsigned skipped = 2;
+
+	reset();
+	h.full_allocated = h.allocated;
+	for (int round = 0; round < 8; round++) {
+		/* All of what was made is dead, though minor cycles keep it. */
+		full_cycle(50 * MIB, 100 * MIB);
+		cr_assert_float_eq(h.yield, 1, 1e-9);
+		cr_assert(!wg_pace_wants_full(&h, false));
+		minor_cycle(25 * MIB, 25 * MIB);
+		for (unsigned i = 0; i < skipped; i++) {
+			cr_assert(wg_pace_wants_full(&h, false));
+			full_cycle(50 * MIB, 100 * MIB);
+		}
+		cr_assert(!wg_pace_wants_full(&h, false));
+		skipped = skipped < 8 ? 2 * skipped : 8;
+	}
+	/* And one that finds more makes it begin anew. */
+	minor_cycle(25 * MIB, 5 * MIB);
+	cr_assert(!wg_pace_wants_full(&h, false));
+	minor_cycle(25 * MIB, 25 * MIB);
+	full_cycle(50 * MIB, 100 * MIB);
+	cr_assert(wg_pace_wants_full(&h, false));
+	full_cycle(50 * MIB, 100 * MIB);
+	cr_assert(!wg_pace_wants_full(&h, false));
+}
+
+/* In a heap that grows full cycles find no more. */
+Test(pace, minor_cycles_of_a_growing_heap_stay)
+{
+	reset();
+	h.full_allocated = h.allocated;
+	for (int round = 1; round < 8; round++) {
+		full_cycle(50 * MIB, 100 * MIB + (uint64_t)round * 40 * MIB);
+		cr_assert_lt(h.yield, 0.5);
+		minor_cycle(25 * MIB, 25 * MIB);
+		cr_assert(!wg_pace_wants_full(&h, false));
+	}
+	/* Nor when it begins to, after a time in which they did. */
+	full_cycle(50 * MIB, h.live_full);
+	minor_cycle(25 * MIB, 25 * MIB);
+	cr_assert(wg_pace_wants_full(&h, false));
+	full_cycle(50 * MIB, h.live_full + 50 * MIB);
+	cr_assert(!wg_pace_wants_full(&h, false));
+}
+
+/* Full cycles wait for all of H, not for a nursery. */
+Test(pace, without_minor_cycles_there_is_no_nursery)
+{
+	reset();
+	h.sweep_minor = false;
+	h.skip = 1;
+	/* But for who asks for one. */
+	cr_assert(!wg_pace_wants_full(&h, true));
+	cr_assert_eq(gap(0), 54 * MIB);
+}
+
+Test(pace, room_that_is_reserved)
+{
+	reset();
+	gap(0);
+	wg_pace_set_min(&h, 200 * MIB);
+	cr_assert_eq(h.opt.heap_min, 200 * MIB);
+	cr_assert_eq(h.trigger, h.allocated + 25 * MIB + 196 * MIB);
+	cr_assert_geq(h.assist_at, h.trigger);
+	/* The next wait has it, too; one that is under way keeps its end. */
+	cr_assert_eq(gap(0), 200 * MIB);
+	h.trigger = UINT64_MAX;
+	wg_pace_set_min(&h, 300 * MIB);
+	cr_assert_eq(h.trigger, UINT64_MAX);
+	h.running = true;
+	h.trigger = 5;
+	wg_pace_set_min(&h, 400 * MIB);
+	cr_assert_eq(h.trigger, 5);
+	cr_assert_eq(h.opt.heap_min, 400 * MIB);
 }

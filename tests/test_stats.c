@@ -121,6 +121,32 @@ Test(stats, short_struct)
 	heap_close();
 }
 
+/* Waits for a collection that was asked for; not those of others. */
+static void *collect_unattached(void *arg)
+{
+	cr_assert_eq(weir_collect(heap, WEIR_COLLECT_FULL), 0);
+	return arg;
+}
+
+Test(stats, waits_for_collections)
+{
+	struct weir_stats s;
+	pthread_t t;
+
+	heap_open(NULL);
+	cr_assert_eq(heap_stats().waited.count, 0);
+	cr_assert_eq(weir_collect(heap, WEIR_COLLECT_FULL), 0);
+	cr_assert_eq(weir_collect(heap, WEIR_COLLECT_MINOR), 0);
+	cr_assert_eq(weir_collect(heap, WEIR_COLLECT_NOWAIT), 0);
+	cr_assert_eq(pthread_create(&t, NULL, collect_unattached, NULL), 0);
+	weir_blocking_call(self, join, &t);
+	s = heap_stats();
+	cr_assert_eq(s.waited.count, 2);
+	cr_assert_gt(s.waited.total_ns, 0);
+	cr_assert_leq(s.waited.max_ns, s.waited.total_ns);
+	heap_close();
+}
+
 /* Faults are counted where they come to user space, and only there. */
 Test(stats, faults_of_the_barrier)
 {

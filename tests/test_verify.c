@@ -68,6 +68,31 @@ Test(verify, all_is_marked)
 	heap_close();
 }
 
+/* Words that refer to nothing are noted, until a full cycle reads them anew:
+ * what is made there later need not be marked. */
+Test(verify, reached_from_a_stray_word)
+{
+	uintptr_t *a, gone;
+
+	heap_open("heap-max=256m,heap-min=128m,barrier=none,verify=on");
+	cr_assert_eq(weir_root_add(heap, root, sizeof(root)), 0);
+	root[0] = a = weir_alloc(self, 64);
+	a[3] = (uintptr_t)weir_alloc_leaf(self, 48);
+	/* Far behind all that is allocated. */
+	a[4] = gone = a[3] + ((uintptr_t)16 << 20) + 1;
+	weir_collect(heap, WEIR_COLLECT_FULL);
+	cr_assert(wg_verify_is_stray(heap, gone));
+	cr_assert_not(wg_verify_is_stray(heap, a[3]));
+	/* As if it had come there since. */
+	unmark((void *)a[3]);
+	wg_verify_stray(heap, a[3]);
+	verify_from_outside();
+	a[4] = 0;
+	weir_collect(heap, WEIR_COLLECT_FULL);
+	cr_assert_not(wg_verify_is_stray(heap, gone));
+	heap_close();
+}
+
 Test(verify, reached_from_a_root, .signal = SIGABRT)
 {
 	open_marked();

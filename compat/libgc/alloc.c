@@ -32,8 +32,10 @@ void lg_after_slow(void)
 
 static void *slow(weir_mutator *m, size_t n, weir_kind kind)
 {
-	void *p = weir_alloc_kind(m, n, kind);
+	void *p = n >= LG_REUSE_MIN ? lg_reuse_take(n, kind) : NULL;
 
+	if (!p)
+		p = weir_alloc_kind(m, n, kind);
 	if (lg_likely(p))
 		lg_after_slow();
 	return p;
@@ -89,14 +91,14 @@ LG_API void *GC_malloc_atomic(size_t n)
 /* Only pointers to the first page of it count in libgc; here all do. */
 LG_API void *GC_malloc_ignore_off_page(size_t n)
 {
-	void *p = alloc(n, WEIR_KIND_CONSERVATIVE);
+	void *p = alloc(padded(n), WEIR_KIND_CONSERVATIVE);
 
 	return lg_likely(p) ? p : lg_no_memory(n);
 }
 
 LG_API void *GC_malloc_atomic_ignore_off_page(size_t n)
 {
-	void *p = alloc(n, WEIR_KIND_LEAF);
+	void *p = alloc(padded(n), WEIR_KIND_LEAF);
 
 	return lg_likely(p) ? p : lg_no_memory(n);
 }
@@ -157,25 +159,19 @@ LG_API void *GC_generic_or_special_malloc(size_t n, int kind)
 /* ---- In batches --------------------------------------------------------- */
 
 #define BATCH_BYTES 4096
+
+/* Of kinds that are not allocated inline.  Until *result has the list it is
+ * held by an array on the stack. */
 #define BATCH_MAX 64
 
-/*
- * A list linked through the first words.  Until *result has it the list is
- * held by an array on the stack: the links of leaves are not followed, and
- * which of them is whose nobody knows yet.
- */
-static void many(size_t n, weir_kind kind, void **result)
+static void many_slowly(size_t n, weir_kind kind, size_t count, void **result)
 {
 	void *volatile object[BATCH_MAX];
-	size_t count =
-		n < BATCH_BYTES / BATCH_MAX ? BATCH_MAX : BATCH_BYTES / (n | 1);
 	void *list = NULL;
 	size_t got;
 
-	if (!count)
-		count = 1;
-	if (n < sizeof(void *))
-		n = sizeof(void *);
+	if (count > BATCH_MAX)
+		count = BATCH_MAX;
 	for (got = 0; got < count; got++) {
 		object[got] = alloc(n, kind);
 		if (!object[got])
@@ -188,6 +184,35 @@ static void many(size_t n, weir_kind kind, void **result)
 	/* Release: the list is whole for a mark procedure that sees it. */
 	__atomic_store_n(result, list, __ATOMIC_RELEASE);
 	__asm__ volatile("" ::"r"(object) : "memory");
+}
+
+/*
+ * A list linked through the first words.  No stop comes between its making and
+ * its being in *result, where a mark procedure of the program's finds it: the
+ * links of leaves are followed by nobody else.
+ */
+static void many(size_t n, weir_kind kind, void **result)
+{
+	weir_mutator *m = lg_mutator();
+	size_t count;
+	void *volatile first;
+
+	if (n < sizeof(void *))
+		n = sizeof(void *);
+	count = n < BATCH_BYTES / 2 ? BATCH_BYTES / n : 1;
+	if (weir_alloc_list_inline(m, n, kind, count, NULL, result))
+		return;
+	if (kind > 30) {
+		many_slowly(n, kind, count, result);
+		return;
+	}
+	/* The buffer was used up: the rest comes from the next. */
+	first = slow(m, n, kind);
+	if (first)
+		*(void **)first = NULL;
+	if (!first ||
+	    !weir_alloc_list_inline(m, n, kind, count - 1, first, result))
+		__atomic_store_n(result, first, __ATOMIC_RELEASE);
 }
 
 LG_API void GC_generic_malloc_many(size_t n, int kind, void **result)
@@ -313,10 +338,19 @@ static void forget(void *p)
 
 LG_API void GC_free(void *p)
 {
+	weir_kind kind;
+	size_t n;
+
 	if (!p)
 		return;
 	lg_make_collectable(p);
 	forget(p);
+	/* What is noted when it is allocated is not used again so. */
+	if (lg_unlikely(__atomic_load_n(&lg_noting, __ATOMIC_RELAXED)))
+		return;
+	n = weir_object_size(lg_init(), p);
+	if (n >= LG_REUSE_MIN && !weir_object_kind(lg_heap, p, &kind))
+		lg_reuse_put(p, n, kind);
 }
 
 LG_API void *GC_realloc(void *p, size_t n)
@@ -351,6 +385,9 @@ LG_API void *GC_realloc(void *p, size_t n)
 	}
 	memcpy(q, p, n < old ? n : old);
 	forget(p);
+	if (old >= LG_REUSE_MIN &&
+	    lg_likely(!__atomic_load_n(&lg_noting, __ATOMIC_RELAXED)))
+		lg_reuse_put(p, old, kind);
 	return q;
 }
 

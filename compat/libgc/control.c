@@ -23,12 +23,13 @@ static bool collect(void)
 	int err;
 
 	lg_mutator();
+	lg_reuse_empty();
 	err = weir_collect(lg_heap, WEIR_COLLECT_FULL);
 	if (err == -EBUSY && automatic && !GC_is_disabled()) {
 		/* Only those that come by themselves are disabled. */
-		weir_collect_enable(lg_heap);
+		weir_collect_release(lg_heap);
 		err = weir_collect(lg_heap, WEIR_COLLECT_FULL);
-		weir_collect_disable(lg_heap);
+		weir_collect_hold(lg_heap);
 	}
 	if (err)
 		return false;
@@ -108,7 +109,7 @@ LG_API int GC_get_manual_vdb_allowed(void)
 LG_API void GC_disable(void)
 {
 	lg_mutator();
-	if (weir_collect_disable(lg_heap))
+	if (weir_collect_hold(lg_heap))
 		lg_fatal("GC_disable: %s", weir_error_text());
 	__atomic_add_fetch(&GC_dont_gc, 1, __ATOMIC_RELAXED);
 }
@@ -119,7 +120,7 @@ LG_API void GC_enable(void)
 	if (__atomic_load_n(&GC_dont_gc, __ATOMIC_RELAXED) <= 0)
 		lg_fatal("GC_enable: it was not disabled");
 	__atomic_sub_fetch(&GC_dont_gc, 1, __ATOMIC_RELAXED);
-	weir_collect_enable(lg_heap);
+	weir_collect_release(lg_heap);
 }
 
 LG_API int GC_is_disabled(void)
@@ -131,9 +132,9 @@ LG_API void GC_set_disable_automatic_collection(int on)
 {
 	lg_mutator();
 	if (on && !automatic)
-		weir_collect_disable(lg_heap);
+		weir_collect_hold(lg_heap);
 	else if (!on && automatic)
-		weir_collect_enable(lg_heap);
+		weir_collect_release(lg_heap);
 	automatic = on != 0;
 }
 
@@ -258,9 +259,16 @@ LG_API int GC_get_parallel(void)
 
 LG_API int GC_expand_hp(size_t n)
 {
-	(void)n; /* the heap grows when it must */
+	static size_t asked; /* under lg_outer */
+	bool done;
+
 	lg_mutator();
-	return 1;
+	pthread_mutex_lock(&lg_outer);
+	done = !weir_heap_reserve(lg_heap, asked + n);
+	if (done)
+		asked += n;
+	pthread_mutex_unlock(&lg_outer);
+	return done;
 }
 
 LG_API void GC_dump_named(const char *name)

@@ -8,6 +8,9 @@
  * Whoever gets an entry out of weir, by replacing, removing or running it, is
  * the only one to have it.
  *
+ * Programs whose references have a tag (ECL) register and get those.  An object
+ * has one finalizer, whatever its tag.
+ *
  * Finalizers run where libgc runs them: in the thread that allocates, after a
  * cycle found some; in GC_gcollect(); or only in GC_invoke_finalizers() if the
  * program says "on demand", when its notifier is called once a cycle.
@@ -20,6 +23,7 @@
 struct finalizer {
 	GC_finalization_proc fn; /* to be called */
 	size_t slot;             /* that keeps the program's data */
+	size_t offset;           /* into the object, of what fn is given */
 };
 
 static size_t count; /* atomic: entries that weir may have */
@@ -41,19 +45,21 @@ static void run(void *object, void *arg)
 	struct finalizer *f = arg;
 	GC_finalization_proc fn = f->fn;
 	void *volatile data = (void *)lg_kept(f->slot);
+	char *volatile tagged = (char *)object + f->offset;
 
 	drop(f);
-	fn(object, data);
+	fn(tagged, data);
 }
 
-static struct finalizer *new_finalizer(GC_finalization_proc fn, void *data)
+static struct finalizer *new_finalizer(GC_finalization_proc fn, void *data,
+				       size_t offset)
 {
 	struct finalizer *f = malloc(sizeof(*f));
 
 	if (!f)
 		return NULL;
 	pthread_mutex_lock(&lg_lock);
-	*f = (struct finalizer){fn, lg_keep(data)};
+	*f = (struct finalizer){fn, lg_keep(data), offset};
 	pthread_mutex_unlock(&lg_lock);
 	if (!f->slot) {
 		free(f);
@@ -68,6 +74,7 @@ static void set(void *object, GC_finalization_proc fn, void *data,
 {
 	struct finalizer *f = NULL, *old;
 	void *replaced = NULL;
+	char *base;
 	int had;
 
 	lg_mutator();
@@ -77,13 +84,14 @@ static void set(void *object, GC_finalization_proc fn, void *data,
 		*old_fn = NULL;
 	if (old_data)
 		*old_data = NULL;
-	if (weir_object_base(lg_heap, object) != object)
+	base = weir_object_base(lg_heap, object);
+	if (!base)
 		return; /* as libgc does for what is not in its heap */
 	if (fn)
-		f = new_finalizer(fn, data);
+		f = new_finalizer(fn, data, (size_t)((char *)object - base));
 	had = fn && !f ? -ENOMEM
-		       : weir_finalizer_swap(lg_heap, object, fn ? run : NULL,
-					     f, flags, &replaced);
+		       : weir_finalizer_swap(lg_heap, base, fn ? run : NULL, f,
+					     flags, &replaced);
 	if (had < 0)
 		lg_fatal("libgc on weir: no memory for a finalizer");
 	if (!had)

@@ -160,10 +160,11 @@ static void make_heap(void)
 	}
 	lg_roots_init(made);
 	lg_events_init(made);
+	lg_stack_first();
 	if (getenv("GC_DONT_GC"))
 		GC_dont_gc = 1;
 	if (GC_dont_gc)
-		weir_collect_disable(made);
+		weir_collect_hold(made);
 	__atomic_store_n(&lg_heap, made, __ATOMIC_RELEASE);
 	lg_leak_init();
 	making = false;
@@ -190,6 +191,7 @@ weir_mutator *lg_attach(void)
 	if (!m && weir_thread_attach(h, &m))
 		lg_fatal("libgc on weir: cannot attach a thread: %s",
 			 weir_error_text());
+	lg_stack_attached(m);
 	return lg_self = m;
 }
 

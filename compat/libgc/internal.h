@@ -81,6 +81,12 @@ static inline size_t lg_padded(size_t n)
 	return n + (size_t)(GC_all_interior_pointers != 0);
 }
 
+/* threads.c */
+/* The calling thread is the one that starts the collector. */
+void lg_stack_first(void);
+/* It was attached, as `m`. */
+void lg_stack_attached(weir_mutator *m);
+
 /* alloc.c */
 /* Out of memory: what the program's function makes of it. */
 void *lg_no_memory(size_t n) __attribute__((cold));
@@ -135,6 +141,14 @@ const void *lg_kept(size_t slot);
 bool lg_make_uncollectable(void *object);
 /* Whether it was. */
 bool lg_make_collectable(void *object);
+
+/* reuse.c: objects below are never taken or given. */
+#define LG_REUSE_MIN ((size_t)1 << 15)
+/* The program freed it; its size and kind. */
+void lg_reuse_put(void *object, size_t size, weir_kind kind);
+/* One of n bytes or not many more, its first n cleared; or NULL. */
+void *lg_reuse_take(size_t n, weir_kind kind);
+void lg_reuse_empty(void);
 
 /* finalize.c */
 void lg_finalize_forget(void *object);

@@ -7,9 +7,9 @@
  *   from 4 on           GC_new_kind()
  *
  * A mark procedure may look at anything of the program's, write to it, and
- * depend on more than the object's own words: so it runs in the pause only, and
- * in every pause (WEIR_TRACE_ALWAYS).  Descriptors of lengths and bitmaps
- * describe the object alone; they are followed beside the program.
+ * depend on more than the object's own words: so it runs with the program
+ * stopped only, and in every pause (WEIR_TRACE_ALWAYS).  Descriptors of lengths
+ * and bitmaps describe the object alone; they are followed beside the program.
  *
  * GC_make_descriptor() returns weir's kind in a descriptor's clothes, which
  * GC_new_kind() knows too.

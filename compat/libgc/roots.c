@@ -8,7 +8,8 @@
  * filled it had the object on its stack, which is scanned in the pause, or
  * filled it before the pause began.
  *
- * The program's functions run in the pause only, on a thread of the collector.
+ * The program's functions run with the program stopped, on a thread of the
+ * collector.
  */
 #include "internal.h"
 

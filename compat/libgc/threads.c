@@ -257,7 +257,11 @@ LG_API void GC_register_altstack(void *stack, GC_word size, void *altstack,
 
 /* ---- Stacks ------------------------------------------------------------- */
 
+/* Of the thread that started the collector GC_stackbottom is the bottom, as in
+ * libgc, and the program may write it at each switch (Crystal does); of all
+ * others this, NULL: the thread's own. */
 static __thread void *bottom __attribute__((tls_model("initial-exec")));
+static __thread bool first __attribute__((tls_model("initial-exec")));
 
 static void *own_bottom(void)
 {
@@ -284,12 +288,28 @@ LG_API void *GC_get_my_stackbottom(struct GC_stack_base *base)
 {
 	weir_mutator *m = lg_mutator();
 
-	base->mem_base = bottom ? bottom : own_bottom();
+	base->mem_base = first ? GC_stackbottom : bottom;
+	if (!base->mem_base)
+		base->mem_base = own_bottom();
 	return m;
 }
 
-/* A thread's own, or NULL for it: a coroutine is switched to.  Crystal tells of
- * all threads' in push_other_roots. */
+void lg_stack_first(void)
+{
+	first = true;
+	if (!GC_stackbottom)
+		GC_stackbottom = own_bottom();
+}
+
+void lg_stack_attached(weir_mutator *m)
+{
+	if (first && weir_thread_watch_stack(m, (void *const *)&GC_stackbottom))
+		lg_fatal("GC_stackbottom: %s", weir_error_text());
+}
+
+/* A thread's own, or NULL for it: a coroutine is switched to.  The variable
+ * comes last: from then on it says where the thread is.  Of other threads
+ * Crystal tells so, in push_other_roots. */
 LG_API void GC_set_stackbottom(void *thread, const struct GC_stack_base *base)
 {
 	weir_mutator *m;
@@ -303,6 +323,8 @@ LG_API void GC_set_stackbottom(void *thread, const struct GC_stack_base *base)
 	bottom = base->mem_base == own_bottom() ? NULL : base->mem_base;
 	if (weir_thread_set_stack(m, bottom))
 		lg_fatal("GC_set_stackbottom: %s", weir_error_text());
+	if (first)
+		GC_stackbottom = base->mem_base;
 }
 
 LG_API __attribute__((noinline)) void *

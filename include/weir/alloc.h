@@ -128,6 +128,63 @@ static inline void *weir_alloc_inline(weir_mutator *mutator, size_t size,
 	return weir_alloc_inline_or(mutator, size, kind, weir_alloc_kind);
 }
 
+/*
+ * A list for runtimes that keep free lists of their own: up to `count` objects
+ * of `size` bytes, at least 8, linked through their first words, the last one
+ * to `rest`.  *list is its first before a stop can come.  Returns how many; 0,
+ * and *list is not written, when weir_alloc_kind() has to allocate one first.
+ * They are objects like others, not free memory to the library: what makes
+ * *list reachable has to keep them, and where their kind does not make their
+ * first word a reference (leaves, for one) only a callback follows the links.
+ */
+static inline size_t weir_alloc_list_inline(weir_mutator *mutator, size_t size,
+					    weir_kind kind, size_t count,
+					    void *rest, void **list)
+{
+	struct weir_buffers *b = (struct weir_buffers *)(void *)mutator;
+	int which = kind == WEIR_KIND_LEAF;
+	size_t n, last, i, room;
+	uint8_t *meta, start;
+	char *p;
+
+	if (size - 1 >= WEIR_SMALL_MAX || kind > 30)
+		return 0;
+	n = (size + WEIR_GRANULE - 1) & ~(size_t)(WEIR_GRANULE - 1);
+	last = (n >> WEIR_GRANULE_SHIFT) - 1;
+	__atomic_store_n(&b->critical, 1, __ATOMIC_RELAXED);
+	WEIR_COMPILER_BARRIER();
+	p = b->buffer[which].cursor;
+	room = (size_t)(b->buffer[which].limit - p) / n;
+	if (room > count)
+		room = count;
+	meta = (uint8_t *)(b->meta_bias + ((uintptr_t)p >> WEIR_GRANULE_SHIFT));
+	start = (uint8_t)(b->newborn | kind << WEIR_META_KIND_SHIFT |
+			  (last ? 0 : WEIR_META_END));
+	for (i = 0; i < room; i++, meta += last + 1) {
+		__atomic_store_n(&meta[last], (uint8_t)WEIR_META_END,
+				 __ATOMIC_RELAXED);
+		__atomic_store_n(&meta[0], start, __ATOMIC_RELEASE);
+	}
+	/* No reference before the objects that it is in and that it is to. */
+	WEIR_PUBLISH_BARRIER();
+	for (i = 0; i < room; i++, p += n)
+		__atomic_store_n((void **)(void *)p,
+				 i + 1 < room ? (void *)(p + n) : rest,
+				 __ATOMIC_RELAXED);
+	if (room) {
+		/* Release: who takes the list from there sees its links. */
+		__atomic_store_n(list, b->buffer[which].cursor,
+				 __ATOMIC_RELEASE);
+		b->buffer[which].cursor = p;
+	}
+	WEIR_COMPILER_BARRIER();
+	__atomic_store_n(&b->critical, 0, __ATOMIC_RELAXED);
+	WEIR_COMPILER_BARRIER();
+	if (__builtin_expect(__atomic_load_n(&b->pending, __ATOMIC_RELAXED), 0))
+		weir_safepoint_slow(mutator);
+	return room;
+}
+
 #ifdef __cplusplus
 }
 #endif

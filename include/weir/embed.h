@@ -71,10 +71,11 @@ WEIR_API int weir_locked_end(weir_heap *heap);
  * A flag of weir_kind_trace(): the references of a live object of this kind
  * may change without a write to its pages (they are in memory outside of the
  * heap, say).  So fn runs for every live one in the pause of every cycle, also
- * of a minor one.  Not together with WEIR_TRACE_CONCURRENT (-EINVAL).  Such
- * objects are never allocated inline, and not where there is no memory to note
- * them (ENOMEM).  Those that the pause finds dead are forgotten in it; what
- * fn looks at must stay until then.
+ * of a minor one, and in stops ahead of it, so that what only they lead to is
+ * marked beside the program.  Not together with WEIR_TRACE_CONCURRENT
+ * (-EINVAL).  Such objects are never allocated inline, and not where there is
+ * no memory to note them (ENOMEM).  Those that the pause finds dead are
+ * forgotten in it; what fn looks at must stay until then.
  */
 #define WEIR_TRACE_ALWAYS 2u
 
@@ -94,7 +95,9 @@ WEIR_API int weir_locked_end(weir_heap *heap);
  *
  * fn runs in weir_disclaim_run(), on several threads at once if these call it,
  * for one object once; when it has returned 0 the object is a leaf.
- * A concurrent trace function of `like` may run beside it.  Such objects are
+ * Until then a trace function of `like` may run in the middle of it: a
+ * concurrent one at any time, others in a stop, unless it runs within
+ * weir_locked_call().  Such objects are
  * never allocated inline, and not where there is no memory to note them
  * (ENOMEM).  The errors are those of weir_kind_trace(); -EINVAL also if `like`
  * has such a function.
@@ -153,6 +156,28 @@ WEIR_API int weir_object_each(weir_heap *heap, weir_object_fn *fn, void *arg);
 WEIR_API int weir_collect_disable(weir_heap *heap);
 WEIR_API int weir_collect_enable(weir_heap *heap);
 
+/*
+ * The same without a wait: a cycle that is under way goes no further than to
+ * its pause until weir_collect_release() was called as often.  Nothing is found
+ * dead meanwhile, no weak reference or link is cleared, and none of the
+ * functions runs that only pauses and the stops ahead of them call; what runs
+ * beside the program may.  Who waited for that cycle is refused, as if it had
+ * come later.  Also within weir_locked_call(); which this waits for if another
+ * thread is in it.  release: -EINVAL if it was not held.
+ */
+WEIR_API int weir_collect_hold(weir_heap *heap);
+WEIR_API int weir_collect_release(weir_heap *heap);
+
+/* ---- Room ahead of time -------------------------------------------------- */
+
+/*
+ * The program says that it will need this many bytes: what heap-min says
+ * becomes that, if it is less, so that they can be allocated before the first
+ * cycle, or between two.  Nothing is taken from the system yet.  Any thread.
+ * -EINVAL: above the hard limit; -EDEADLK in a trace or root callback.
+ */
+WEIR_API int weir_heap_reserve(weir_heap *heap, size_t bytes);
+
 /* ---- Events ------------------------------------------------------------- */
 
 enum weir_event {
@@ -166,8 +191,9 @@ enum weir_event {
 /*
  * fn is called on the collector's thread, for each cycle with all five in this
  * order.  Shorter stops of a cycle before its pause, in which pages are cleaned
- * or one thread's stack is read, are not told.  In STOPPING the program runs
- * yet, but no weir_locked_call() does, from there to the end of the pause.
+ * or one thread's stack is read, are not told; nor are stops ahead of the
+ * pause, in which root and trace callbacks run too.  In STOPPING the program
+ * runs yet, but no weir_locked_call() does, from there to the end of the pause.
  * Between STOPPED and RESUMING what holds for root callbacks holds for it: no
  * malloc(), no lock that a stopped thread could hold.  It must not call the
  * library but for weir_heap_stats() and weir_thread_each_held().  One for a
@@ -291,6 +317,24 @@ WEIR_API int weir_root_segment_filter(weir_heap *heap, weir_segment_fn *fn,
  * -EINVAL: not the calling thread's mutator.
  */
 WEIR_API int weir_thread_set_stack(weir_mutator *mutator, void *base);
+
+/*
+ * The same for a program that writes the base of the stack that the calling
+ * thread switches to into a word of its own, *base, on that thread, before or
+ * after the switch: what the word has when the thread is stopped or enters a
+ * blocking region counts as told.  An address in the thread's own stack, or
+ * one past it, is its NULL.  The own stack is the program's to report while the
+ * thread is away, except in the pause that comes between the write and the
+ * switch, or the switch and the write: then what is live of the stack that it
+ * stands on is scanned, and all of the one that the word tells of.  A call of
+ * weir_thread_set_stack() notes where the own stack is left, and no more.
+ *
+ * The word must be there until the thread is detached, or until another one, or
+ * NULL for none, is given.  -EINVAL: not the calling thread's mutator, or not
+ * aligned.
+ */
+WEIR_API int weir_thread_watch_stack(weir_mutator *mutator,
+				     void *const volatile *base);
 
 /*
  * The same for another thread, which is held for a moment: it is to switch to,

@@ -266,9 +266,11 @@ typedef void weir_trace_fn(void *object, size_t size, weir_visitor *visitor,
 WEIR_API int weir_kind_bitmap(weir_heap *heap, const uint64_t *bitmap,
 			      size_t words, weir_kind *kind);
 
-/* Objects traced by `fn`.  Without WEIR_TRACE_CONCURRENT fn runs only while
- * all mutators are stopped, which lengthens the pause.  -EINVAL: NULL, unknown
- * flags; -ENOMEM as above. */
+/* Objects traced by `fn`, once or more often in a cycle.  Without
+ * WEIR_TRACE_CONCURRENT fn runs only while all mutators are stopped: ahead of
+ * the pause, in stops that last half a millisecond by it, and for objects that
+ * were written to last in the pause itself.  -EINVAL: NULL, unknown flags;
+ * -ENOMEM as above. */
 WEIR_API int weir_kind_trace(weir_heap *heap, weir_trace_fn *fn, void *arg,
 			     unsigned flags, weir_kind *kind);
 
@@ -287,8 +289,9 @@ WEIR_API int weir_root_remove(weir_heap *heap, const void *start, size_t size);
 
 typedef void weir_root_fn(weir_visitor *visitor, void *arg);
 
-/* fn reports roots with weir_visit(); it runs with all mutators stopped, and
- * with WEIR_TRACE_CONCURRENT also beside them, ahead of the pause.  Like a
+/* fn reports roots with weir_visit(); it runs with all mutators stopped, in the
+ * pause and in stops ahead of it, and with WEIR_TRACE_CONCURRENT beside them
+ * instead of in the latter.  Like a
  * trace function it must not allocate, from malloc() either, or lock what a
  * stopped thread could hold.  It is not called any more once remove returned.
  * -EINVAL: fn NULL, unknown flags; the rest as above. */
@@ -398,6 +401,8 @@ struct weir_stats {
 	/* Write faults that reached the barrier, each once; 0 under async,
 	 * where the kernel answers them and counts none, and under none. */
 	uint64_t barrier_faults;
+	/* Attached threads that waited in weir_collect() for a cycle. */
+	struct weir_histogram waited;
 };
 
 /* Fill *stats (its `size` set by the caller; smaller structs are filled as

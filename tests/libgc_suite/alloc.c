@@ -26,25 +26,85 @@ static void zeroed_and_sized(void)
 	check(GC_malloc(0) && GC_malloc(0) != GC_malloc(0));
 }
 
-static void end_pointers_keep(void)
+/* With interior pointers one just past the end keeps the object. */
+static void end_pointers(void *(*allocate)(size_t))
 {
-	/* With interior pointers one just past the end keeps the object. */
 	enum { N = 1000 };
 	static char *end[N];
 
 	check(GC_get_all_interior_pointers());
 	for (int i = 0; i < N; i++) {
-		char *p = GC_malloc_atomic(64);
+		char *p = allocate(64);
 
 		memset(p, i, 64);
 		end[i] = p + 64;
 	}
 	collect();
 	for (int i = 0; i < N * 20; i++)
-		memset(GC_malloc_atomic(64), 0xdd, 64);
+		memset(allocate(64), 0xdd, 64);
 	for (int i = 0; i < N; i++)
 		for (int k = 1; k <= 64; k++)
 			check(end[i][-k] == (char)i, "%d", i);
+}
+
+/* malloc has attributes that a pointer to a function need not have. */
+static void *leaf(size_t n)
+{
+	return GC_malloc_atomic(n);
+}
+
+static void *leaf_off_page(size_t n)
+{
+	return GC_malloc_atomic_ignore_off_page(n);
+}
+
+static void *off_page(size_t n)
+{
+	return GC_malloc_ignore_off_page(n);
+}
+
+static void *explicitly_typed(size_t n)
+{
+	GC_word none = 0;
+
+	return GC_malloc_explicitly_typed(n, GC_make_descriptor(&none, 8));
+}
+
+static void end_pointers_keep(void)
+{
+	end_pointers(leaf);
+	end_pointers(leaf_off_page);
+	end_pointers(off_page);
+	end_pointers(explicitly_typed);
+}
+
+/* What was freed comes again, cleared, and to one owner only. */
+static void freed_and_again(void)
+{
+	enum { N = 30 };
+	unsigned char *kept[N] = {0};
+
+	for (int i = 0; i < 3000; i++) {
+		size_t n = 30000 + (size_t)(i * 7919 % 60) * 1000;
+		unsigned char *p = i % 3 ? GC_malloc(n) : GC_malloc_atomic(n);
+		int k = i * 31 % N;
+
+		check(GC_size(p) >= n);
+		for (size_t at = 0; i % 3 && at < n; at += 97)
+			check(!p[at], "%d, at %zu of %zu", i, at, n);
+		check(!(i % 3) || !p[n - 1]);
+		memset(p, k + 1, n);
+		if (kept[k]) {
+			for (size_t at = 0; at < 30000; at += 97)
+				check(kept[k][at] == k + 1, "%d", i);
+			GC_free(kept[k]);
+		}
+		kept[k] = p;
+		if (i % 500 == 499)
+			GC_gcollect();
+	}
+	check(GC_get_heap_size() < (size_t)256 << 20, "%zu",
+	      GC_get_heap_size());
 }
 
 static void reallocated(void)
@@ -260,9 +320,27 @@ static void disabled(void)
 	check(GC_get_gc_no() > no);
 }
 
+/* What a program makes room for can be allocated without a collection. */
+static void expanded(void)
+{
+	GC_word no;
+
+	GC_init();
+	check(GC_expand_hp((size_t)200 << 20));
+	no = GC_get_gc_no();
+	for (int i = 0; i < 100 * 1024; i++)
+		check(GC_malloc(1000));
+	check(GC_get_gc_no() == no, "collections: %lu",
+	      (unsigned long)(GC_get_gc_no() - no));
+	for (int i = 0; i < 1000 * 1024; i++)
+		check(GC_malloc(1000));
+	check(GC_get_gc_no() > no);
+}
+
 const struct test alloc_tests[] = {
 	{"alloc: memory is zeroed, has its size and base", zeroed_and_sized},
 	{"alloc: a pointer past the end keeps the object", end_pointers_keep},
+	{"alloc: freed and allocated again", freed_and_again},
 	{"alloc: realloc keeps contents, kind, uncollectable", reallocated},
 	{"alloc: uncollectables stay until freed", uncollectables_stay},
 	{"alloc: batches", batches},
@@ -271,5 +349,6 @@ const struct test alloc_tests[] = {
 	{"alloc: limit and out-of-memory function", limits},
 	{"alloc: counts", counts},
 	{"alloc: disable and enable nest", disabled},
+	{"alloc: no collection in the room that was asked for", expanded},
 	{NULL, NULL},
 };

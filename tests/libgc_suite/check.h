@@ -51,7 +51,7 @@ static __attribute__((unused)) void collect(void)
 
 extern const struct test alloc_tests[], kind_tests[], finalizer_tests[],
 	link_tests[], thread_tests[], root_tests[], toggle_tests[],
-	disclaim_tests[], surface_tests[];
+	disclaim_tests[], surface_tests[], stack_tests[];
 
 /* A process that leaves leaks behind. */
 int leak_main(void);

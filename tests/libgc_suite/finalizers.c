@@ -242,6 +242,39 @@ static void no_object(void)
 	check(count == 0);
 }
 
+/* References with a tag, as ECL's to conses. */
+#define TAG 1
+
+static void finalize_tagged(void *object, void *data)
+{
+	check(((uintptr_t)object & 15) == TAG);
+	finalize((char *)object - TAG, data);
+}
+
+static __attribute__((noinline)) void *make_tagged(int id)
+{
+	struct node *n = GC_malloc_atomic(sizeof(*n));
+
+	n->id = id;
+	GC_register_finalizer_no_order((char *)n + TAG, finalize_tagged,
+				       data_of(id), NULL, NULL);
+	return (char *)n + TAG;
+}
+
+static void tagged(void)
+{
+	void *live;
+
+	GC_register_displacement(TAG);
+	for (int i = 1; i < N; i++)
+		make_tagged(i);
+	live = make_tagged(0);
+	collect();
+	collect();
+	check(count > N * 9 / 10 && count < N, "%d of %d ran", count, N);
+	check(!ran[0] && ((struct node *)((char *)live - TAG))->id == 0);
+}
+
 const struct test finalizer_tests[] = {
 	{"finalizers: run once for each object", run_once},
 	{"finalizers: not while it is reachable", not_while_reachable},
@@ -255,5 +288,6 @@ const struct test finalizer_tests[] = {
 	{"finalizers: the notifier", notified},
 	{"finalizers: an object that is brought back", brought_back},
 	{"finalizers: not for what is not in the heap", no_object},
+	{"finalizers: of a reference with a tag", tagged},
 	{NULL, NULL},
 };

@@ -9,9 +9,9 @@
 int main(int argc, char **argv)
 {
 	const struct test *const groups[] = {
-		alloc_tests,  kind_tests,     finalizer_tests,
-		link_tests,   thread_tests,   root_tests,
-		toggle_tests, disclaim_tests, surface_tests};
+		alloc_tests,   kind_tests, finalizer_tests, link_tests,
+		thread_tests,  root_tests, toggle_tests,    disclaim_tests,
+		surface_tests, stack_tests};
 	int number = 0, failed = 0;
 
 	if (argc > 1 && !strcmp(argv[1], "--leak"))

@@ -130,6 +130,7 @@ void create_heap(void)
 		fail(NULL, "weir_thread_attach: error %d, %s", -err,
 		     weir_error_text());
 	nodes_init();
+	beside_init();
 	if (cfg.on[F_share])
 		share_init();
 	weir_thread_detach(m);
@@ -174,7 +175,8 @@ void run_report(uint64_t began)
 	if ((cfg.on[F_share] && !n.shared) || (cfg.on[F_read] && !n.reads) ||
 	    (cfg.on[F_block] && !n.blocks) || (cfg.on[F_churn] && !n.threads) ||
 	    (cfg.on[F_fork] && !n.forks) || (cfg.on[F_weak] && !n.weak_kept) ||
-	    (cfg.on[F_ephemeron] && !n.eph_kept))
+	    (cfg.on[F_ephemeron] && !n.eph_kept) ||
+	    (cfg.on[F_beside] && !n.beside))
 		fail(NULL, "a feature was never used");
 	/* Not for a run that the machine or `delay` made slow. */
 	if (n.weak_kept + n.eph_kept < 3000 || st.cycles_full < 10)

@@ -167,19 +167,22 @@ void worker_step(struct worker *w)
 	} else if (r < 288 && w->watch) {
 		w->action = "watch";
 		watch_step(w);
-	} else if (r < 320 && cfg.on[F_read]) {
+	} else if (r < 320 && w->beside) {
+		w->action = "beside";
+		beside_step(w);
+	} else if (r < 352 && cfg.on[F_read]) {
 		w->action = "read";
 		read_step(w);
-	} else if (r < 324 && cfg.on[F_block]) {
+	} else if (r < 356 && cfg.on[F_block]) {
 		w->action = "block";
 		block_step(w);
-	} else if (r < 325 && one_in(w, 4)) {
+	} else if (r < 357 && one_in(w, 4)) {
 		w->action = "collect";
 		collect_step(w);
-	} else if (r < 326 && cfg.on[F_fork]) {
+	} else if (r < 358 && cfg.on[F_fork]) {
 		w->action = "fork";
 		fork_step(w);
-	} else if (r < 327 && one_in(w, 32)) {
+	} else if (r < 359 && one_in(w, 32)) {
 		w->action = "audit";
 		bank_audit(w);
 	} else {
@@ -196,6 +199,8 @@ void worker_final_check(struct worker *w)
 		roots_check(w);
 	if (w->watch)
 		watch_audit(w);
+	if (w->beside)
+		beside_audit(w);
 }
 
 static __attribute__((noinline)) void work(struct worker *w)
@@ -218,9 +223,13 @@ static __attribute__((noinline)) void work(struct worker *w)
 		while (!watch_create(w))
 			if (over())
 				fail(w, "no memory for the holder");
+	while (cfg.on[F_beside] && !beside_create(w))
+		if (over())
+			fail(w, "no memory for an object that leads outside");
 	while (!over())
 		worker_step(w);
 	worker_final_check(w);
+	beside_destroy(w);
 	watch_destroy(w);
 	bank_destroy(w);
 	if (cfg.on[F_root])

@@ -6,6 +6,7 @@
  *   bank.c     a private structure whose whole contents its thread knows
  *   graph.c    small random graphs, passed from thread to thread
  *   watch.c    weak references, finalizers, ephemerons
+ *   beside.c   references outside of the heap, links
  *   outside.c  the system: read(2), blocking regions, signals, fork, churn
  *   setup.c    the heap and its options, the account at the end
  *   torture.c  the command line, threads, failures
@@ -46,6 +47,7 @@
 	X(weak, "weak references")                                     \
 	X(final, "finalizers")                                         \
 	X(ephemeron, "ephemerons")                                     \
+	X(beside, "references beside the heap, and links")             \
 	X(churn, "short-lived threads")                                \
 	X(block, "blocking regions")                                   \
 	X(read, "read(2) into heap objects")                           \
@@ -91,7 +93,8 @@ struct config {
 	X(steps) X(nodes) X(checks) X(moves) X(audits) X(shared) \
 	X(reads) X(blocks) X(collects) X(no_memory) X(weak_kept) \
 	X(weak_cleared) X(storms) X(finalized) X(eph_kept) \
-	X(eph_cleared) X(threads) X(forks) X(signals)
+	X(eph_cleared) X(beside) X(links_cleared) X(threads) X(forks) \
+	X(signals)
 /* clang-format on */
 
 struct counters {
@@ -101,6 +104,7 @@ struct counters {
 };
 
 struct bank;
+struct beside;
 struct watch;
 
 struct worker {
@@ -112,8 +116,9 @@ struct worker {
 	struct counters n;           /* what it did */
 	struct bank *bank;           /* private structure */
 	struct watch *watch;         /* watched objects */
-	/* A word of the thread's stack that holds the bank's table, and one
-	 * for the watched objects' holder. */
+	struct beside *beside;       /* references beside the heap */
+	/* Words of the thread's stack that hold the bank's table, the watched
+	 * objects' holder, and the one of what is beside the heap. */
 	void *volatile *anchor;
 	/* Payloads that only a registered root range holds. */
 	uintptr_t *root; /* ROOTS words, registered */
@@ -268,6 +273,14 @@ bool watch_create(struct worker *w);
 void watch_step(struct worker *w);
 void watch_audit(struct worker *w);
 void watch_destroy(struct worker *w);
+
+/* ---- beside.c ----------------------------------------------------------- */
+
+void beside_init(void);
+bool beside_create(struct worker *w); /* false: no memory */
+void beside_step(struct worker *w);
+void beside_audit(struct worker *w);
+void beside_destroy(struct worker *w);
 
 /* ---- outside.c ---------------------------------------------------------- */
 

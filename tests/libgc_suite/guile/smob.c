@@ -117,6 +117,6 @@ int main(void)
 {
 	scm_with_guile(body, NULL);
 	printf("marked: %s, freed: %s\n", marks > 1000 ? "yes" : "NO",
-	       frees > 200000 ? "yes" : "NO");
+	       frees > 10000 ? "yes" : "NO");
 	return 0;
 }
