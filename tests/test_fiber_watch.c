@@ -291,6 +291,7 @@ static void many_main(void)
 static void *run_many(void *arg)
 {
 	(void)arg;
+	fiber_own(&many[FIBERS]);
 	must(weir_thread_attach(the_heap, &m) == 0);
 	bases[FIBERS] = base_of(OWN);
 	must(weir_thread_watch_stack(m, &word) == 0);
@@ -333,7 +334,6 @@ ParameterizedTest(enum how *how, fiber_watch, switching, .timeout = 120)
 	pthread_t t;
 
 	the_heap = open_heap(*how);
-	fiber_own(&many[FIBERS]);
 	on = FIBERS;
 	for (int i = 0; i < FIBERS; i++) {
 		fiber_open(&many[i], many_main);
