@@ -7,6 +7,7 @@ one line of JSON as the other peers of weir-bench do.  Defaults on both sides.
 
   guile-trees    benchmarks/guile/trees.scm, after gcbench
   guile-table    benchmarks/guile/table.scm
+  guile-lists    benchmarks/guile/lists.scm
   guile-compile  Guile's compiler at its largest module, psyntax-pp.scm
   guile-http     benchmarks/guile/server.scm under wrk, --seconds S (10)
                  --connections N (4)
@@ -111,6 +112,7 @@ def run_program(peer, workload, opt, log):
     command = {
         "guile-trees": lambda: guile("trees", opt.live_mib, opt.make_mib),
         "guile-table": lambda: guile("table", opt.live_mib, opt.make_mib),
+        "guile-lists": lambda: guile("lists", opt.live_mib, opt.make_mib),
         "guile-compile": compile_command,
     }[workload]()
     begin = time.monotonic()
@@ -186,7 +188,7 @@ def run_http(peer, opt, log):
 parser = argparse.ArgumentParser(prog="bench-guile", description=__doc__,
                                  formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("peer", choices=["libgc", "weir"])
-parser.add_argument("workload", choices=["guile-trees", "guile-table", "guile-compile",
+parser.add_argument("workload", choices=["guile-trees", "guile-table", "guile-lists", "guile-compile",
                                          "guile-http"])
 parser.add_argument("--live-mib", type=int, default=50)
 parser.add_argument("--make-mib", type=int, default=4096)

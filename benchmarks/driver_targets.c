@@ -301,11 +301,11 @@ static void summary(void)
 }
 
 /* Guile on weir's libgc.so.1 against Debian's, both by default. */
-static bool guile_trees(const char *live, const char *make, const char *name,
-			bool large)
+static bool guile(const char *workload, const char *live, const char *make,
+		  const char *name, bool large)
 {
-	const char *args[] = {"guile-trees", "--live-mib", live,
-			      "--make-mib",  make,         NULL};
+	const char *args[] = {workload,     "--live-mib", live,
+			      "--make-mib", make,         NULL};
 	struct series s = {.args = args, .rounds = rounds, .peers = 2};
 
 	s.peer[0] = peer_find("guile-weir");
@@ -369,9 +369,14 @@ int targets_run(unsigned pairs, const char *const *names, bool as_json)
 	if (wanted(names, "barrier"))
 		ok = barrier() && ok;
 	if (wanted(names, "guile")) {
-		ok = guile_trees("50", "4096", "guile-trees, 50 MiB", false) &&
+		ok = guile("guile-trees", "50", "4096", "guile-trees, 50 MiB",
+			   false) &&
 		     ok;
-		ok = guile_trees("1024", "8192", "guile-trees, 1 GiB", true) &&
+		ok = guile("guile-trees", "1024", "8192", "guile-trees, 1 GiB",
+			   true) &&
+		     ok;
+		ok = guile("guile-lists", "1024", "1024", "guile-lists, 1 GiB",
+			   true) &&
 		     ok;
 	}
 	if (json)

@@ -53,10 +53,12 @@ benchmarks/bench-guile: $(srcdir)/benchmarks/bench_guile.py Makefile
 		$(srcdir)/benchmarks/bench_guile.py >$@.part && \
 	chmod +x $@.part && mv $@.part $@
 EXTRA_DIST += benchmarks/bench_guile.py benchmarks/guile/latency.lua \
-	benchmarks/guile/server.scm benchmarks/guile/table.scm \
+	benchmarks/guile/lists.scm benchmarks/guile/server.scm \
+	benchmarks/guile/table.scm \
 	benchmarks/guile/trees.scm
 CLEANFILES += benchmarks/bench-guile benchmarks/guile-server.go \
-	benchmarks/guile-table.go benchmarks/guile-trees.go
+	benchmarks/guile-lists.go benchmarks/guile-table.go \
+	benchmarks/guile-trees.go
 
 # The write barrier's own cost: reaches the library's internals.
 benchmarks_bench_barrier_SOURCES = benchmarks/bare_barrier.c \

@@ -13,7 +13,8 @@ static const char *const workloads[] = {
 
 /* Those that "all" leaves out. */
 static const char *const guile_workloads[] = {
-	"guile-trees", "guile-table", "guile-compile", "guile-http", NULL,
+	"guile-trees",   "guile-table", "guile-lists",
+	"guile-compile", "guile-http",  NULL,
 };
 
 /* What was asked for. */
@@ -43,7 +44,9 @@ static void usage(FILE *f)
 		"bench-malloc --help tells their parameters.\n"
 		"In Guile, on weir's libgc.so.1 and on Debian's: guile-trees "
 		"guile-table\n"
-		"guile-compile guile-http; bench-guile --help tells more.\n"
+		"guile-lists guile-compile guile-http; bench-guile --help "
+		"tells "
+		"more.\n"
 		"\n"
 		"  --pairs N       rounds of all peers (5; targets: 3)\n"
 		"  --peers A,B...  who runs; the first is compared to the "
