@@ -174,6 +174,16 @@ void wg_always_trace(struct weir_heap *h, struct wg_marker *m)
 	wr_mutex_unlock(&t->lock);
 }
 
+/* Not what was one, and was asked before it goes (gc/disclaim.c). */
+static bool is_always(const struct weir_heap *h, uintptr_t p)
+{
+	size_t g = wg_granule_of(h, p);
+
+	return wg_object_kind(h, g, wg_meta_load(&h->meta[g]),
+			      wg_object_bytes(h, g))
+		->always;
+}
+
 void wg_always_filter(struct weir_heap *h, bool full)
 {
 	struct wg_always *t = h->always;
@@ -185,7 +195,7 @@ void wg_always_filter(struct weir_heap *h, bool full)
 		uintptr_t p = entries(t)[k];
 
 		prefetch(h, t, k);
-		if (p && is_black_at(h, p))
+		if (p && is_black_at(h, p) && is_always(h, p))
 			entries(t)[kept++] = p;
 	}
 	t->count = t->old = kept;

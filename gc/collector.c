@@ -370,23 +370,16 @@ int weir_collect_hold(weir_heap *h)
 {
 	struct weir_mutator *m = wg_mutator_self();
 	int err = wg_heap_enter(h);
-	bool inside = wg_locked_depth != 0;
 	bool blocked;
 
 	if (err)
 		return err;
-	if (!inside && m)
-		wr_thread_lock(&m->thread, &h->calls_lock);
-	else if (!inside)
-		wg_locked_hold(h);
-	wg_delay_rarely(h);
+	wg_locked_begin(h);
 	blocked = control_lock(h, m);
 	__atomic_store_n(&h->disabled, h->disabled + 1, __ATOMIC_RELAXED);
 	__atomic_store_n(&h->holds, h->holds + 1, __ATOMIC_RELAXED);
 	control_unlock(h, m, blocked);
-	wg_delay_rarely(h);
-	if (!inside)
-		wg_locked_drop(h);
+	wg_locked_end(h);
 	return 0;
 }
 

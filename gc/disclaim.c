@@ -199,6 +199,9 @@ void wg_disclaims_pause(struct weir_heap *h)
 	if (!n)
 		return;
 	wg_links_clear_long(h);
+	/* Those that wait have dead keys, some of which are about to be marked
+	 * all the same: nobody is to get them from there. */
+	wg_ephemerons_clear(h);
 	for (uint32_t k = d->tail - n; k < d->tail; k++)
 		wg_push(h->marker[0],
 			wg_watch_at(t, wg_indexes(&d->queue)[k])->object);
@@ -251,11 +254,15 @@ static void answered(struct weir_heap *h, struct weir_mutator *m, uint32_t i,
 	wg_weak_unlock(h, m);
 }
 
-/* What its function released is not to be traced: a leaf.  Relaxed: markers
- * that read the old kind yet do what they could have done before. */
-static void inert(const struct weir_heap *h, uintptr_t object)
+/* What its function released is not to be traced by the program's function: a
+ * leaf.  Others still lead to what they refer to, for those that were found
+ * dead with them.  Relaxed: markers that read the old kind yet do what they
+ * could have done before. */
+static void inert(const struct weir_heap *h, const struct wg_kind *k,
+		  uintptr_t object)
 {
-	__atomic_store_n(kind_word(h, object), WEIR_KIND_LEAF,
+	__atomic_store_n(kind_word(h, object),
+			 k->type == WG_KIND_TRACE ? WEIR_KIND_LEAF : k->like,
 			 __ATOMIC_RELAXED);
 }
 
@@ -277,7 +284,7 @@ long weir_disclaim_run(weir_mutator *m, size_t max)
 			m->callbacks--;
 			ran++;
 			if (!stays)
-				inert(m->heap, object);
+				inert(m->heap, k, object);
 		}
 		answered(m->heap, m, i, stays);
 		/* Found on this stack until the entry is LIVE. */

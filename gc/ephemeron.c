@@ -230,7 +230,7 @@ void wg_ephemerons_resolve(struct weir_heap *h)
 
 /* ---- The end of a cycle ------------------------------------------------- */
 
-void wg_ephemerons_finish(struct weir_heap *h)
+void wg_ephemerons_clear(struct weir_heap *h)
 {
 	struct wg_ephemerons *t = &h->weak->eph;
 	const uint32_t *wait = wg_indexes(&t->wait);
@@ -242,6 +242,13 @@ void wg_ephemerons_finish(struct weir_heap *h)
 		__atomic_store_n(&e->value, 0, __ATOMIC_RELAXED);
 	}
 	t->wait_n = 0;
+}
+
+void wg_ephemerons_finish(struct weir_heap *h)
+{
+	struct wg_ephemerons *t = &h->weak->eph;
+
+	wg_ephemerons_clear(h);
 	t->now ^= 1;
 	t->young_n[t->now] = 0;
 	t->epoch++;

@@ -115,7 +115,7 @@ static bool take(struct weir_heap *h, struct weir_mutator *m)
 	return !parked;
 }
 
-static void begin(struct weir_heap *h)
+void wg_locked_begin(struct weir_heap *h)
 {
 	struct weir_mutator *m = wg_mutator_self();
 
@@ -127,7 +127,7 @@ static void begin(struct weir_heap *h)
 	wg_locked_depth++;
 }
 
-static void end(struct weir_heap *h)
+void wg_locked_end(struct weir_heap *h)
 {
 	wg_locked_depth--;
 	if (!wg_locked_depth) {
@@ -148,9 +148,9 @@ void *weir_locked_call(weir_heap *h, void *(*fn)(void *), void *arg)
 		wr_invalid(__func__, "the function is NULL");
 		return NULL;
 	}
-	begin(h);
+	wg_locked_begin(h);
 	result = fn(arg);
-	end(h);
+	wg_locked_end(h);
 	return result;
 }
 
@@ -159,7 +159,7 @@ int weir_locked_begin(weir_heap *h)
 	int err = wg_heap_enter(h);
 
 	if (!err)
-		begin(h);
+		wg_locked_begin(h);
 	return err;
 }
 
@@ -171,6 +171,6 @@ int weir_locked_end(weir_heap *h)
 		return err;
 	if (!wg_locked_depth)
 		return wr_invalid(__func__, "this thread did not begin");
-	end(h);
+	wg_locked_end(h);
 	return 0;
 }

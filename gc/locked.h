@@ -22,6 +22,10 @@ void wg_locked_init(struct weir_heap *h);
 /* Around a pause, outside of the stop, and around fork(). */
 void wg_locked_hold(struct weir_heap *h);
 void wg_locked_hold_quiet(struct weir_heap *h); /* not at once behind a call */
+/* As weir_locked_begin() and weir_locked_end(), of threads that may be
+ * attached. */
+void wg_locked_begin(struct weir_heap *h);
+void wg_locked_end(struct weir_heap *h);
 void wg_locked_drop(struct weir_heap *h);
 
 #endif

@@ -51,12 +51,18 @@ int weir_thread_suspend(weir_heap *h, pthread_t thread)
 		err = wg_locked_check(__func__);
 	if (err)
 		return err;
+	/* Not with the lock in hand when it is held itself: two that suspend
+	 * each other would both stand. */
+	wg_locked_begin(h);
 	blocked = m && wr_thread_block_enter(&m->thread);
-	if (!wg_locked_depth)
-		wg_locked_hold(h);
 	err = wr_threads_park(h->threads, is_thread, &thread);
-	if (!wg_locked_depth)
-		wg_locked_drop(h);
+	if (!self) {
+		if (blocked)
+			wr_thread_block_leave(&m->thread);
+		wg_locked_end(h);
+		return err ? none(__func__) : 0;
+	}
+	wg_locked_end(h);
 	if (blocked)
 		wr_thread_block_leave(&m->thread);
 	return err ? none(__func__) : 0;

@@ -347,6 +347,8 @@ void wg_ephemerons_destroy(struct weir_heap *h);
 /* Mark until no key that is black has a value that is not. */
 void wg_ephemerons_resolve(struct weir_heap *h);
 /* In the pause, last: clear those whose keys are dead. */
+/* Keys that are dead, in the pause: clear them. */
+void wg_ephemerons_clear(struct weir_heap *h);
 void wg_ephemerons_finish(struct weir_heap *h);
 /* After it: free those that are dead themselves. */
 void wg_ephemerons_reap(struct weir_heap *h, bool full);

@@ -16,7 +16,7 @@
  *
  * A stopper may hold a lock over a stop.  Under WR_STOP_SAFEPOINTS a mutator
  * that waits for such a lock must be in a blocking region, or the stop never
- * completes (wr_thread_lock() in runtime/thread.h does that).
+ * completes.
  */
 #ifndef WEIR_RUNTIME_LOCK_H
 #define WEIR_RUNTIME_LOCK_H

@@ -173,11 +173,6 @@ typedef bool wr_thread_match_fn(const struct wr_thread *t, void *arg);
 int wr_threads_set_stack(struct wr_threads *r, wr_thread_match_fn *match,
 			 void *arg, uintptr_t base);
 
-/* Take a lock that a stopper may hold over a stop: if it is not free, wait
- * for it in a blocking region. */
-struct wr_mutex;
-void wr_thread_lock(struct wr_thread *t, struct wr_mutex *m);
-
 /* Stop every attached thread but the caller (if attached it is BLOCKED). */
 void wr_threads_stop_world(struct wr_threads *r, struct wr_stop_times *times);
 /* Let them go.  Returns when the stop was over: the clock when the last thread

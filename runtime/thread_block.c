@@ -229,17 +229,3 @@ void wr_thread_block_resume(struct wr_thread *t, const struct wr_blocked *saved)
 	if (word & WR_REQ)
 		acknowledge(p->owner);
 }
-
-void wr_thread_lock(struct wr_thread *t, struct wr_mutex *m)
-{
-	bool entered;
-
-	if (wr_mutex_trylock(m))
-		return;
-	entered = wr_thread_block_enter(t);
-	wr_mutex_lock(m);
-	/* A stopper that holds m over its stop is done with it by now, one
-	 * that does not must not want m in a stop: this wait ends. */
-	if (entered)
-		wr_thread_block_leave(t);
-}

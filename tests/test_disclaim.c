@@ -557,6 +557,92 @@ Test(disclaim, like_a_leaf)
 	cr_assert_eq(weir_heap_destroy(h), 0);
 }
 
+/* ---- What others see of those that were found dead ------------------------
+ */
+
+static long make_key(weir_heap *h, weir_mutator *m, void *to)
+{
+	(void)h;
+	*(weir_ephemeron **)to =
+		weir_ephemeron_create(m, mortal(m, 1), node(m, 1001));
+	must(*(weir_ephemeron **)to);
+	return 0;
+}
+
+static long key_is_gone(weir_heap *h, weir_mutator *m, void *from)
+{
+	(void)h;
+	(void)m;
+	return !weir_ephemeron_key(*(weir_ephemeron **)from);
+}
+
+/* Marked once more to be asked, it is no living key of an ephemeron. */
+Test(disclaim, ephemerons_do_not_hand_it_out)
+{
+	weir_heap *h = open_heap(OPTIONS, WEIR_KIND_CONSERVATIVE, 0);
+	static weir_ephemeron *e;
+
+	cr_assert_eq(weir_root_add(h, &e, sizeof(e)), 0);
+	hidden(h, make_key, &e);
+	full(h);
+	cr_assert_eq(weir_disclaim_queued(h), 1);
+	cr_assert(hidden(h, key_is_gone, &e));
+	cr_assert_eq(asked(h), 1);
+	cr_assert_eq(weir_heap_destroy(h), 0);
+}
+
+static weir_kind chain_kind;
+static int chains; /* whole ones that were seen */
+
+static int ask_chain(void *object, void *arg)
+{
+	struct node *n = object;
+
+	(void)arg;
+	if (n->id == 2)
+		chains += n->a->check == MAGIC + 1 &&
+			  n->a->a->check == MAGIC + 1001;
+	return 0;
+}
+
+static long make_two(weir_heap *h, weir_mutator *m, void *arg)
+{
+	struct node *n[2];
+
+	(void)h;
+	(void)arg;
+	for (int i = 0; i < 2; i++) {
+		n[i] = weir_alloc_kind(m, sizeof(*n[i]), chain_kind);
+		must(n[i]);
+		n[i]->id = i + 1;
+		n[i]->check = MAGIC + (uintptr_t)i + 1;
+	}
+	n[0]->a = node(m, 1001);
+	n[1]->a = n[0];
+	return 0;
+}
+
+/* What the first was asked for leads to is there when the second is asked. */
+Test(disclaim, all_that_it_reaches_is_there)
+{
+	weir_heap *h = start(OPTIONS);
+
+	cr_assert_eq(weir_kind_disclaim(h, WEIR_KIND_CONSERVATIVE, ask_chain,
+					NULL, 0, &chain_kind),
+		     0);
+	for (int i = 0; i < 20; i++)
+		hidden(h, make_two, NULL);
+	full(h);
+	cr_assert_eq(weir_disclaim_queued(h), 40);
+	for (int i = 0; i < 40; i++) {
+		cr_assert_eq(hidden(h, ask_all, (void *)1), 1);
+		full(h);
+		hidden(h, churn, NULL);
+	}
+	cr_assert_eq(chains, 20);
+	cr_assert_eq(weir_heap_destroy(h), 0);
+}
+
 Test(disclaim, errors)
 {
 	weir_heap *h = open_heap(OPTIONS, WEIR_KIND_CONSERVATIVE, 0);

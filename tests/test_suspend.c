@@ -441,6 +441,48 @@ Test(suspend, races_with_delays, .timeout = 120)
 	races("heap-min=2m,poison=on,delay=300");
 }
 
+/* ---- Each other -----------------------------------------------------------
+ */
+
+static pthread_t both[2];
+static int started; /* atomic */
+
+static void *suspends_the_other(void *arg)
+{
+	long me = (long)arg;
+	weir_mutator *m;
+
+	must(!weir_thread_attach(heap, &m));
+	__atomic_add_fetch(&started, 1, __ATOMIC_RELAXED);
+	while (__atomic_load_n(&started, __ATOMIC_RELAXED) < 2)
+		weir_safepoint(m);
+	for (int i = 0; i < 2000; i++) {
+		int err = weir_thread_suspend(heap, both[!me]);
+
+		must(!err || err == -ESRCH);
+		if (!err)
+			must(!weir_thread_resume(heap, both[!me]));
+		/* That takes the same lock. */
+		must(!weir_collect_hold(heap));
+		must(!weir_collect_release(heap));
+		if (i % 100 == 0)
+			weir_collect(heap, WEIR_COLLECT_MINOR);
+	}
+	must(!weir_thread_detach(m));
+	return NULL;
+}
+
+Test(suspend, each_other, .timeout = 120)
+{
+	begin("heap-min=2m,poison=on", 0);
+	for (long i = 0; i < 2; i++)
+		must(!pthread_create(&both[i], NULL, suspends_the_other,
+				     (void *)i));
+	for (int i = 0; i < 2; i++)
+		weir_blocking_call(self, join, &both[i]);
+	finish(0);
+}
+
 /* ---- fork -----------------------------------------------------------------
  */
 

@@ -368,7 +368,9 @@ LG_API void *GC_realloc(void *p, size_t n)
 	old = weir_object_size(lg_init(), p);
 	if (!old || weir_object_kind(lg_heap, p, &kind))
 		lg_fatal("GC_realloc: %p is not the start of an object", p);
-	if (padded(n) <= old && n >= old / 2) {
+	/* Where the last words say where it was allocated it moves. */
+	if (padded(n) <= old && n >= old / 2 &&
+	    (!lg_leak_mode() || lg_leak_plain(kind) == kind)) {
 		/* What the program no longer has holds nothing alive. */
 		if (kind != WEIR_KIND_LEAF && n < old)
 			memset((char *)p + n, 0, old - n);

@@ -94,9 +94,11 @@ WEIR_API int weir_locked_end(weir_heap *heap);
  * chain on one cycle each, and cycles of such objects are never asked.
  *
  * fn runs in weir_disclaim_run(), on several threads at once if these call it,
- * for one object once; when it has returned 0 the object is a leaf.
- * Until then a trace function of `like` may run in the middle of it: a
- * concurrent one at any time, others in a stop, unless it runs within
+ * for one object once.  When it has returned 0 the object is of the kind
+ * `like`; or a leaf, if that has a trace function: then what it leads to is not
+ * kept any more for others that were found unreachable with it, unless ORDERED
+ * is given. Until then a trace function of `like` may run in the middle of it:
+ * a concurrent one at any time, others in a stop, unless it runs within
  * weir_locked_call().  Such objects are
  * never allocated inline, and not where there is no memory to note them
  * (ENOMEM).  The errors are those of weir_kind_trace(); -EINVAL also if `like`
@@ -201,7 +203,8 @@ enum weir_event {
  * returns the old one is not called any more (-EDEADLK from within fn or a
  * trace or root callback).  An attached caller counts as blocked while it
  * waits.  After fork() the child has it too; who forks does not wait for fn,
- * which may be anywhere then.
+ * which may be anywhere then, but from STOPPING on: in that it may take no lock
+ * whose holder forks, or calls what waits for a pause or holds cycles.
  */
 typedef void weir_event_fn(weir_heap *heap, enum weir_event event, void *arg);
 WEIR_API int weir_heap_on_event(weir_heap *heap, weir_event_fn *fn, void *arg);
@@ -247,7 +250,11 @@ WEIR_API int weir_finalizers_on_queued(weir_heap *heap, weir_queued_fn *fn,
 /*
  * Hold an attached thread wherever it is, until it is resumed: all cycles go on
  * meanwhile, its stack counts.  It is not held inside of weir_locked_call(),
- * but may be with any lock of the program's or the C library's.  One in a
+ * but may be with any lock of the program's or the C library's: one that is
+ * held in the middle of dlopen(), dlclose() or dl_iterate_phdr() keeps cycles
+ * from their ends where data segments are roots, and one in malloc() may.  A
+ * thread that is in a blocking region must not leave it within
+ * weir_locked_call().  One in a
  * blocking region goes on in there, and is held when it leaves it; the caller
  * is held before suspend() returns.  They do not nest.  suspended: 1 or 0.
  * -ESRCH: no such thread is attached; suspend: -EDEADLK for the caller within
