@@ -68,26 +68,55 @@ Test(verify, all_is_marked)
 	heap_close();
 }
 
+/* On threads of their own, so that no stack refers to the leaf: what stacks
+ * lead to is always to be marked. */
+
+static uintptr_t gone, hidden_leaf;
+
+static void *make_words(void *arg)
+{
+	weir_mutator *m;
+	uintptr_t *a;
+
+	cr_assert_eq(weir_thread_attach(heap, &m), 0);
+	root[0] = a = weir_alloc(m, 64);
+	a[3] = (uintptr_t)weir_alloc_leaf(m, 48);
+	/* Far behind all that is allocated. */
+	a[4] = gone = a[3] + ((uintptr_t)16 << 20) + 1;
+	hidden_leaf = ~a[3];
+	cr_assert_eq(weir_thread_detach(m), 0);
+	return arg;
+}
+
+/* As if it had come there since. */
+static void *unmark_leaf(void *arg)
+{
+	cr_assert_not(wg_verify_is_stray(heap, ~hidden_leaf));
+	unmark((void *)~hidden_leaf);
+	wg_verify_stray(heap, ~hidden_leaf);
+	return arg;
+}
+
+static void on_thread(void *(*fn)(void *))
+{
+	pthread_t t;
+
+	cr_assert_eq(pthread_create(&t, NULL, fn, NULL), 0);
+	weir_blocking_call(self, join, &t);
+}
+
 /* Words that refer to nothing are noted, until a full cycle reads them anew:
  * what is made there later need not be marked. */
 Test(verify, reached_from_a_stray_word)
 {
-	uintptr_t *a, gone;
-
 	heap_open("heap-max=256m,heap-min=128m,barrier=none,verify=on");
 	cr_assert_eq(weir_root_add(heap, root, sizeof(root)), 0);
-	root[0] = a = weir_alloc(self, 64);
-	a[3] = (uintptr_t)weir_alloc_leaf(self, 48);
-	/* Far behind all that is allocated. */
-	a[4] = gone = a[3] + ((uintptr_t)16 << 20) + 1;
+	on_thread(make_words);
 	weir_collect(heap, WEIR_COLLECT_FULL);
 	cr_assert(wg_verify_is_stray(heap, gone));
-	cr_assert_not(wg_verify_is_stray(heap, a[3]));
-	/* As if it had come there since. */
-	unmark((void *)a[3]);
-	wg_verify_stray(heap, a[3]);
+	on_thread(unmark_leaf);
 	verify_from_outside();
-	a[4] = 0;
+	((uintptr_t *)root[0])[4] = 0;
 	weir_collect(heap, WEIR_COLLECT_FULL);
 	cr_assert_not(wg_verify_is_stray(heap, gone));
 	heap_close();
