@@ -104,7 +104,7 @@ static const struct wg_kind *kind_of(const struct weir_heap *h,
 	 * must not see the old one is ordered after that by the program. */
 	uint64_t number =
 		__atomic_load_n(kind_word(h, object), __ATOMIC_RELAXED);
-	const struct wg_kind *k = &h->kinds[number];
+	const struct wg_kind *k = &h->kinds[(uint32_t)number];
 
 	return k->disclaim ? k : NULL;
 }
@@ -262,7 +262,9 @@ static void inert(const struct weir_heap *h, const struct wg_kind *k,
 		  uintptr_t object)
 {
 	__atomic_store_n(kind_word(h, object),
-			 k->type == WG_KIND_TRACE ? WEIR_KIND_LEAF : k->like,
+			 WG_KIND_WENT | (k->type == WG_KIND_TRACE
+						 ? (uint64_t)WEIR_KIND_LEAF
+						 : k->like),
 			 __ATOMIC_RELAXED);
 }
 

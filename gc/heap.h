@@ -60,8 +60,12 @@
 #define WG_LEFT 8                   /* blocks handed on by threads that end */
 #define WG_MAX_MARKERS 64
 #define WG_INLINE_KINDS 31 /* kinds below this are in the granule byte */
-#define WG_EPHEMERON 2     /* the kind of ephemeron proxies */
-#define WG_FIRST_KIND 3    /* of weir_kind_*() */
+#define WG_KIND_WENT                                          \
+	((uint64_t)1 << 32) /* beside the kind's number in an \
+			     * object: it was asked, and goes \
+			     * (disclaim.c) */
+#define WG_EPHEMERON 2      /* the kind of ephemeron proxies */
+#define WG_FIRST_KIND 3     /* of weir_kind_*() */
 
 enum wg_state {
 	WG_FREE,

@@ -68,7 +68,7 @@ const struct wg_kind *wg_object_kind(const struct weir_heap *h, size_t g,
 	uint64_t kind = byte >> WEIR_META_KIND_SHIFT;
 
 	if (kind == WG_INLINE_KINDS)
-		kind = word_at(wg_granule_start(h, g) + bytes - 8);
+		kind = (uint32_t)word_at(wg_granule_start(h, g) + bytes - 8);
 	wr_assert(kind < __atomic_load_n(&h->kind_count, __ATOMIC_RELAXED));
 	return &h->kinds[kind];
 }

@@ -99,7 +99,7 @@ static void tell(const struct walk *w, size_t g, size_t bytes)
 
 	if (kind == WG_INLINE_KINDS) {
 		bytes -= sizeof(uint64_t);
-		if (*(const volatile uint64_t *)(p + bytes) == WEIR_KIND_LEAF)
+		if (*(const volatile uint64_t *)(p + bytes) & WG_KIND_WENT)
 			return;
 	}
 	w->fn((void *)p, bytes, w->arg);
