@@ -73,6 +73,7 @@ struct outcome {
  * args: workload and parameters, NULL-terminated. */
 void run_peer(const struct peer *peer, const char *const *args,
 	      struct outcome *out);
+double seconds(void);             /* CLOCK_MONOTONIC */
 extern const char *run_directory; /* where the peers' programs are */
 extern unsigned run_timeout_s;    /* how long one may take */
 

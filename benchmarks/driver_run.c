@@ -47,7 +47,7 @@ static void machine_read(struct machine *m)
 	fclose(f);
 }
 
-static double seconds(void)
+double seconds(void)
 {
 	struct timespec t;
 

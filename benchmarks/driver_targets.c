@@ -14,7 +14,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "benchmarks/driver.h"
 
@@ -34,14 +33,6 @@ static struct target target[MAX_TARGETS];
 static size_t targets;
 static bool json, first_series;
 static unsigned rounds;
-
-static double now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
 
 static bool is_met(const struct target *t)
 {
@@ -312,17 +303,17 @@ static void summary(void)
 
 #define NOISE_S 5
 
-/* Looks at the clock without end; *gap: the longest time between two looks. */
+/* Looks at the clock all the time; *gap: the longest between two looks. */
 static void *look_at_clock(void *gap)
 {
-	double begin = now_ns(), last = begin, now;
+	double begin = seconds(), last = begin, now;
 
 	do {
-		now = now_ns();
+		now = seconds();
 		if (now - last > *(double *)gap)
 			*(double *)gap = now - last;
 		last = now;
-	} while (now - begin < NOISE_S * 1e9);
+	} while (now - begin < NOISE_S);
 	return NULL;
 }
 
@@ -337,7 +328,7 @@ static double noise_ns(void)
 		return NAN;
 	look_at_clock(&gap[1]);
 	pthread_join(other, NULL);
-	return gap[0] > gap[1] ? gap[0] : gap[1];
+	return fmax(gap[0], gap[1]) * 1e9;
 }
 
 /* Like judge_longest(), less what the machine took from a loop that does

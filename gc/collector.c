@@ -140,25 +140,6 @@ void wg_collector_stop(struct weir_heap *h)
 	wg_team_destroy(h);
 }
 
-/* The control lock, in a blocking region: a thread must not be held with it,
- * for one that is CRITICAL may wait for it.  Whether the region was entered. */
-static inline __attribute__((always_inline)) bool
-control_lock(struct weir_heap *h, struct weir_mutator *m)
-{
-	bool blocked = m && wr_thread_block_enter(&m->thread);
-
-	wr_mutex_lock(&h->ctl_lock);
-	return blocked;
-}
-
-static inline __attribute__((always_inline)) void
-control_unlock(struct weir_heap *h, struct weir_mutator *m, bool blocked)
-{
-	wr_mutex_unlock(&h->ctl_lock);
-	if (blocked)
-		wr_thread_block_leave(&m->thread);
-}
-
 /* Under ctl_lock.  The threads are missing in a child of fork. */
 static void request(struct weir_heap *h, unsigned req)
 {
@@ -222,7 +203,7 @@ static void count_waiting(struct weir_heap *h, int n)
 
 bool wg_cycle_wait(struct weir_heap *h, struct weir_mutator *m, unsigned req)
 {
-	bool blocked = control_lock(h, m);
+	bool blocked = wg_control_lock(h, m);
 	bool asked = true;
 
 	count_waiting(h, blocked);
@@ -240,13 +221,13 @@ bool wg_cycle_wait(struct weir_heap *h, struct weir_mutator *m, unsigned req)
 		asked = wait_for_new(h, req);
 	}
 	count_waiting(h, -(int)blocked);
-	control_unlock(h, m, blocked);
+	wg_control_unlock(h, m, blocked);
 	return asked;
 }
 
 void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns)
 {
-	bool blocked = m && wr_thread_block_enter(&m->thread);
+	bool blocked = wg_region_enter(m);
 	struct timespec until;
 
 	clock_gettime(CLOCK_MONOTONIC, &until);
@@ -258,18 +239,16 @@ void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns)
 	wr_mutex_lock(&h->ctl_lock);
 	if ((h->running || h->requests) && !h->parked)
 		wr_mutex_timedwait(&h->ctl_lock, &h->ctl_done, &until);
-	control_unlock(h, m, blocked);
+	wg_control_unlock(h, m, blocked);
 }
 
-/* A thread must not be held with the control lock, for one that is CRITICAL may
- * wait for it: hence in a blocking region. */
+/* In a region, as wg_control_lock(). */
 bool wg_cycle_ask(struct weir_heap *h, struct weir_mutator *m, unsigned req)
 {
-	bool blocked = m && wr_thread_block_enter(&m->thread);
+	bool blocked = wg_region_enter(m);
 	bool asked = wg_cycle_request(h, req);
 
-	if (blocked)
-		wr_thread_block_leave(&m->thread);
+	wg_region_leave(m, blocked);
 	return asked;
 }
 
@@ -286,12 +265,12 @@ int weir_collect_disable(weir_heap *h)
 		err = wg_locked_check(__func__);
 	if (err)
 		return err;
-	blocked = control_lock(h, m);
+	blocked = wg_control_lock(h, m);
 	__atomic_store_n(&h->disabled, h->disabled + 1, __ATOMIC_RELAXED);
 	h->disabling++;
 	wait_idle(h);
 	h->disabling--;
-	control_unlock(h, m, blocked);
+	wg_control_unlock(h, m, blocked);
 	return 0;
 }
 
@@ -319,11 +298,11 @@ int weir_collect_enable(weir_heap *h)
 
 	if (err)
 		return err;
-	blocked = control_lock(h, m);
+	blocked = wg_control_lock(h, m);
 	n = h->disabled - h->holds;
 	if (n)
 		enable_one(h);
-	control_unlock(h, m, blocked);
+	wg_control_unlock(h, m, blocked);
 	return n ? 0 : wr_invalid(__func__, "cycles were not disabled");
 }
 
@@ -375,10 +354,10 @@ int weir_collect_hold(weir_heap *h)
 	if (err)
 		return err;
 	wg_locked_begin(h);
-	blocked = control_lock(h, m);
+	blocked = wg_control_lock(h, m);
 	__atomic_store_n(&h->disabled, h->disabled + 1, __ATOMIC_RELAXED);
 	__atomic_store_n(&h->holds, h->holds + 1, __ATOMIC_RELAXED);
-	control_unlock(h, m, blocked);
+	wg_control_unlock(h, m, blocked);
 	wg_locked_end(h);
 	return 0;
 }
@@ -392,13 +371,13 @@ int weir_collect_release(weir_heap *h)
 
 	if (err)
 		return err;
-	blocked = control_lock(h, m);
+	blocked = wg_control_lock(h, m);
 	n = h->holds;
 	if (n) {
 		__atomic_store_n(&h->holds, n - 1, __ATOMIC_RELAXED);
 		enable_one(h);
 	}
-	control_unlock(h, m, blocked);
+	wg_control_unlock(h, m, blocked);
 	return n ? 0 : wr_invalid(__func__, "cycles were not held");
 }
 
@@ -412,12 +391,12 @@ int weir_heap_reserve(weir_heap *h, size_t bytes)
 
 	if (err)
 		return err;
-	blocked = control_lock(h, m);
+	blocked = wg_control_lock(h, m);
 	if (bytes > wg_hard(h))
 		err = EINVAL;
 	else if (bytes > h->opt.heap_min)
 		wg_pace_set_min(h, bytes);
-	control_unlock(h, m, blocked);
+	wg_control_unlock(h, m, blocked);
 	return err ? wr_error(EINVAL,
 			      "weir_heap_reserve: %zu bytes are more than the "
 			      "heap may ever have; raise heap-max",

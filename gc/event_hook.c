@@ -61,15 +61,14 @@ int weir_heap_on_event(weir_heap *h, weir_event_fn *fn, void *arg)
 
 	if (err)
 		return err;
-	entered = m && wr_thread_block_enter(&m->thread);
+	entered = wg_region_enter(m);
 	wr_mutex_lock(&h->hook_lock);
 	wr_mutex_lock(&h->ctl_lock);
 	h->hook = fn;
 	h->hook_arg = arg;
 	wr_mutex_unlock(&h->ctl_lock);
 	wr_mutex_unlock(&h->hook_lock);
-	if (entered)
-		wr_thread_block_leave(&m->thread);
+	wg_region_leave(m, entered);
 	return 0;
 }
 

@@ -302,10 +302,9 @@ void wg_weak_thread_stop(struct weir_heap *h)
 	wg_weak_unlock(h, m);
 	if (!up)
 		return;
-	blocked = m && wr_thread_block_enter(&m->thread);
+	blocked = wg_region_enter(m);
 	pthread_join(w->thread, NULL);
-	if (blocked)
-		wr_thread_block_leave(&m->thread);
+	wg_region_leave(m, blocked);
 }
 
 void wg_weak_thread_allow(struct weir_heap *h)

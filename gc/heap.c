@@ -38,11 +38,10 @@ static bool closed; /* the heap is being destroyed */
 static void lock_create(void)
 {
 	struct weir_mutator *m = wg_mutator_self();
-	bool entered = m && wr_thread_block_enter(&m->thread);
+	bool entered = wg_region_enter(m);
 
 	wr_mutex_lock(&create_lock);
-	if (entered)
-		wr_thread_block_leave(&m->thread);
+	wg_region_leave(m, entered);
 }
 
 bool wg_attach_begin(const struct weir_heap *h)

@@ -378,6 +378,39 @@ static inline size_t wg_soft(const struct weir_heap *h)
 	return __atomic_load_n(&h->soft, __ATOMIC_RELAXED);
 }
 
+/* A blocking region, if the caller, a mutator or NULL, is not in one: then it
+ * was entered.  One function calls both (runtime/thread.h). */
+static inline __attribute__((always_inline)) bool
+wg_region_enter(struct weir_mutator *m)
+{
+	return m && wr_thread_block_enter(&m->thread);
+}
+
+static inline __attribute__((always_inline)) void
+wg_region_leave(struct weir_mutator *m, bool entered)
+{
+	if (entered)
+		wr_thread_block_leave(&m->thread);
+}
+
+/* The control lock, in a region: a thread must not be held with it, for one
+ * that is CRITICAL may wait for it. */
+static inline __attribute__((always_inline)) bool
+wg_control_lock(struct weir_heap *h, struct weir_mutator *m)
+{
+	bool entered = wg_region_enter(m);
+
+	wr_mutex_lock(&h->ctl_lock);
+	return entered;
+}
+
+static inline __attribute__((always_inline)) void
+wg_control_unlock(struct weir_heap *h, struct weir_mutator *m, bool entered)
+{
+	wr_mutex_unlock(&h->ctl_lock);
+	wg_region_leave(m, entered);
+}
+
 /* A counter that one thread adds to and any may read. */
 static inline void wg_count(uint64_t *counter, uint64_t n)
 {

@@ -105,13 +105,12 @@ static bool take(struct weir_heap *h, struct weir_mutator *m)
 
 	if (wr_mutex_trylock(&h->calls_lock))
 		return true;
-	entered = m && wr_thread_block_enter(&m->thread);
+	entered = wg_region_enter(m);
 	wg_locked_hold(h);
 	parked = entered && wr_thread_parked(&m->thread);
 	if (parked)
 		wg_locked_drop(h);
-	if (entered)
-		wr_thread_block_leave(&m->thread);
+	wg_region_leave(m, entered);
 	return !parked;
 }
 

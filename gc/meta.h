@@ -165,17 +165,4 @@ static inline size_t wg_meta_prev(const uint8_t *meta, size_t g, size_t begin)
 	return at + (63 - (size_t)__builtin_clzll(w)) / 8;
 }
 
-/* Zero the bytes of [g, end): by words, atomically, since anybody may ask
- * what an address points into while a block is swept. */
-static inline void wg_meta_clear(uint8_t *meta, size_t g, size_t end)
-{
-	for (; g < end && (g & 7); g++)
-		__atomic_store_n(&meta[g], 0, __ATOMIC_RELAXED);
-	for (; g + 8 <= end; g += 8)
-		__atomic_store_n((uint64_t *)(void *)(meta + g), 0,
-				 __ATOMIC_RELAXED);
-	for (; g < end; g++)
-		__atomic_store_n(&meta[g], 0, __ATOMIC_RELAXED);
-}
-
 #endif

@@ -61,11 +61,10 @@ int weir_thread_set_stack_of(weir_heap *h, weir_mutator *m, void *base)
 	if (in_roots) {
 		err = set_in_pause(h, m, (uintptr_t)base);
 	} else {
-		blocked = self && wr_thread_block_enter(&self->thread);
+		blocked = wg_region_enter(self);
 		err = wr_threads_set_stack(h->threads, is_mutator, m,
 					   (uintptr_t)base);
-		if (blocked)
-			wr_thread_block_leave(&self->thread);
+		wg_region_leave(self, blocked);
 	}
 	return err ? wr_error(ESRCH, "weir_thread_set_stack_of: the thread is "
 				     "not attached")

@@ -51,20 +51,13 @@ int weir_thread_suspend(weir_heap *h, pthread_t thread)
 		err = wg_locked_check(__func__);
 	if (err)
 		return err;
-	/* Not with the lock in hand when it is held itself: two that suspend
-	 * each other would both stand. */
+	/* It lets go of the lock in the region, which it may be held at the end
+	 * of: by itself, or by one that it suspends. */
 	wg_locked_begin(h);
-	blocked = m && wr_thread_block_enter(&m->thread);
+	blocked = wg_region_enter(m);
 	err = wr_threads_park(h->threads, is_thread, &thread);
-	if (!self) {
-		if (blocked)
-			wr_thread_block_leave(&m->thread);
-		wg_locked_end(h);
-		return err ? none(__func__) : 0;
-	}
 	wg_locked_end(h);
-	if (blocked)
-		wr_thread_block_leave(&m->thread);
+	wg_region_leave(m, blocked);
 	return err ? none(__func__) : 0;
 }
 
@@ -76,10 +69,9 @@ int weir_thread_resume(weir_heap *h, pthread_t thread)
 
 	if (err)
 		return err;
-	blocked = m && wr_thread_block_enter(&m->thread);
+	blocked = wg_region_enter(m);
 	err = wr_threads_unpark(h->threads, is_thread, &thread);
-	if (blocked)
-		wr_thread_block_leave(&m->thread);
+	wg_region_leave(m, blocked);
 	return err ? none(__func__) : 0;
 }
 
@@ -91,10 +83,9 @@ int weir_thread_suspended(weir_heap *h, pthread_t thread)
 
 	if (err)
 		return err;
-	blocked = m && wr_thread_block_enter(&m->thread);
+	blocked = wg_region_enter(m);
 	err = wr_threads_is_parked(h->threads, is_thread, &thread);
-	if (blocked)
-		wr_thread_block_leave(&m->thread);
+	wg_region_leave(m, blocked);
 	return err < 0 ? none(__func__) : err;
 }
 
@@ -108,10 +99,9 @@ int weir_threads_suspend_begin(weir_heap *h)
 		err = weir_locked_begin(h);
 	if (err || suspended_all++)
 		return err;
-	blocked = m && wr_thread_block_enter(&m->thread);
+	blocked = wg_region_enter(m);
 	wr_threads_park_all(h->threads);
-	if (blocked)
-		wr_thread_block_leave(&m->thread);
+	wg_region_leave(m, blocked);
 	return 0;
 }
 
@@ -126,10 +116,9 @@ int weir_threads_suspend_end(weir_heap *h)
 	if (!suspended_all)
 		return wr_invalid(__func__, "this thread did not begin");
 	if (!--suspended_all) {
-		blocked = m && wr_thread_block_enter(&m->thread);
+		blocked = wg_region_enter(m);
 		wr_threads_unpark_all(h->threads);
-		if (blocked)
-			wr_thread_block_leave(&m->thread);
+		wg_region_leave(m, blocked);
 	}
 	return weir_locked_end(h);
 }

@@ -35,18 +35,13 @@ static unsigned colour_at(const struct weir_heap *h, size_t g)
 	return wg_meta_load(&h->meta[g]) & WEIR_META_COLOUR;
 }
 
-/* A thread must not be held with the control lock: see wg_cycle_ask(). */
 static bool full_cycle_marks(struct weir_heap *h)
 {
 	struct weir_mutator *m = wg_mutator_self();
-	bool blocked = m && wr_thread_block_enter(&m->thread);
-	bool marks;
+	bool blocked = wg_control_lock(h, m);
+	bool marks = h->open_full;
 
-	wr_mutex_lock(&h->ctl_lock);
-	marks = h->open_full;
-	wr_mutex_unlock(&h->ctl_lock);
-	if (blocked)
-		wr_thread_block_leave(&m->thread);
+	wg_control_unlock(h, m, blocked);
 	return marks;
 }
 

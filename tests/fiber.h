@@ -112,4 +112,35 @@ static inline void fiber_report(struct fiber *f, weir_visitor *visitor)
 	weir_visit_range(visitor, (void *)sp, f->base);
 }
 
+/* ---- Lists that only a fiber's frames keep ---- */
+
+struct node {
+	struct node *next; /* NULL at the end */
+	uint64_t value;    /* of the first, plus its place */
+};
+
+static inline struct node *make_list(weir_mutator *m, unsigned length,
+				     uint64_t value)
+{
+	struct node *list = NULL;
+
+	for (unsigned i = length; i-- > 0;) {
+		struct node *n = weir_alloc(m, sizeof(*n));
+
+		must(n);
+		n->value = value + i;
+		n->next = list;
+		list = n;
+	}
+	return list;
+}
+
+static inline void check_list(const struct node *n, unsigned length,
+			      uint64_t value)
+{
+	for (unsigned i = 0; i < length; i++, n = n->next)
+		must(n && n->value == value + i);
+	must(!n);
+}
+
 #endif

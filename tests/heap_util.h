@@ -62,6 +62,15 @@ static inline void *join(void *thread)
 	return NULL;
 }
 
+/* Run fn on a thread of its own: what it has in its hands no stack keeps. */
+static inline void run_thread(void *(*fn)(void *), void *arg)
+{
+	pthread_t t;
+
+	cr_assert_eq(pthread_create(&t, NULL, fn, arg), 0);
+	weir_blocking_call(self, join, &t);
+}
+
 /* Overwrite the part of the stack that calls before this one used. */
 static __attribute__((noinline, unused)) void scrub(void)
 {

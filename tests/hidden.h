@@ -11,6 +11,7 @@
 #ifndef WEIR_TESTS_HIDDEN_H
 #define WEIR_TESTS_HIDDEN_H
 
+#include <time.h>
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>
@@ -81,6 +82,31 @@ static inline void minor(weir_heap *h)
 static inline void stopped(weir_heap *h)
 {
 	cr_assert_eq(weir_collect(h, WEIR_COLLECT_STOPPED), 0);
+}
+
+/* The n'th of many cycles: of all three sorts, minor ones mostly. */
+static inline void some_cycle(weir_heap *h, long n)
+{
+	if (n % 7 == 6)
+		stopped(h);
+	else if (n % 3)
+		minor(h);
+	else
+		full(h);
+}
+
+/* Such cycles for two seconds, and 30 at the least; how many. */
+static inline long many_cycles(weir_heap *h)
+{
+	struct timespec begin, now;
+	long cycles = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	do {
+		some_cycle(h, cycles++);
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	} while (cycles < 30 || now.tv_sec - begin.tv_sec < 2);
+	return cycles;
 }
 
 static long hidden_get(weir_heap *heap, weir_mutator *m, void *weak)

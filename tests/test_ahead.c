@@ -83,14 +83,6 @@ static void *make_chain(void *arg)
 	return NULL;
 }
 
-static void run(void *(*fn)(void *))
-{
-	pthread_t t;
-
-	must(!pthread_create(&t, NULL, fn, NULL));
-	weir_blocking_call(self, join, &t);
-}
-
 static void open(const char *options)
 {
 	heap_open(options);
@@ -99,7 +91,7 @@ static void open(const char *options)
 	cr_assert_eq(weir_kind_trace(heap, trace_seen, NULL,
 				     WEIR_TRACE_CONCURRENT, &seen_kind),
 		     0);
-	run(make_chain);
+	run_thread(make_chain, NULL);
 }
 
 static void collect(unsigned flags)
@@ -272,7 +264,7 @@ Test(ahead, a_chain_of_deferred_objects_takes_few_stops)
 	cr_assert_eq(
 		weir_root_add(heap, &deferred_chain, sizeof(deferred_chain)),
 		0);
-	run(make_links);
+	run_thread(make_links, NULL);
 	stops = heap_stats().pause.count;
 	collect(WEIR_COLLECT_FULL);
 	stops = heap_stats().pause.count - stops;

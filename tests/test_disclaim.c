@@ -780,9 +780,8 @@ static void *churner_main(void *arg)
 static void races(const char *options, unsigned flags)
 {
 	static struct churner churner[CHURNERS];
-	struct timespec begin, now;
 	weir_heap *h = start(options);
-	long cycles = 0, made = 0, dropped = 0;
+	long cycles, made = 0, dropped = 0;
 	pthread_t t[CHURNERS];
 	bool stop = false;
 
@@ -795,17 +794,7 @@ static void races(const char *options, unsigned flags)
 			.heap = h, .stop = &stop, .seed = 77u + (unsigned)i};
 		pthread_create(&t[i], NULL, churner_main, &churner[i]);
 	}
-	clock_gettime(CLOCK_MONOTONIC, &begin);
-	do {
-		if (cycles % 7 == 6)
-			stopped(h);
-		else if (cycles % 3)
-			minor(h);
-		else
-			full(h);
-		cycles++;
-		clock_gettime(CLOCK_MONOTONIC, &now);
-	} while (cycles < 30 || now.tv_sec - begin.tv_sec < 2);
+	cycles = many_cycles(h);
 	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
 	for (int i = 0; i < CHURNERS; i++) {
 		pthread_join(t[i], NULL);

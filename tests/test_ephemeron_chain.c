@@ -60,14 +60,6 @@ static long chain_length(weir_heap *h, weir_mutator *m, void *arg)
 	return whole;
 }
 
-static double seconds(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 static int by_value(const void *a, const void *b)
 {
 	double x = *(const double *)a, y = *(const double *)b;
@@ -262,21 +254,12 @@ static void stress(const char *options)
 {
 	static struct stress s;
 	pthread_t t[STRESS_THREADS];
-	double begin = seconds();
-	long cycles = 0;
+	long cycles;
 
 	s.heap = hidden_heap(options);
 	for (int i = 0; i < STRESS_THREADS; i++)
 		pthread_create(&t[i], NULL, stress_main, &s);
-	do {
-		if (cycles % 7 == 6)
-			stopped(s.heap);
-		else if (cycles % 3)
-			minor(s.heap);
-		else
-			full(s.heap);
-		cycles++;
-	} while (cycles < 30 || seconds() - begin < 2);
+	cycles = many_cycles(s.heap);
 	s.stop = true;
 	for (int i = 0; i < STRESS_THREADS; i++)
 		pthread_join(t[i], NULL);

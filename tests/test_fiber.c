@@ -531,11 +531,6 @@ Test(fiber, only_the_own_mutator)
 #define FIBERS 8
 #define SECONDS 3
 
-struct node {
-	struct node *next; /* NULL at the end */
-	uint64_t value;    /* of the first, plus its place */
-};
-
 struct runner {
 	struct fiber own;           /* of the thread */
 	struct fiber fiber[FIBERS]; /* that it switches among */
@@ -585,41 +580,19 @@ static void hop(struct runner *r, bool ends)
 	landed(r);
 }
 
-static struct node *make_list(struct runner *r, unsigned length, uint64_t value)
-{
-	struct node *first = NULL;
-
-	for (unsigned i = length; i-- > 0;) {
-		struct node *n = weir_alloc(r->m, sizeof(*n));
-
-		must(n);
-		n->value = value + i;
-		n->next = first;
-		first = n;
-	}
-	return first;
-}
-
-static void check_list(const struct node *n, unsigned length, uint64_t value)
-{
-	for (unsigned i = 0; i < length; i++, n = n->next)
-		must(n && n->value == value + i);
-	must(!n);
-}
-
 /* Frames with a list each; the deepest switches. */
 static __attribute__((noinline)) void dive(struct runner *r, unsigned depth)
 {
 	unsigned length = 1 + rand_r(&r->seed) % 20;
 	uint64_t value = (uint64_t)rand_r(&r->seed) << 8;
-	struct node *volatile list = make_list(r, length, value);
+	struct node *volatile list = make_list(r->m, length, value);
 
 	if (depth)
 		dive(r, depth - 1);
 	else if (!LOAD(over))
 		hop(r, false);
 	for (int i = 0; i < 3; i++) {
-		make_list(r, 20, 0);
+		make_list(r->m, 20, 0);
 		weir_safepoint(r->m);
 		check_list(list, length, value);
 	}

@@ -215,38 +215,11 @@ ParameterizedTest(struct way *w, fiber_watch, both_stacks_are_scanned)
 #define FIBERS 8
 #define SECONDS 3
 
-struct node {
-	struct node *next; /* NULL at the end */
-	uint64_t value;    /* of the first, plus its place */
-};
-
 static struct fiber many[FIBERS + 1]; /* the last is the thread's own */
 static void *bases[FIBERS + 1];
 static int on;                 /* the one that runs */
 static unsigned long switches; /* done */
 static unsigned seed = 1;
-
-static struct node *make_list(unsigned length, uint64_t value)
-{
-	struct node *list = NULL;
-
-	for (unsigned i = length; i-- > 0;) {
-		struct node *n = weir_alloc(m, sizeof(*n));
-
-		must(n);
-		n->value = value + i;
-		n->next = list;
-		list = n;
-	}
-	return list;
-}
-
-static void check_list(const struct node *n, unsigned length, uint64_t value)
-{
-	for (unsigned i = 0; i < length; i++, n = n->next)
-		must(n && n->value == value + i);
-	must(!n);
-}
 
 static void hop(int to)
 {
@@ -266,14 +239,14 @@ static __attribute__((noinline)) void dive(unsigned depth)
 {
 	unsigned length = 1 + rand_r(&seed) % 20;
 	uint64_t value = (uint64_t)rand_r(&seed) << 8;
-	struct node *volatile list = make_list(length, value);
+	struct node *volatile list = make_list(m, length, value);
 
 	if (depth)
 		dive(depth - 1);
 	else
 		hop(rand_r(&seed) % (FIBERS + 1));
 	for (int i = 0; i < 3; i++) {
-		make_list(20, 0);
+		make_list(m, 20, 0);
 		weir_safepoint(m);
 		check_list(list, length, value);
 	}

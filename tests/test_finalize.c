@@ -565,13 +565,7 @@ Test(finalize, races_with_collections, .timeout = 110)
 		pthread_create(&t[i], NULL, stress_main, &s);
 	clock_gettime(CLOCK_MONOTONIC, &begin);
 	do {
-		if (cycles % 7 == 6)
-			stopped(s.heap);
-		else if (cycles % 3)
-			minor(s.heap);
-		else
-			full(s.heap);
-		cycles++;
+		some_cycle(s.heap, cycles++);
 		clock_gettime(CLOCK_MONOTONIC, &now);
 	} while (now.tv_sec - begin.tv_sec < 2 ||
 		 (cycles < 20 && now.tv_sec - begin.tv_sec < 50));

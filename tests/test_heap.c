@@ -144,20 +144,12 @@ static void *exits_attached(void *arg)
 	return NULL;
 }
 
-static void run(void *(*fn)(void *))
-{
-	pthread_t t;
-
-	cr_assert_eq(pthread_create(&t, NULL, fn, NULL), 0);
-	weir_blocking_call(self, join, &t);
-}
-
 Test(heap, threads_attach_and_leave)
 {
 	heap_open(NULL);
-	run(attach_twice);
+	run_thread(attach_twice, NULL);
 	for (int i = 0; i < 100; i++)
-		run(exits_attached);
+		run_thread(exits_attached, NULL);
 	cr_assert_eq(wr_threads_count(heap->threads), 1);
 	heap_close();
 }

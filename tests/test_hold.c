@@ -96,14 +96,6 @@ static void *show(void *arg)
 	return arg;
 }
 
-static void on_thread(void *(*fn)(void *), void *arg)
-{
-	pthread_t t;
-
-	must(!pthread_create(&t, NULL, fn, arg));
-	weir_blocking_call(self, join, &t);
-}
-
 static void open(const char *options)
 {
 	weir_kind kind;
@@ -116,7 +108,7 @@ static void open(const char *options)
 	cr_assert_eq(weir_root_add(heap, &keeper, sizeof(keeper)), 0);
 	cr_assert_eq(weir_root_add(heap, objects, sizeof(objects)), 0);
 	keeper = weir_alloc_kind(self, 16, kind);
-	on_thread(make_objects, NULL);
+	run_thread(make_objects, NULL);
 	cr_assert_eq(weir_collect(heap, 0), 0);
 }
 
@@ -166,10 +158,10 @@ static unsigned hidden_for_a_while(bool hold)
 	uint64_t before = cycles();
 
 	begin();
-	on_thread(make_objects, NULL);
+	run_thread(make_objects, NULL);
 	if (hold)
 		cr_assert_eq(weir_collect_hold(heap), 0);
-	on_thread(hide, NULL);
+	run_thread(hide, NULL);
 	set(&stay, 0);
 	if (hold) {
 		until_parked();
@@ -180,13 +172,13 @@ static unsigned hidden_for_a_while(bool hold)
 			weir_blocking_call(self, nap, NULL);
 		weir_blocking_call(self, nap, NULL);
 	}
-	on_thread(show, NULL);
+	run_thread(show, NULL);
 	if (hold)
 		cr_assert_eq(weir_collect_release(heap), 0);
 	while (cycles() == before)
 		weir_blocking_call(self, nap, NULL);
-	on_thread(hide, NULL);
-	on_thread(show, NULL);
+	run_thread(hide, NULL);
+	run_thread(show, NULL);
 	return whole;
 }
 
@@ -343,7 +335,7 @@ Test(hold, the_limit, .timeout = 60)
 	cr_assert_eq(weir_collect_hold(heap), 0);
 	set(&stay, 0);
 	until_parked();
-	on_thread(fill, NULL);
+	run_thread(fill, NULL);
 	list = NULL;
 	cr_assert_eq(weir_collect_release(heap), 0);
 	cr_assert_not_null(weir_alloc(self, 4096), "%s", weir_error_text());

@@ -979,10 +979,9 @@ static size_t settled(struct churner *c)
 static void races(const char *options)
 {
 	weir_heap *h = hidden_heap(options);
-	struct timespec begin, now;
 	pthread_t t[CHURNERS];
 	atomic_bool stop = false;
-	long cycles = 0, cleared = 0, moved = 0, dropped = 0;
+	long cycles, cleared = 0, moved = 0, dropped = 0;
 	size_t living = 0;
 
 	memset(churner, 0, sizeof(churner));
@@ -994,17 +993,7 @@ static void races(const char *options)
 		churner[i].seed = 0x9e3779b97f4a7c15ul * (unsigned)(i + 1);
 		pthread_create(&t[i], NULL, churner_main, &churner[i]);
 	}
-	clock_gettime(CLOCK_MONOTONIC, &begin);
-	do {
-		if (cycles % 7 == 6)
-			stopped(h);
-		else if (cycles % 3)
-			minor(h);
-		else
-			full(h);
-		cycles++;
-		clock_gettime(CLOCK_MONOTONIC, &now);
-	} while (cycles < 30 || now.tv_sec - begin.tv_sec < 2);
+	cycles = many_cycles(h);
 	stop = true;
 	for (int i = 0; i < CHURNERS; i++)
 		pthread_join(t[i], NULL);

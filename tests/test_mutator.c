@@ -16,14 +16,6 @@ static void *short_life(void *arg)
 	return NULL;
 }
 
-static void run(void *(*fn)(void *), void *arg)
-{
-	pthread_t t;
-
-	cr_assert_eq(pthread_create(&t, NULL, fn, arg), 0);
-	weir_blocking_call(self, join, &t);
-}
-
 /* 48 bytes of 64 KiB each would be 13 MiB. */
 Test(mutator, a_block_with_room_is_handed_on)
 {
@@ -33,7 +25,7 @@ Test(mutator, a_block_with_room_is_handed_on)
 	heap_open("heap-max=256m,heap-min=128m");
 	used = heap->used;
 	for (size_t i = 0; i < 200; i++)
-		run(short_life, &left[i]);
+		run_thread(short_life, &left[i]);
 	cr_assert_leq(heap->used, used + 2 * WG_BLOCK);
 	for (size_t i = 1; i < 200; i++)
 		cr_assert_neq(left[i], left[i - 1]);
@@ -104,7 +96,7 @@ Test(mutator, a_thread_that_ends_is_detached)
 {
 	heap_open("heap-max=64m");
 	for (int i = 0; i < 20; i++)
-		run(gone_without_detach, NULL);
+		run_thread(gone_without_detach, NULL);
 	/* Nobody is left to wait for, nor to be in the way. */
 	weir_collect(heap, WEIR_COLLECT_FULL);
 	heap_close();

@@ -30,14 +30,6 @@ static void *verify(void *arg)
 	return NULL;
 }
 
-static void verify_from_outside(void)
-{
-	pthread_t t;
-
-	cr_assert_eq(pthread_create(&t, NULL, verify, NULL), 0);
-	weir_blocking_call(self, join, &t);
-}
-
 /* root[0] -> conservative -> traced -> leaf, all of them marked. */
 static void open_marked(void)
 {
@@ -64,7 +56,7 @@ static void unmark(void *p)
 Test(verify, all_is_marked)
 {
 	open_marked();
-	verify_from_outside();
+	run_thread(verify, NULL);
 	heap_close();
 }
 
@@ -97,25 +89,17 @@ static void *unmark_leaf(void *arg)
 	return arg;
 }
 
-static void on_thread(void *(*fn)(void *))
-{
-	pthread_t t;
-
-	cr_assert_eq(pthread_create(&t, NULL, fn, NULL), 0);
-	weir_blocking_call(self, join, &t);
-}
-
 /* Words that refer to nothing are noted, until a full cycle reads them anew:
  * what is made there later need not be marked. */
 Test(verify, reached_from_a_stray_word)
 {
 	heap_open("heap-max=256m,heap-min=128m,barrier=none,verify=on");
 	cr_assert_eq(weir_root_add(heap, root, sizeof(root)), 0);
-	on_thread(make_words);
+	run_thread(make_words, NULL);
 	weir_collect(heap, WEIR_COLLECT_FULL);
 	cr_assert(wg_verify_is_stray(heap, gone));
-	on_thread(unmark_leaf);
-	verify_from_outside();
+	run_thread(unmark_leaf, NULL);
+	run_thread(verify, NULL);
 	((uintptr_t *)root[0])[4] = 0;
 	weir_collect(heap, WEIR_COLLECT_FULL);
 	cr_assert_not(wg_verify_is_stray(heap, gone));
@@ -126,21 +110,21 @@ Test(verify, reached_from_a_root, .signal = SIGABRT)
 {
 	open_marked();
 	unmark(root[0]);
-	verify_from_outside();
+	run_thread(verify, NULL);
 }
 
 Test(verify, reached_from_words, .signal = SIGABRT)
 {
 	open_marked();
 	unmark(((void **)root[0])[3]);
-	verify_from_outside();
+	run_thread(verify, NULL);
 }
 
 Test(verify, reached_through_a_callback, .signal = SIGABRT)
 {
 	open_marked();
 	unmark(*(void **)((void **)root[0])[3]);
-	verify_from_outside();
+	run_thread(verify, NULL);
 }
 
 Test(verify, reached_from_a_stack, .signal = SIGABRT)
@@ -149,6 +133,6 @@ Test(verify, reached_from_a_stack, .signal = SIGABRT)
 
 	open_marked();
 	mine = weir_alloc(self, 32);
-	verify_from_outside();
+	run_thread(verify, NULL);
 	cr_assert_not_null(mine);
 }

@@ -405,26 +405,15 @@ static long stress_fill(weir_heap *h, weir_mutator *m, void *arg)
 static void stress(const char *options)
 {
 	static struct stress s;
-	struct timespec begin, now;
 	pthread_t t[STRESS_THREADS];
-	long cycles = 0;
+	long cycles;
 
 	memset(&s, 0, sizeof(s));
 	s.heap = hidden_heap(options);
 	cr_assert_eq(hidden(s.heap, stress_fill, &s), 0);
 	for (int i = 0; i < STRESS_THREADS; i++)
 		pthread_create(&t[i], NULL, stress_main, &s);
-	clock_gettime(CLOCK_MONOTONIC, &begin);
-	do {
-		if (cycles % 7 == 6)
-			stopped(s.heap);
-		else if (cycles % 3)
-			minor(s.heap);
-		else
-			full(s.heap);
-		cycles++;
-		clock_gettime(CLOCK_MONOTONIC, &now);
-	} while (cycles < 30 || now.tv_sec - begin.tv_sec < 2);
+	cycles = many_cycles(s.heap);
 	s.stop = true;
 	for (int i = 0; i < STRESS_THREADS; i++)
 		pthread_join(t[i], NULL);
