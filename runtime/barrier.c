@@ -52,6 +52,16 @@ int wr_barrier_parse(const char *name, enum wr_barrier_kind *kind)
 	return -EINVAL;
 }
 
+static void free_ranges(struct wr_barrier *b)
+{
+	struct wr_range *r;
+
+	while ((r = b->ranges)) {
+		b->ranges = r->next;
+		free(r);
+	}
+}
+
 /* ---- Making one ---------------------------------------------------------- */
 
 static void seen(void *arg, const struct wr_run *runs, size_t count)
@@ -157,7 +167,6 @@ static int open_kind(struct wr_barrier *b, enum wr_barrier_kind kind, bool safe)
 static int create(enum wr_barrier_kind kind, bool safe, struct wr_barrier **out)
 {
 	struct wr_barrier *b = calloc(1, sizeof(*b));
-	struct wr_range *r;
 	int err;
 
 	if (!b)
@@ -170,10 +179,7 @@ static int create(enum wr_barrier_kind kind, bool safe, struct wr_barrier **out)
 		*out = b;
 		return 0;
 	}
-	while ((r = b->ranges)) {
-		b->ranges = r->next;
-		free(r);
-	}
+	free_ranges(b);
 	wr_mutex_destroy(&b->lock);
 	free(b);
 	return err;
@@ -229,11 +235,17 @@ void wr_barrier_destroy(struct wr_barrier *b)
 						r->end - r->start);
 	}
 	b->ops->close(b);
-	while ((r = b->ranges)) {
-		b->ranges = r->next;
-		free(r);
-	}
+	free_ranges(b);
 	wr_mutex_destroy(&b->lock);
+	free(b);
+}
+
+void wr_barrier_abandon(struct wr_barrier *b)
+{
+	wr_assert(b->kind == WR_BARRIER_ASYNC);
+	/* Its lock may be held by a thread that is not here. */
+	b->ops->close(b);
+	free_ranges(b);
 	free(b);
 }
 

@@ -83,6 +83,9 @@ struct wr_barrier_stats {
  */
 int wr_barrier_create(enum wr_barrier_kind kind, struct wr_barrier **out);
 void wr_barrier_destroy(struct wr_barrier *b); /* ranges need not be removed */
+/* In a child of fork(), without the calls below: an async barrier is the
+ * parent's, its descriptors are closed here and the rest is freed. */
+void wr_barrier_abandon(struct wr_barrier *b);
 
 /* Whether ranges may have huge pages: not under sync and sigbus before Linux
  * 6.4. */

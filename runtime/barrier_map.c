@@ -6,49 +6,20 @@
 #include "runtime/barrier_map.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "runtime/check.h"
+#include "runtime/futex_lock.h"
 
 _Static_assert(sizeof(struct wr_stripe) == 64, "one cache line");
 _Static_assert(WR_CHUNK_PAGES % 64 == 0, "chunks share no word");
 
 /* ---- Stripe locks ------------------------------------------------------- */
-
-/* A futex mutex, because pthread mutexes are not for signal handlers.
- * Acquire of the exchange pairs with the release in unlock(): the holder sees
- * the bits and the protection as the one before left them. */
-static void lock(uint32_t *word)
-{
-	uint32_t zero = 0;
-
-	if (__atomic_compare_exchange_n(word, &zero, 1, false, __ATOMIC_ACQUIRE,
-					__ATOMIC_RELAXED))
-		return;
-	while (__atomic_exchange_n(word, 2, __ATOMIC_ACQUIRE) != 0)
-		syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, 2, NULL);
-}
-
-static bool try_lock(uint32_t *word)
-{
-	uint32_t zero = 0;
-
-	return __atomic_compare_exchange_n(word, &zero, 1, false,
-					   __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
-}
-
-static void unlock(uint32_t *word)
-{
-	if (__atomic_exchange_n(word, 0, __ATOMIC_RELEASE) == 2)
-		syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1);
-}
 
 static uint32_t *stripe_of(struct wr_barrier *b, uintptr_t p)
 {
@@ -61,13 +32,13 @@ static uint32_t *stripe_of(struct wr_barrier *b, uintptr_t p)
 static void lock_all(struct wr_barrier *b)
 {
 	for (unsigned i = 0; i < WR_STRIPES; i++)
-		lock(&b->maps->stripe[i].word);
+		wr_futex_lock(&b->maps->stripe[i].word);
 }
 
 static void unlock_all(struct wr_barrier *b)
 {
 	for (unsigned i = 0; i < WR_STRIPES; i++)
-		unlock(&b->maps->stripe[i].word);
+		wr_futex_unlock(&b->maps->stripe[i].word);
 }
 
 /* ---- Bits --------------------------------------------------------------- */
@@ -249,13 +220,13 @@ static uint32_t *enter(struct wr_barrier *b, uintptr_t p, sigset_t *saved)
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, saved);
-	lock(word);
+	wr_futex_lock(word);
 	return word;
 }
 
 static void leave(uint32_t *word, const sigset_t *saved)
 {
-	unlock(word);
+	wr_futex_unlock(word);
 	pthread_sigmask(SIG_SETMASK, saved, NULL);
 }
 
@@ -484,11 +455,11 @@ int wr_map_resolve(struct wr_barrier *b, struct wr_range *r, uintptr_t p)
 	uint32_t *word = stripe_of(b, page);
 	int n;
 
-	lock(word);
+	wr_futex_lock(word);
 	clear_bits(m->clean, i, i + 1);
 	n = b->maps->how->unprotect(b, page,
 				    page + ((uintptr_t)1 << b->page_shift));
-	unlock(word);
+	wr_futex_unlock(word);
 	return n < 0 ? n : 0;
 }
 
@@ -522,12 +493,12 @@ int wr_map_try_resolve(struct wr_barrier *b, struct wr_range *r, uintptr_t p)
 	uint32_t *word = stripe_of(b, page);
 	int n;
 
-	if (!try_lock(word))
+	if (!wr_futex_trylock(word))
 		return -EAGAIN;
 	clear_bits(m->clean, i, i + 1);
 	n = b->maps->how->try_unprotect(b, page,
 					page + ((uintptr_t)1 << b->page_shift));
-	unlock(word);
+	wr_futex_unlock(word);
 	return n < 0 ? n : 0;
 }
 
@@ -550,10 +521,10 @@ bool wr_map_try_discarded(struct wr_barrier *b, uintptr_t start, uintptr_t end)
 		stop = chunk_end(
 			i, wr_map_index(b, r, end < r->end ? end : r->end));
 		word = stripe_of(b, start);
-		if (!try_lock(word))
+		if (!wr_futex_trylock(word))
 			return false;
 		clear_bits(m->clean, i, stop);
-		unlock(word);
+		wr_futex_unlock(word);
 		start = address(b, r, stop);
 	}
 	return true;

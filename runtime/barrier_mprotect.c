@@ -87,15 +87,10 @@ static bool is_write(uintptr_t p, const void *context)
 }
 #endif
 
-static bool mp_fault(struct wr_barrier *b, struct wr_range *r, uintptr_t p,
-		     const siginfo_t *info, const void *context)
+static void resolve(struct wr_barrier *b, struct wr_range *r, uintptr_t p)
 {
 	int err;
 
-	if (info->si_code != SEGV_ACCERR ||
-	    !wr_map_usable(r->state, wr_map_index(b, r, p)) ||
-	    !is_write(p, context))
-		return false;
 	wr_barrier_count_fault(b);
 	err = wr_map_resolve(b, r, p);
 	if (err == -ENOMEM)
@@ -103,7 +98,22 @@ static bool mp_fault(struct wr_barrier *b, struct wr_range *r, uintptr_t p,
 	if (err)
 		wr_fatal("mprotect: page %#lx cannot be made writable: %s",
 			 (unsigned long)p, strerror(-err));
-	return true;
+}
+
+static bool mp_fault(void *owner, uintptr_t p, const siginfo_t *info,
+		     const void *context)
+{
+	struct wr_barrier *b = owner;
+	unsigned ticket = wr_grace_enter(&b->grace);
+	struct wr_range *r = wr_barrier_find(b, p);
+	bool done = r && info->si_code == SEGV_ACCERR &&
+		    wr_map_usable(r->state, wr_map_index(b, r, p)) &&
+		    is_write(p, context);
+
+	if (done)
+		resolve(b, r, p);
+	wr_grace_leave(&b->grace, ticket);
+	return done;
 }
 
 /* ---- The back end ------------------------------------------------------- */

@@ -15,16 +15,25 @@
 #include "runtime/check.h"
 #include "runtime/kernel_abi.h"
 
-static bool sigbus_fault(struct wr_barrier *b, struct wr_range *r, uintptr_t p,
-			 const siginfo_t *info, const void *context)
+static bool sigbus_fault(void *owner, uintptr_t p, const siginfo_t *info,
+			 const void *context)
 {
+	struct wr_barrier *b = owner;
+	struct wr_range *r;
+	unsigned ticket;
+
 	(void)context;
 	/* Others are hardware's: a poisoned page (BUS_MCEERR_AR). */
 	if (info->si_code != BUS_ADRERR)
 		return false;
-	wr_barrier_count_fault(b);
-	wr_wp_fault(b, r, p);
-	return true;
+	ticket = wr_grace_enter(&b->grace);
+	r = wr_barrier_find(b, p);
+	if (r) {
+		wr_barrier_count_fault(b);
+		wr_wp_fault(b, r, p);
+	}
+	wr_grace_leave(&b->grace, ticket);
+	return r;
 }
 
 static int sigbus_open(struct wr_barrier *b)

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fault signals, shared by all barriers of the process.
+ * Fault signals, shared by all owners of protected pages in the process.
  *
- * One handler a signal, installed with the first barrier that needs it.  The
- * handler looks the address up in the barriers' ranges; if it is nobody's, the
- * handler that was there before is called as the kernel would have called it,
- * or the default action is let happen.  With the last barrier the old handler
- * comes back, unless the program has installed another meanwhile: then ours
- * stays and passes everything on.
+ * One handler a signal, installed with the first owner that needs it.  The
+ * handler asks the owners in turn; if the address is nobody's, the handler that
+ * was there before is called as the kernel would have called it, or the default
+ * action is let happen.  With the last owner the old handler comes back, unless
+ * the program has installed another meanwhile: then ours stays and passes
+ * everything on.
  *
- * The program must not install a handler of its own after a barrier of these
- * kinds was made, unless it chains, and must not block the signal in a thread
- * that writes to a range: the kernel kills a process that faults so.
+ * The program must not install a handler of its own after the first owner came,
+ * unless it chains, and must not block the signal in a thread that writes to a
+ * protected page: the kernel kills a process that faults so.
  *
  *   attach, detach, fork_child   any thread; `table_lock`
  *   the handler                  anything; takes no lock but a stripe
@@ -22,20 +22,22 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "runtime/barrier_grace.h"
 #include "runtime/check.h"
+#include "runtime/lock.h"
 
 #define HOOKS 32
 
 struct hook {
-	struct wr_barrier *barrier; /* NULL: free; atomic */
-	wr_fault_fn *fn;            /* set before barrier is */
+	void *owner;     /* NULL: free; atomic */
+	wr_fault_fn *fn; /* set before owner is */
 };
 
 static struct source {
 	int signo;               /* SIGSEGV or SIGBUS */
 	unsigned attached;       /* hooks in use; under table_lock */
 	struct sigaction before; /* what to chain to */
-	struct hook hook[HOOKS]; /* the barriers */
+	struct hook hook[HOOKS]; /* the owners */
 	struct wr_grace grace;   /* handlers that look at hook[] */
 } sources[] = {
 	{.signo = SIGSEGV},
@@ -51,24 +53,18 @@ static struct source *source_of(int signo)
 
 static bool ours(struct source *s, const siginfo_t *info, const void *context)
 {
-	uintptr_t p = (uintptr_t)info->si_addr;
 	unsigned ticket = wr_grace_enter(&s->grace);
 	bool done = false;
 
 	for (unsigned i = 0; i < HOOKS && !done; i++) {
 		/* SEQ_CST: see barrier_grace.h; also pairs with the store in
 		 * attach, so that fn is there. */
-		struct wr_barrier *b =
-			__atomic_load_n(&s->hook[i].barrier, __ATOMIC_SEQ_CST);
-		struct wr_range *r;
-		unsigned inner;
+		void *owner =
+			__atomic_load_n(&s->hook[i].owner, __ATOMIC_SEQ_CST);
 
-		if (!b)
-			continue;
-		inner = wr_grace_enter(&b->grace);
-		r = wr_barrier_find(b, p);
-		done = r && s->hook[i].fn(b, r, p, info, context);
-		wr_grace_leave(&b->grace, inner);
+		if (owner)
+			done = s->hook[i].fn(owner, (uintptr_t)info->si_addr,
+					     info, context);
 	}
 	wr_grace_leave(&s->grace, ticket);
 	return done;
@@ -125,7 +121,7 @@ static bool installed(int signo)
 	       now.sa_sigaction == on_signal;
 }
 
-int wr_signal_attach(int signo, struct wr_barrier *b, wr_fault_fn *fn)
+int wr_signal_attach(int signo, void *owner, wr_fault_fn *fn)
 {
 	struct source *s = source_of(signo);
 	struct hook *free_hook = NULL;
@@ -133,11 +129,12 @@ int wr_signal_attach(int signo, struct wr_barrier *b, wr_fault_fn *fn)
 
 	wr_mutex_lock(&table_lock);
 	for (unsigned i = 0; i < HOOKS && !free_hook; i++)
-		if (!s->hook[i].barrier)
+		if (!s->hook[i].owner)
 			free_hook = &s->hook[i];
 	if (!free_hook) {
 		err = wr_error(EAGAIN,
-			       "%d barriers handle %s already; destroy one",
+			       "%d barriers and regions handle %s already; "
+			       "destroy one",
 			       HOOKS, strsignal(signo));
 	} else {
 		if (!s->attached && !installed(signo)) {
@@ -154,21 +151,21 @@ int wr_signal_attach(int signo, struct wr_barrier *b, wr_fault_fn *fn)
 		}
 		s->attached++;
 		free_hook->fn = fn;
-		__atomic_store_n(&free_hook->barrier, b, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&free_hook->owner, owner, __ATOMIC_SEQ_CST);
 	}
 	wr_mutex_unlock(&table_lock);
 	return err;
 }
 
-void wr_signal_detach(int signo, struct wr_barrier *b)
+void wr_signal_detach(int signo, void *owner)
 {
 	struct source *s = source_of(signo);
 
 	wr_mutex_lock(&table_lock);
 	for (unsigned i = 0; i < HOOKS; i++) {
-		if (s->hook[i].barrier != b)
+		if (s->hook[i].owner != owner)
 			continue;
-		__atomic_store_n(&s->hook[i].barrier, NULL, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&s->hook[i].owner, NULL, __ATOMIC_SEQ_CST);
 		s->attached--;
 	}
 	if (!s->attached && installed(signo))

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * SIGSEGV and SIGBUS for the back ends that resolve faults in the faulting
- * thread.  A signal that is not about a page of ours goes to whatever handled
- * it before.
+ * SIGSEGV and SIGBUS for those who resolve faults in the faulting thread: back
+ * ends of the barrier, and regions under snapshots.  A signal that is not about
+ * a page of ours goes to whatever handled it before.
  */
 #ifndef WEIR_RUNTIME_BARRIER_SIGNAL_H
 #define WEIR_RUNTIME_BARRIER_SIGNAL_H
@@ -10,18 +10,18 @@
 #include <signal.h>
 #include <stdbool.h>
 
-#include "runtime/barrier_ops.h"
+#include <stdint.h>
 
-/* A fault at `p` in range r.  Runs in the signal handler, every signal
- * blocked.  False: not a fault of the barrier. */
-typedef bool wr_fault_fn(struct wr_barrier *b, struct wr_range *r, uintptr_t p,
-			 const siginfo_t *info, const void *context);
+/* A fault at `p`.  Runs in the signal handler, every signal blocked.  False:
+ * not a fault of the owner's. */
+typedef bool wr_fault_fn(void *owner, uintptr_t p, const siginfo_t *info,
+			 const void *context);
 
-/* Hand faults in b's ranges to fn.  signo: SIGSEGV or SIGBUS.  -EAGAIN: too
- * many barriers. */
-int wr_signal_attach(int signo, struct wr_barrier *b, wr_fault_fn *fn);
-/* No handler looks at b any more when it returns. */
-void wr_signal_detach(int signo, struct wr_barrier *b);
+/* Hand faults to fn, with `owner`, which tells attachments apart.  signo:
+ * SIGSEGV or SIGBUS.  -EAGAIN: too many owners. */
+int wr_signal_attach(int signo, void *owner, wr_fault_fn *fn);
+/* No handler looks at the owner any more when it returns. */
+void wr_signal_detach(int signo, void *owner);
 void wr_signal_fork_child(void);
 
 #endif

@@ -23,6 +23,7 @@ WEIR_SOURCES += \
 	runtime/events.c \
 	runtime/events.def \
 	runtime/events.h \
+	runtime/futex_lock.h \
 	runtime/histogram.c \
 	runtime/histogram.h \
 	runtime/kernel_abi.h \
@@ -56,3 +57,19 @@ WEIR_SOURCES += \
 	runtime/trace.h \
 	runtime/uffd.c \
 	runtime/uffd.h
+
+# Regions and snapshots.
+WEIR_SNAPSHOT_SOURCES += \
+	runtime/region.c \
+	runtime/region.h \
+	runtime/region_fork.c \
+	runtime/regions.h \
+	runtime/snap_arm.c \
+	runtime/snap_end.c \
+	runtime/snap_keep.c \
+	runtime/snap_pool.c \
+	runtime/snap_pool.h \
+	runtime/snap_read.c \
+	runtime/snapshot.c \
+	runtime/watch.c \
+	runtime/watch.h

@@ -34,6 +34,8 @@
  * are, and under these locks marking takes segments. */
 #define WR_LOCK_RANKS(X)                                                      \
 	X(create, "the heap's existence; fork() begins with it")              \
+	X(regions, "the regions, and who watches them")                       \
+	X(arming, "a step of protecting pages before a snapshot")             \
 	X(calls, "weir_locked_call(): no pause meanwhile")                    \
 	X(hook, "the program's event handler")                                \
 	X(loader, "the list of data segments, and the dynamic loader's lock") \

@@ -62,6 +62,8 @@ bool wr_procmaps_next(struct wr_procmaps *m, struct wr_mapping *out)
 		return false;
 	out->readable = next_char(m) == 'r';
 	out->writable = next_char(m) == 'w';
+	next_char(m); /* x */
+	out->shared = next_char(m) == 's';
 	do
 		c = next_char(m);
 	while (c >= 0 && c != '\n');

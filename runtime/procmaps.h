@@ -27,6 +27,7 @@ struct wr_mapping {
 	uintptr_t end;   /* after the last byte */
 	bool readable;   /* 'r' */
 	bool writable;   /* 'w' */
+	bool shared;     /* 's' */
 };
 
 /* 0 or a negative errno value; errno is that then. */

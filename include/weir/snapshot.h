@@ -180,7 +180,7 @@ enum weir_snapshot_full {
 
 #define WEIR_SNAPSHOT_DELTA                                            \
 	1u /* only what changed since the last snapshot of the regions \
-	      * (WEIR_REGION_TRACK); the first is whole */
+	    * (WEIR_REGION_TRACK); the first is whole */
 
 /* Where a snapshot stands.  Each figure is current to itself. */
 struct weir_snapshot_progress {

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Protecting a snapshot's pages before it begins, while the program runs; and
+ * what is left of that for begin itself.
+ *
+ * One pass over everything, then over the groups in which something was opened
+ * meanwhile, until that is little or does not get less.  A step is a group of
+ * units under `arming`, which begin takes to be alone.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "runtime/check.h"
+#include "runtime/region.h"
+
+#define PASSES 8 /* at most */
+#define FEW 64   /* units that are not worth a pass */
+#define RUN 16   /* pages: from here on protecting is cheaper than copying */
+
+static size_t units_now(const struct weir_region *r)
+{
+	/* Acquire: pairs with the release in weir_region_grow(). */
+	return __atomic_load_n(&r->bytes, __ATOMIC_ACQUIRE) >> r->shift;
+}
+
+static int protect_failed(int err)
+{
+	return wr_error(-err, "pages cannot be protected: %s; see weir-info",
+			strerror(-err));
+}
+
+/* OPEN units of [u, end) become ARMED: the first run of them, [*from, *to). */
+static bool arm_run(struct weir_region *r, size_t u, size_t end, size_t *from,
+		    size_t *to)
+{
+	while (u < end) {
+		uint8_t seen = wr_unit_get(r, u);
+
+		if ((seen & (WR_UNIT_STATE | WR_UNIT_LOOSE)) == WR_UNIT_OPEN)
+			break;
+		u++;
+	}
+	*from = u;
+	while (u < end) {
+		uint8_t seen = wr_unit_get(r, u);
+
+		if ((seen & (WR_UNIT_STATE | WR_UNIT_LOOSE)) != WR_UNIT_OPEN)
+			break;
+		/* DIRTY: open is what may have changed. */
+		if (wr_unit_swap(r, u, &seen,
+				 seen | WR_UNIT_ARMED | WR_UNIT_DIRTY))
+			u++;
+	}
+	*to = u;
+	return *from < *to;
+}
+
+/* Group g.  Returns how many units were armed, or a negative errno. */
+static long arm_group(struct weir_region *r, size_t g)
+{
+	size_t u = g * WR_GROUP, end = u + WR_GROUP, n = units_now(r), to;
+	long armed = 0;
+
+	if (end > n)
+		end = n;
+	/* Before the look: what is opened after it sets it again.  SEQ_CST, so
+	 * that the look is not before it. */
+	__atomic_store_n(&r->hot[g], 0, __ATOMIC_SEQ_CST);
+	while (arm_run(r, u, end, &u, &to)) {
+		int err = wr_watch_protect(r->watch, wr_unit_address(r, u),
+					   wr_unit_address(r, to), true);
+
+		if (err) {
+			for (; u < to; u++)
+				wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_OPEN,
+					     WR_UNIT_DIRTY, 0);
+			__atomic_store_n(&r->hot[g], 1, __ATOMIC_RELEASE);
+			return protect_failed(err);
+		}
+		armed += (long)(to - u);
+		u = to;
+	}
+	for (u = g * WR_GROUP; u < end; u++)
+		if (wr_unit_get(r, u) & WR_UNIT_LOOSE)
+			__atomic_store_n(&r->hot[g], 1, __ATOMIC_RELEASE);
+	return armed;
+}
+
+static bool told_to_stop(struct weir_snapshot *s)
+{
+	/* Relaxed: looked at again under the lock's order soon enough. */
+	return __atomic_load_n(&s->stop_arming, __ATOMIC_RELAXED) ||
+	       wr_snap_failed(s);
+}
+
+/* All groups, or the hot ones.  Returns the units armed, or an error. */
+static long pass(struct weir_snapshot *s, struct weir_region *r)
+{
+	size_t groups = (units_now(r) + WR_GROUP - 1) / WR_GROUP;
+	long armed = 0, n = 0;
+
+	for (size_t g = 0; g < groups && n >= 0; g++) {
+		if (r->armed_once &&
+		    !__atomic_load_n(&r->hot[g], __ATOMIC_ACQUIRE))
+			continue;
+		wr_mutex_lock(&s->arming);
+		if (told_to_stop(s)) {
+			wr_mutex_unlock(&s->arming);
+			return armed;
+		}
+		n = arm_group(r, g);
+		wr_mutex_unlock(&s->arming);
+		if (n >= 0)
+			armed += n;
+	}
+	if (n < 0)
+		return n;
+	/* What grew since is not: its groups are made hot by begin. */
+	r->armed_once = true;
+	return armed;
+}
+
+static int arm(struct weir_snapshot *s)
+{
+	long before = -1;
+
+	for (int i = 0; i < PASSES && !told_to_stop(s); i++) {
+		long armed = 0;
+
+		for (size_t k = 0; k < s->count && !told_to_stop(s); k++) {
+			struct weir_region *r = s->regions[k];
+			long n = pass(s, r);
+
+			if (n < 0)
+				return (int)n;
+			armed += n;
+		}
+		if (armed <= FEW || (before >= 0 && armed > before / 4 * 3))
+			break;
+		before = armed;
+	}
+	return 0;
+}
+
+int wr_snap_rearm(struct weir_snapshot *s)
+{
+	for (size_t i = 0; i < s->count; i++)
+		if (!s->regions[i]->armed_once)
+			return 0; /* begin does it with one call */
+	return arm(s);
+}
+
+static void *arm_main(void *arg)
+{
+	prctl(PR_SET_NAME, "weir-arm");
+	/* What fails here fails again in begin, which tells. */
+	arm(arg);
+	return NULL;
+}
+
+void wr_snap_end_arming(struct weir_snapshot *s)
+{
+	__atomic_store_n(&s->stop_arming, 1, __ATOMIC_RELAXED);
+	if (s->has_armer)
+		pthread_join(s->armer, NULL);
+	s->has_armer = false;
+	__atomic_store_n(&s->stop_arming, 0, __ATOMIC_RELAXED);
+}
+
+int weir_snapshot_prepare(weir_snapshot *s, unsigned flags)
+{
+	int err = wr_snapshot_valid(s, __func__);
+	sigset_t all, saved;
+
+	if (err)
+		return err;
+	if (flags & ~WEIR_PREPARE_NOWAIT)
+		return wr_invalid(__func__, "flags %#x are not known", flags);
+	if (s->state != WR_SNAP_NEW)
+		return wr_invalid(__func__, "the snapshot has begun");
+	if (s->options.kind == WEIR_SNAPSHOT_END)
+		return 0;
+	if (wr_snap_failed(s))
+		return wr_snap_error(s);
+	wr_snap_end_arming(s);
+	err = wr_snap_open_pool(s);
+	for (size_t i = 0; i < s->count; i++)
+		__atomic_store_n(&s->regions[i]->phase, WR_PHASE_ARMING,
+				 __ATOMIC_RELAXED);
+	if (err || !(flags & WEIR_PREPARE_NOWAIT)) {
+		if (!err)
+			err = arm(s);
+		return wr_snap_failed(s) ? wr_snap_error(s) : err;
+	}
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &saved);
+	err = pthread_create(&s->armer, NULL, arm_main, s);
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	if (err)
+		return wr_error(err,
+				"the thread that protects pages cannot be "
+				"made: %s; raise RLIMIT_NPROC or RLIMIT_AS",
+				strerror(err));
+	s->has_armer = true;
+	return 0;
+}
+
+/* ---- In begin: the writers are quiet, nobody else looks ------------------ */
+
+/* An OPEN unit into the pool, as the saver would find it there. */
+static bool copy_hot(struct weir_snapshot *s, struct weir_region *r, size_t u)
+{
+	struct wr_unit unit = {.region = r->index, .unit = u};
+
+	unit.slot = wr_pool_get(&s->pool);
+	if (unit.slot == WR_SLOT_NONE)
+		return false;
+	unit.zero =
+		wr_unit_copy(wr_pool_data(&s->pool, unit.slot),
+			     (void *)wr_unit_address(r, u), wr_region_unit(r));
+	wr_pool_fill(&s->pool, &unit);
+	/* Writable, so it may have changed when the next one asks. */
+	__atomic_store_n(&r->state[u], WR_UNIT_SAVED | WR_UNIT_NEXT,
+			 __ATOMIC_RELEASE);
+	wr_snap_count(&s->figures.hot, 1);
+	wr_snap_count(&s->figures.kept, 1);
+	return true;
+}
+
+static int protect_hot(struct weir_snapshot *s, struct weir_region *r,
+		       size_t from, size_t to)
+{
+	int err = wr_watch_protect(r->watch, wr_unit_address(r, from),
+				   wr_unit_address(r, to), false);
+
+	if (err)
+		return protect_failed(err);
+	for (size_t u = from; u < to; u++)
+		__atomic_store_n(&r->state[u], WR_UNIT_ARMED | WR_UNIT_DIRTY,
+				 __ATOMIC_RELEASE);
+	wr_snap_count(&s->figures.hot_protected, to - from);
+	return 0;
+}
+
+static bool open_at(const struct weir_region *r, size_t u)
+{
+	return (wr_unit_get(r, u) & WR_UNIT_STATE) == WR_UNIT_OPEN;
+}
+
+/* The OPEN units of [u, end): copied if they are few and there is room. */
+static int turn_units(struct weir_snapshot *s, struct weir_region *r, size_t u,
+		      size_t end, bool huge)
+{
+	size_t to;
+
+	for (; u < end; u = to) {
+		int err;
+
+		to = u + 1;
+		if (!open_at(r, u))
+			continue;
+		while (to < end && open_at(r, to))
+			to++;
+		if (!huge && to - u < RUN)
+			while (u < to &&
+			       wr_pool_used(&s->pool) < s->pool.slots / 2 &&
+			       copy_hot(s, r, u))
+				u++;
+		if (u == to)
+			continue;
+		err = protect_hot(s, r, u, to);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+int wr_snap_turn(struct weir_snapshot *s, struct weir_region *r)
+{
+	bool huge = wr_region_unit(r) > (size_t)64 << 10;
+	size_t n = units_now(r), from = 0, to;
+	int err = 0;
+
+	r->snap_units = n;
+	if (!r->armed_once)
+		return turn_units(s, r, 0, n, huge);
+	for (size_t g = 0; g * WR_GROUP < n && !err; g++) {
+		if (!r->hot[g])
+			continue;
+		from = g * WR_GROUP;
+		to = from + WR_GROUP < n ? from + WR_GROUP : n;
+		r->hot[g] = 0;
+		err = turn_units(s, r, from, to, huge);
+	}
+	return err;
+}
+
+int wr_snap_pin(struct weir_snapshot *s, const struct weir_snapshot_range *pin)
+{
+	struct weir_region *r = wr_region_find((uintptr_t)pin->start);
+	size_t u, last;
+
+	u = ((uintptr_t)pin->start - r->start) >> r->shift;
+	last = ((uintptr_t)pin->start + pin->bytes - 1 - r->start) >> r->shift;
+	for (; u <= last; u++) {
+		if ((wr_unit_get(r, u) & WR_UNIT_STATE) == WR_UNIT_SAVED)
+			continue;
+		if (!copy_hot(s, r, u))
+			return wr_error(ENOBUFS, "the pinned memory does not "
+						 "fit the pool; make that "
+						 "larger");
+	}
+	return 0;
+}

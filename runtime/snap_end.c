@@ -1,0 +1,470 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * End-consistent snapshots: everything is handed to the sink while the program
+ * runs, then again what was written meanwhile, until little is; for the rest
+ * the writers are made quiet.
+ *
+ * The order that makes it right: a page is armed before it is read, so that
+ * what is written after the reading is reported by a later fetch.  The last
+ * fetch is with the writers quiet, and what it reports is copied before they
+ * go on.
+ *
+ * The copies that are handed over may be torn (the writers run); then the page
+ * is dirty, and the whole of it comes again.
+ *
+ * Pages that were given back meanwhile are not reported as written, they are
+ * gone: the last fetch reports holes too, and those that held something when
+ * they were read come again, as zero.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "runtime/check.h"
+#include "runtime/region.h"
+
+#define BUFFER ((size_t)256 << 10)
+#define ROUNDS 30             /* at most */
+#define FEW ((size_t)1 << 20) /* bytes that are little enough to stop for */
+
+/* Runs of pages of the regions. */
+struct list {
+	struct wr_run *runs; /* malloc'd */
+	size_t count;        /* entries in use */
+	size_t capacity;     /* entries allocated */
+	size_t bytes;        /* their sum */
+	bool lost;           /* no memory for one */
+};
+
+struct copier {
+	struct weir_snapshot *s;     /* whose */
+	weir_snapshot_sink_fn *sink; /* takes the runs */
+	void *arg;                   /* its argument */
+	char *buffer;                /* BUFFER bytes */
+	struct list list;            /* written, to be handed over */
+	struct list found;           /* what the fetch under way reports */
+	uint64_t *held[64];          /* a region's pages that were not zero, a
+				      * bit each */
+	struct wr_pace pace;         /* rate and progress */
+	size_t page;                 /* page size */
+};
+
+static void add(struct list *l, uintptr_t start, uintptr_t end)
+{
+	struct wr_run *last = &l->runs[l->count - 1];
+
+	l->bytes += end - start;
+	if (l->count && last->end == start) {
+		last->end = end;
+		return;
+	}
+	if (l->count == l->capacity) {
+		size_t n = l->capacity ? 2 * l->capacity : 1024;
+		struct wr_run *p = realloc(l->runs, n * sizeof(*p));
+
+		if (!p) {
+			l->lost = true;
+			return;
+		}
+		l->runs = p;
+		l->capacity = n;
+	}
+	l->runs[l->count++] = (struct wr_run){start, end};
+}
+
+static void report(void *arg, const struct wr_run *runs, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		add(arg, runs[i].start, runs[i].end);
+}
+
+static int no_memory(struct weir_snapshot *s)
+{
+	wr_snap_fail(s, ENOMEM,
+		     "no memory for the lists of a snapshot; free "
+		     "some");
+	return -1;
+}
+
+static int failed(struct weir_snapshot *s, int err)
+{
+	wr_snap_fail(s, -err, weir_error_text());
+	return -1;
+}
+
+/* What was written since the last look, into c->list; armed again. */
+static int fetch(struct copier *c, unsigned flags)
+{
+	c->list.count = c->list.bytes = 0;
+	for (size_t i = 0; i < c->s->count; i++) {
+		struct weir_region *r = c->s->regions[i];
+		int err = wr_barrier_fetch(r->async, (void *)r->start,
+					   r->snap_units << r->shift, flags,
+					   report, &c->list);
+
+		if (err)
+			return failed(c->s, err);
+	}
+	return c->list.lost ? no_memory(c->s) : 0;
+}
+
+static struct weir_region *region_of(const struct weir_snapshot *s, uintptr_t p)
+{
+	for (size_t i = 0; i < s->count; i++)
+		if (p - s->regions[i]->start < s->regions[i]->limit)
+			return s->regions[i];
+	return NULL;
+}
+
+/* ---- Handing over ------------------------------------------------------- */
+
+static void note(struct copier *c, const struct weir_region *r, size_t page,
+		 bool zero)
+{
+	uint64_t bit = 1ull << page % 64;
+
+	if (zero)
+		c->held[r->index][page / 64] &= ~bit;
+	else
+		c->held[r->index][page / 64] |= bit;
+}
+
+static bool was_held(const struct copier *c, const struct weir_region *r,
+		     size_t page)
+{
+	return c->held[r->index][page / 64] >> (page % 64) & 1;
+}
+
+/* Copies of [start, end), at most a buffer full, as runs. */
+static unsigned copy(struct copier *c, const struct weir_region *r,
+		     uintptr_t start, uintptr_t end, char *to,
+		     struct weir_snapshot_run *runs)
+{
+	unsigned n = 0;
+	bool before = false;
+
+	for (uintptr_t p = start; p < end; p += c->page, to += c->page) {
+		bool zero = wr_unit_copy(to, (void *)p, c->page);
+
+		note(c, r, (p - r->start) / c->page, zero);
+		if (n && zero == before) {
+			runs[n - 1].bytes += c->page;
+			continue;
+		}
+		before = zero;
+		runs[n++] = (struct weir_snapshot_run){
+			.region = r->index,
+			.offset = p - r->start,
+			.bytes = c->page,
+			.data = zero ? NULL : to,
+		};
+	}
+	return n;
+}
+
+static int hand_over(struct copier *c, const struct weir_snapshot_run *runs,
+		     unsigned n, bool again)
+{
+	struct weir_snapshot *s = c->s;
+	uint64_t bytes = 0, zero = 0;
+	int err = c->sink(c->arg, runs, n);
+
+	if (err) {
+		wr_snap_fail(s, err < 0 ? -err : err,
+			     weir_error_text()[0] ? weir_error_text()
+						  : "the sink failed");
+		return -1;
+	}
+	for (unsigned i = 0; i < n; i++) {
+		bytes += runs[i].bytes;
+		zero += runs[i].data ? 0 : runs[i].bytes;
+	}
+	wr_snap_count(again ? &s->figures.bytes_again : &s->figures.bytes_saved,
+		      bytes);
+	wr_snap_count(&s->figures.bytes_zero, again ? 0 : zero);
+	return 0;
+}
+
+static int pass(struct copier *c, uintptr_t start, uintptr_t end, bool again)
+{
+	const struct weir_region *r = region_of(c->s, start);
+	struct weir_snapshot_run runs[BUFFER >> 12];
+
+	while (start < end) {
+		uintptr_t stop = end - start > BUFFER ? start + BUFFER : end;
+		unsigned n = copy(c, r, start, stop, c->buffer, runs);
+
+		if (hand_over(c, runs, n, again) ||
+		    wr_snap_pace(c->s, &c->pace, stop - start))
+			return -1;
+		start = stop;
+	}
+	return 0;
+}
+
+static int pass_list(struct copier *c, bool again)
+{
+	for (size_t i = 0; i < c->list.count; i++)
+		if (pass(c, c->list.runs[i].start, c->list.runs[i].end, again))
+			return -1;
+	return 0;
+}
+
+/* ---- The steps ---------------------------------------------------------- */
+
+/* Everything, or with DELTA what was written since the last snapshot. */
+static int first_pass(struct copier *c, bool delta)
+{
+	struct weir_snapshot *s = c->s;
+	uint64_t total = 0;
+
+	if (delta) {
+		if (fetch(c, WR_FETCH_REARM | WR_FETCH_HOLES))
+			return -1;
+		total = c->list.bytes;
+	} else {
+		c->list.count = c->list.bytes = 0;
+		for (size_t i = 0; i < s->count; i++) {
+			struct weir_region *r = s->regions[i];
+			size_t bytes = r->snap_units << r->shift;
+			int err = wr_barrier_arm(r->async, (void *)r->start,
+						 bytes);
+
+			if (err)
+				return failed(s, err);
+			add(&c->list, r->start, r->start + bytes);
+			total += bytes;
+		}
+		if (c->list.lost)
+			return no_memory(s);
+	}
+	__atomic_store_n(&s->figures.bytes_total, total, __ATOMIC_RELAXED);
+	return pass_list(c, false);
+}
+
+/* Again what was written, while that gets less. */
+static int more_passes(struct copier *c)
+{
+	size_t before = SIZE_MAX;
+
+	for (int i = 0; i < ROUNDS; i++) {
+		if (fetch(c, WR_FETCH_REARM))
+			return -1;
+		if (pass_list(c, true))
+			return -1;
+		if (c->list.bytes <= FEW || c->list.bytes > before / 8 * 7)
+			break;
+		before = c->list.bytes;
+	}
+	return 0;
+}
+
+/* A run of what is held in the pool for after the stop. */
+struct kept {
+	unsigned count;                /* of runs */
+	unsigned capacity;             /* allocated */
+	struct weir_snapshot_run *run; /* malloc'd */
+};
+
+/* The writers are quiet.  Pages that were written, and those that were given
+ * back: of the latter only what is not known to be zero. */
+static int last_look(struct copier *c)
+{
+	struct list *from = &c->found, *to = &c->list;
+	int err = 0;
+
+	from->count = from->bytes = 0;
+	to->count = to->bytes = 0;
+	for (size_t i = 0; i < c->s->count && !err; i++) {
+		struct weir_region *r = c->s->regions[i];
+		size_t bytes = r->snap_units << r->shift;
+
+		err = wr_barrier_fetch(r->async, (void *)r->start, bytes,
+				       WR_FETCH_HOLES, report, from);
+		/* So that the next delta knows; holes stay holes. */
+		if (!err && r->flags & WEIR_REGION_TRACK)
+			err = wr_barrier_arm(r->async, (void *)r->start, bytes);
+	}
+	for (size_t i = 0; i < from->count && !err; i++) {
+		const struct weir_region *r =
+			region_of(c->s, from->runs[i].start);
+		uintptr_t p = from->runs[i].start;
+
+		for (; p < from->runs[i].end; p += c->page) {
+			size_t page = (p - r->start) / c->page;
+
+			if (was_held(c, r, page) ||
+			    !wr_unit_copy(c->buffer, (void *)p, c->page))
+				add(to, p, p + c->page);
+		}
+	}
+	if (err)
+		return failed(c->s, err);
+	return from->lost || to->lost ? no_memory(c->s) : 0;
+}
+
+/* Into the pool what fits it; returns how many runs of the list did. */
+static size_t keep(struct copier *c, struct kept *k)
+{
+	struct wr_pool *pool = &c->s->pool;
+	size_t used = 0, i;
+
+	for (i = 0; i < c->list.count; i++) {
+		uintptr_t start = c->list.runs[i].start,
+			  end = c->list.runs[i].end;
+		size_t pages = (end - start) / c->page;
+
+		if (end - start > pool->bytes - used)
+			break;
+		if (k->count + pages > k->capacity) {
+			unsigned n = (unsigned)(2 * (k->count + pages));
+			struct weir_snapshot_run *p =
+				realloc(k->run, n * sizeof(*p));
+
+			if (!p)
+				break;
+			k->run = p;
+			k->capacity = n;
+		}
+		k->count += copy(c, region_of(c->s, start), start, end,
+				 pool->memory + used, k->run + k->count);
+		used += end - start;
+	}
+	__atomic_store_n(&pool->used, (uint32_t)(used >> pool->shift),
+			 __ATOMIC_RELAXED);
+	if (pool->used > pool->peak)
+		__atomic_store_n(&pool->peak, pool->used, __ATOMIC_RELAXED);
+	return i;
+}
+
+static int hand_over_kept(struct copier *c, const struct kept *k)
+{
+	unsigned from = 0, to;
+
+	/* As much as a call may have. */
+	for (; from < k->count; from = to) {
+		size_t bytes = 0;
+
+		for (to = from;
+		     to < k->count && to - from < 512 &&
+		     (to == from || bytes + k->run[to].bytes <= BUFFER);
+		     to++)
+			bytes += k->run[to].bytes;
+		if (hand_over(c, k->run + from, to - from, true))
+			return -1;
+	}
+	return 0;
+}
+
+/* Runs of at most BUFFER bytes, so that each may be handed over. */
+static int split(struct list *l)
+{
+	struct list out = {.runs = NULL};
+
+	for (size_t i = 0; i < l->count; i++) {
+		uintptr_t p = l->runs[i].start, end = l->runs[i].end;
+
+		while (p < end) {
+			uintptr_t stop = end - p > BUFFER ? p + BUFFER : end;
+
+			if (out.count == out.capacity) {
+				add(&out, p, stop);
+			} else {
+				out.runs[out.count++] =
+					(struct wr_run){p, stop};
+				out.bytes += stop - p;
+			}
+			p = stop;
+		}
+	}
+	if (out.lost) {
+		free(out.runs);
+		return -1;
+	}
+	free(l->runs);
+	*l = out;
+	return 0;
+}
+
+/* The stop, and what is done in it. */
+static int finish(struct copier *c)
+{
+	struct weir_snapshot *s = c->s;
+	struct kept k = {.count = 0};
+	size_t done = 0;
+	int err = wr_snap_stop(s);
+
+	if (err)
+		return failed(s, err);
+	err = last_look(c);
+	if (!err && split(&c->list))
+		err = no_memory(s);
+	if (!err)
+		done = keep(c, &k);
+	if (!err && done < c->list.count && s->options.full == WEIR_FULL_FAIL) {
+		wr_snap_fail(s, ENOBUFS,
+			     "more was written than the pool holds; make it "
+			     "larger, or let the writers wait "
+			     "(WEIR_FULL_STALL)");
+		err = -1;
+	}
+	/* What has no room goes to the sink while they wait. */
+	for (; !err && done < c->list.count; done++)
+		err = pass(c, c->list.runs[done].start, c->list.runs[done].end,
+			   true);
+	wr_snap_resume(s);
+	if (!err)
+		err = hand_over_kept(c, &k);
+	free(k.run);
+	return err;
+}
+
+static int prepare(struct copier *c)
+{
+	c->page = (size_t)sysconf(_SC_PAGESIZE);
+	c->buffer = mmap(NULL, BUFFER, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	if (c->buffer == MAP_FAILED)
+		return no_memory(c->s);
+	for (size_t i = 0; i < c->s->count; i++) {
+		struct weir_region *r = c->s->regions[i];
+		size_t pages;
+
+		r->snap_units = __atomic_load_n(&r->bytes, __ATOMIC_ACQUIRE) >>
+				r->shift;
+		pages = (r->snap_units << r->shift) / c->page;
+		c->held[i] = calloc(pages / 64 + 1, 8);
+		if (!c->held[i])
+			return no_memory(c->s);
+		/* With DELTA what is not looked at may hold anything. */
+		if (c->s->options.flags & WEIR_SNAPSHOT_DELTA)
+			memset(c->held[i], 0xff, (pages / 64 + 1) * 8);
+	}
+	return wr_snap_open_pool(c->s);
+}
+
+int wr_snap_read_end(struct weir_snapshot *s, weir_snapshot_sink_fn *sink,
+		     void *arg)
+{
+	struct copier c = {.s = s, .sink = sink, .arg = arg};
+	static const uint8_t none[16];
+	bool delta = s->options.flags & WEIR_SNAPSHOT_DELTA &&
+		     memcmp(s->base, none, sizeof(none)) != 0;
+	int err = prepare(&c);
+
+	s->begun_ns = wr_snap_now();
+	if (err && !wr_snap_failed(s))
+		failed(s, err);
+	if (!err && !first_pass(&c, delta) && !more_passes(&c))
+		finish(&c);
+	if (c.buffer != MAP_FAILED)
+		munmap(c.buffer, BUFFER);
+	for (size_t i = 0; i < s->count; i++)
+		free(c.held[i]);
+	free(c.list.runs);
+	free(c.found.runs);
+	return wr_snap_failed(s);
+}

@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a write does to a snapshot that is under way: the page's content is kept
+ * in the pool before the write goes on.  And what happens when it cannot be:
+ * writers that wait, and snapshots that fail.
+ *
+ *   keep, fail, wake   handlers with every signal blocked, the saver, discard
+ *   let_go             the thread that ends the snapshot
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "runtime/check.h"
+#include "runtime/futex_lock.h"
+#include "runtime/region.h"
+
+/* ---- Waiting ------------------------------------------------------------ */
+
+void wr_snap_wake(struct weir_snapshot *s)
+{
+	/* SEQ_CST: pairs with the waiter's count, see watch.c. */
+	__atomic_fetch_add(&s->wake, 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&s->waiting, __ATOMIC_SEQ_CST))
+		syscall(SYS_futex, &s->wake, FUTEX_WAKE_PRIVATE, INT_MAX);
+}
+
+/* One more unit that a writer waits for, unless it is known or there are too
+ * many: the saver comes to that one in its own time. */
+static void want(struct weir_snapshot *s, const struct weir_region *r, size_t u)
+{
+	unsigned i;
+	sigset_t all, saved;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &saved);
+	wr_futex_lock(&s->urgent_lock);
+	for (i = 0; i < s->urgent_count; i++)
+		if (s->urgent[i].region == r->index && s->urgent[i].unit == u)
+			break;
+	if (i == s->urgent_count && i < WR_URGENT) {
+		s->urgent[i] = (struct wr_unit){.region = r->index, .unit = u};
+		/* Release: the saver looks without the lock. */
+		__atomic_store_n(&s->urgent_count, i + 1, __ATOMIC_RELEASE);
+		wr_snap_count(&s->figures.waits, 1);
+	}
+	wr_futex_unlock(&s->urgent_lock);
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+}
+
+static enum wr_fault_result no_room(struct weir_snapshot *s,
+				    struct weir_region *r, size_t u)
+{
+	if (s->options.full == WEIR_FULL_FAIL) {
+		wr_snap_fail(s, ENOBUFS,
+			     "more pages were written than the pool holds; "
+			     "make it larger, or the sink faster, or let the "
+			     "writers wait (WEIR_FULL_STALL)");
+		return WR_FAULT_AGAIN;
+	}
+	want(s, r, u);
+	return WR_FAULT_WAIT;
+}
+
+/* ---- Keeping ------------------------------------------------------------ */
+
+static bool needed(const struct weir_snapshot *s, uint8_t state)
+{
+	return !(s->options.flags & WEIR_SNAPSHOT_DELTA) ||
+	       state & WR_UNIT_DIRTY;
+}
+
+enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u,
+				  bool *unprotect)
+{
+	/* Acquire: pairs with the release in create. */
+	struct weir_snapshot *s =
+		__atomic_load_n(&r->snapshot, __ATOMIC_ACQUIRE);
+	uint8_t seen = wr_unit_get(r, u);
+	struct wr_unit unit = {.region = r->index, .unit = u};
+
+	*unprotect = true;
+	switch (seen & WR_UNIT_STATE) {
+	case WR_UNIT_TAKEN:
+		return WR_FAULT_AGAIN;
+	case WR_UNIT_OPEN:
+	case WR_UNIT_SAVED:
+		if (seen & WR_UNIT_NEXT)
+			return WR_FAULT_DONE;
+		return wr_unit_swap(r, u, &seen, seen | WR_UNIT_NEXT)
+			       ? WR_FAULT_DONE
+			       : WR_FAULT_AGAIN;
+	}
+	if (!needed(s, seen))
+		return wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_SAVED,
+				    WR_UNIT_NEXT, 0)
+			       ? WR_FAULT_DONE
+			       : WR_FAULT_AGAIN;
+	unit.slot = wr_pool_get(&s->pool);
+	if (unit.slot == WR_SLOT_NONE)
+		return no_room(s, r, u);
+	if (!wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_TAKEN, 0, 0)) {
+		wr_pool_put(&s->pool, unit.slot);
+		return WR_FAULT_AGAIN;
+	}
+	unit.zero =
+		wr_unit_copy(wr_pool_data(&s->pool, unit.slot),
+			     (void *)wr_unit_address(r, u), wr_region_unit(r));
+	wr_pool_fill(&s->pool, &unit);
+	wr_snap_count(&s->figures.kept, 1);
+	wr_unit_move(r, u, WR_UNIT_TAKEN, WR_UNIT_SAVED, WR_UNIT_NEXT, 0);
+	return WR_FAULT_DONE;
+}
+
+/* ---- Giving pages back -------------------------------------------------- */
+
+/* Unit u may lose its content. */
+static void keep_first(struct weir_region *r, size_t u)
+{
+	static const struct timespec moment = {.tv_nsec = 50000};
+	struct weir_snapshot *s =
+		__atomic_load_n(&r->snapshot, __ATOMIC_ACQUIRE);
+	enum wr_fault_result result = WR_FAULT_AGAIN;
+	bool unprotect;
+
+	while (s && !wr_snap_failed(s) && result != WR_FAULT_DONE) {
+		/* Acquire: pairs with the release in begin. */
+		unsigned phase = __atomic_load_n(&r->phase, __ATOMIC_ACQUIRE);
+
+		if (phase < WR_PHASE_TURNING ||
+		    (phase == WR_PHASE_ACTIVE && u >= r->snap_units))
+			return;
+		if (phase == WR_PHASE_ACTIVE)
+			result = wr_snap_keep(r, u, &unprotect);
+		if (result != WR_FAULT_DONE)
+			nanosleep(&moment, NULL);
+	}
+}
+
+int weir_region_discard(weir_region *r, void *start, size_t bytes)
+{
+	int err = wr_region_valid(r, __func__), advice = MADV_DONTNEED;
+	uintptr_t from = (uintptr_t)start, mask;
+	size_t first, last;
+
+	if (err)
+		return err;
+	mask = wr_region_unit(r) - 1;
+	if (!bytes || (from | bytes) & mask || from < r->start ||
+	    from - r->start > r->bytes || bytes > r->bytes - (from - r->start))
+		return wr_error(EINVAL,
+				"%p, %zu bytes: not whole units of %zu bytes "
+				"of the region",
+				start, bytes, mask + 1);
+	first = (from - r->start) >> r->shift;
+	last = first + (bytes >> r->shift);
+	for (size_t u = first; u < last; u++)
+		keep_first(r, u);
+	if (r->async && __atomic_load_n(&r->snapshot, __ATOMIC_ACQUIRE)) {
+		/* What went is not among what the kernel reports as written,
+		 * so it is written. */
+		memset(start, 0, bytes);
+		return 0;
+	}
+	if (r->shared)
+		advice = MADV_REMOVE;
+	if (madvise(start, bytes, advice))
+		return wr_error(errno, "%p, %zu bytes cannot be given back: %s",
+				start, bytes, strerror(errno));
+	return 0;
+}
+
+/* ---- Failing ------------------------------------------------------------ */
+
+void wr_snap_fail(struct weir_snapshot *s, int err, const char *text)
+{
+	sigset_t all, saved;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &saved);
+	wr_futex_lock(&s->text_lock);
+	if (!s->failed) {
+		strncpy(s->text, text, sizeof(s->text) - 1);
+		/* Release: pairs with wr_snap_failed().  From here on handlers
+		 * open what they find. */
+		__atomic_store_n(&s->failed, -err, __ATOMIC_RELEASE);
+	}
+	wr_futex_unlock(&s->text_lock);
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	/* Who waits in the kernel faults anew, and finds it failed. */
+	for (size_t i = 0; i < s->count; i++)
+		if (s->regions[i]->watch)
+			wr_watch_wake(
+				s->regions[i]->watch, s->regions[i]->start,
+				s->regions[i]->start + s->regions[i]->limit);
+	wr_snap_wake(s);
+}
+
+int wr_snap_error(const struct weir_snapshot *s)
+{
+	int err = wr_snap_failed(s);
+
+	return err ? wr_error(-err, "%s", s->text) : 0;
+}
+
+/* ---- The end ------------------------------------------------------------ */
+
+/* What a unit becomes: `seen` is what it was when the snapshot was through. */
+static uint8_t after(const struct weir_region *r, uint8_t seen, bool success)
+{
+	bool changed = seen & WR_UNIT_NEXT;
+
+	if (!(r->flags & WEIR_REGION_TRACK))
+		return WR_UNIT_OPEN;
+	if (success && (seen & WR_UNIT_STATE) == WR_UNIT_SAVED && !changed)
+		return WR_UNIT_ARMED;
+	if (!success && !changed)
+		return WR_UNIT_OPEN | (seen & WR_UNIT_DIRTY);
+	return WR_UNIT_OPEN | WR_UNIT_DIRTY;
+}
+
+static void let_go(struct weir_region *r, bool success)
+{
+	bool track = r->flags & WEIR_REGION_TRACK;
+	size_t n = r->limit >> r->shift;
+
+	/* SEQ_CST: see barrier_grace.h: handlers of the phase before are
+	 * through when the wait is. */
+	__atomic_store_n(&r->phase, WR_PHASE_IDLE, __ATOMIC_SEQ_CST);
+	if (r->watch)
+		wr_watch_grace(r->watch);
+	/* After a success what is protected is there to be tracked, or it is
+	 * a rare page whose next fault opens it. */
+	if (r->watch && !success)
+		wr_watch_unprotect(r->watch, r->start, r->start + r->limit);
+	for (size_t u = 0; u < n; u++) {
+		uint8_t seen = wr_unit_get(r, u), next;
+
+		/* Fresh ones, beyond what was ever in use, in one look. */
+		if (!seen)
+			continue;
+		do {
+			next = after(r, seen, success);
+			if ((next & WR_UNIT_STATE) == WR_UNIT_OPEN && track)
+				__atomic_store_n(&r->hot[u / WR_GROUP], 1,
+						 __ATOMIC_RELEASE);
+		} while (!wr_unit_swap(r, u, &seen, next));
+	}
+	r->armed_once = track && success;
+}
+
+void wr_snap_let_go(struct weir_snapshot *s)
+{
+	bool success = !wr_snap_failed(s) && s->state == WR_SNAP_READ;
+
+	for (size_t i = 0; i < s->count; i++) {
+		struct weir_region *r = s->regions[i];
+
+		if (r->watch)
+			let_go(r, success);
+		if (success)
+			memcpy(r->last, s->id, sizeof(r->last));
+	}
+}

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The pool of a snapshot; snap_pool.h says what holds.  One lock, held for some
+ * twenty instructions: handlers of one process come from one listener, or from
+ * threads that have just paid for a signal.
+ */
+#define _GNU_SOURCE
+#include "runtime/snap_pool.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "runtime/check.h"
+#include "runtime/futex_lock.h"
+
+#define LEAST 4u
+
+static void enter(struct wr_pool *p, sigset_t *saved)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, saved);
+	wr_futex_lock(&p->lock);
+}
+
+static void leave(struct wr_pool *p, const sigset_t *saved)
+{
+	wr_futex_unlock(&p->lock);
+	pthread_sigmask(SIG_SETMASK, saved, NULL);
+}
+
+int wr_pool_open(struct wr_pool *p, size_t bytes, unsigned shift)
+{
+	size_t slots = bytes >> shift;
+	void *memory;
+
+	if (slots < LEAST)
+		slots = LEAST;
+	if (slots > UINT32_MAX / 2)
+		slots = UINT32_MAX / 2;
+	memset(p, 0, sizeof(*p));
+	p->shift = shift;
+	p->slots = (uint32_t)slots;
+	p->bytes = slots << shift;
+	p->free = malloc(slots * sizeof(*p->free));
+	p->filled = malloc(slots * sizeof(*p->filled));
+	memory = MAP_FAILED;
+	if (p->free && p->filled)
+		memory = mmap(NULL, p->bytes, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (memory == MAP_FAILED) {
+		free(p->free);
+		free(p->filled);
+		bytes = p->bytes;
+		memset(p, 0, sizeof(*p));
+		return wr_error(ENOMEM,
+				"no memory for a pool of %zu bytes; free some, "
+				"or make the snapshot's pool smaller",
+				bytes);
+	}
+	/* Not in the children of fork(): they have no use for it.  Touched now
+	 * and not in a handler; where the kernel cannot do it at once (before
+	 * 5.14), by hand. */
+	madvise(memory, p->bytes, MADV_DONTFORK);
+	madvise(memory, p->bytes, MADV_HUGEPAGE);
+#ifdef MADV_POPULATE_WRITE
+	if (madvise(memory, p->bytes, MADV_POPULATE_WRITE))
+#endif
+		for (size_t at = 0; at < p->bytes; at += 4096)
+			((volatile char *)memory)[at] = 0;
+	p->memory = memory;
+	for (size_t i = 0; i < slots; i++)
+		p->free[i] = (uint32_t)(slots - 1 - i);
+	p->free_count = p->slots;
+	return 0;
+}
+
+void wr_pool_close(struct wr_pool *p)
+{
+	if (p->memory)
+		munmap(p->memory, p->bytes);
+	free(p->free);
+	free(p->filled);
+	memset(p, 0, sizeof(*p));
+}
+
+/* Lock held: `used` is what is not free; its readers take no lock. */
+static void note_used(struct wr_pool *p)
+{
+	uint32_t used = p->slots - p->free_count;
+
+	__atomic_store_n(&p->used, used, __ATOMIC_RELAXED);
+	if (used > p->peak)
+		__atomic_store_n(&p->peak, used, __ATOMIC_RELAXED);
+}
+
+uint32_t wr_pool_get(struct wr_pool *p)
+{
+	uint32_t slot = WR_SLOT_NONE;
+	sigset_t saved;
+
+	enter(p, &saved);
+	if (p->free_count) {
+		slot = p->free[--p->free_count];
+		note_used(p);
+	}
+	leave(p, &saved);
+	return slot;
+}
+
+void wr_pool_put(struct wr_pool *p, uint32_t slot)
+{
+	sigset_t saved;
+
+	enter(p, &saved);
+	p->free[p->free_count++] = slot;
+	note_used(p);
+	leave(p, &saved);
+}
+
+void wr_pool_fill(struct wr_pool *p, const struct wr_unit *unit)
+{
+	sigset_t saved;
+
+	enter(p, &saved);
+	p->filled[(p->head + p->filled_count++) % p->slots] = *unit;
+	leave(p, &saved);
+}
+
+uint32_t wr_pool_take(struct wr_pool *p, struct wr_unit *units, uint32_t n)
+{
+	sigset_t saved;
+
+	enter(p, &saved);
+	if (n > p->filled_count)
+		n = p->filled_count;
+	for (uint32_t i = 0; i < n; i++)
+		units[i] = p->filled[(p->head + i) % p->slots];
+	p->head = (p->head + n) % p->slots;
+	p->filled_count -= n;
+	leave(p, &saved);
+	return n;
+}
+
+void wr_pool_drop(struct wr_pool *p, const struct wr_unit *units, uint32_t n)
+{
+	sigset_t saved;
+
+	enter(p, &saved);
+	for (uint32_t i = 0; i < n; i++)
+		p->free[p->free_count++] = units[i].slot;
+	note_used(p);
+	leave(p, &saved);
+}

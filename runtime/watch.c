@@ -1,0 +1,509 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The watches: descriptors, the listener, the SIGBUS handler, and what a fault
+ * or a loss of pages means for a unit.  See watch.h, and region.h for the
+ * units' states and the order of the steps.
+ *
+ *   listener       one thread a watch; all signals blocked; real-time priority
+ *                  where that is allowed, because writers wait for it
+ *   on_sigbus()    on the writing thread, every signal blocked
+ *
+ * Both look regions up and use them within a grace period of their watch.
+ */
+#define _GNU_SOURCE
+#include "runtime/watch.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "runtime/barrier_grace.h"
+#include "runtime/barrier_signal.h"
+#include "runtime/check.h"
+#include "runtime/kernel_abi.h"
+#include "runtime/region.h"
+#include "runtime/uffd.h"
+
+#define BATCH 16
+#define KEPT 1024 /* events that wait: a thread each, mostly */
+
+struct wr_watch {
+	bool sigbus;           /* its manner */
+	bool reads_first;      /* before Linux 6.4: holes cannot be protected */
+	bool fifo;             /* the listener runs under SCHED_FIFO */
+	unsigned users;        /* regions; 0: closed */
+	struct wr_uffd uffd;   /* the descriptor */
+	struct wr_grace grace; /* handlers at work */
+	pthread_t thread;      /* the listener */
+	int stop;              /* eventfd: readable when it is to end */
+	unsigned count;        /* of msgs: read, not done */
+	struct uffd_msg msgs[KEPT + BATCH];
+};
+
+static struct wr_watch watches[2]; /* by manner */
+
+/* ---- Protection --------------------------------------------------------- */
+
+int wr_watch_protect(struct wr_watch *w, uintptr_t start, uintptr_t end,
+		     bool beside)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	int n;
+
+	if (w->reads_first) {
+		n = wr_uffd_populate(start, end);
+		if (n < 0)
+			return n;
+	}
+	n = wr_uffd_protect(w->uffd.fd, start, end);
+	if (n < 0 || !beside)
+		return n < 0 ? n : 0;
+	/* Twice, after a look at it: a fault that splits the huge zero page
+	 * meanwhile would leave pages unprotected; see barrier_sync.c. */
+	wr_uffd_populate(start, start + page);
+	n = wr_uffd_protect(w->uffd.fd, start, end);
+	return n < 0 ? n : 0;
+}
+
+int wr_watch_unprotect(struct wr_watch *w, uintptr_t start, uintptr_t end)
+{
+	int n = wr_uffd_unprotect(w->uffd.fd, start, end);
+
+	/* ENOENT: unmapped behind our back, nobody waits there. */
+	return n < 0 && n != -ENOENT ? n : 0;
+}
+
+void wr_watch_wake(struct wr_watch *w, uintptr_t start, uintptr_t end)
+{
+	struct uffdio_range range = {.start = start, .len = end - start};
+	int saved = errno;
+
+	if (!w->sigbus)
+		ioctl(w->uffd.fd, UFFDIO_WAKE, &range);
+	errno = saved;
+}
+
+/* One unit, without waiting for an event that only the caller reads. */
+static bool try_open(struct wr_watch *w, const struct weir_region *r, size_t u)
+{
+	uintptr_t at = wr_unit_address(r, u);
+	int n = wr_uffd_try_unprotect(w->uffd.fd, at, at + wr_region_unit(r));
+
+	/* In several mappings, before Linux 6.12. */
+	if (n == -ENOENT)
+		n = wr_uffd_unprotect(w->uffd.fd, at, at + wr_region_unit(r));
+	if (wr_unlikely(n < 0 && n != -EAGAIN && n != -ENOENT))
+		wr_fatal("userfaultfd: %#lx cannot be made writable: %s",
+			 (unsigned long)at, strerror(-n));
+	return n != -EAGAIN;
+}
+
+/* ---- A fault ------------------------------------------------------------ */
+
+static void count_fault(struct weir_region *r)
+{
+	/* Acquire: pairs with the release in weir_snapshot_create(). */
+	struct weir_snapshot *s =
+		__atomic_load_n(&r->snapshot, __ATOMIC_ACQUIRE);
+
+	if (s)
+		wr_snap_count(&s->figures.faults, 1);
+}
+
+/* No snapshot is under way: whatever the unit was, it is open and changed. */
+static bool open_unit(struct wr_watch *w, struct weir_region *r, size_t u)
+{
+	uint8_t seen;
+
+	if (!try_open(w, r, u))
+		return false;
+	/* Release: who sees the group hot sees... nothing else; the unit's own
+	 * byte is looked at by begin after the grace period. */
+	__atomic_store_n(&r->hot[u / WR_GROUP], 1, __ATOMIC_RELEASE);
+	seen = wr_unit_get(r, u);
+	while (!wr_unit_swap(r, u, &seen,
+			     (seen & ~WR_UNIT_STATE) | WR_UNIT_OPEN |
+				     WR_UNIT_DIRTY))
+		;
+	return true;
+}
+
+static enum wr_fault_result fault(struct wr_watch *w, struct weir_region *r,
+				  uintptr_t p)
+{
+	size_t u = (p - r->start) >> r->shift;
+	enum wr_fault_result result;
+	bool unprotect = true;
+
+	/* SEQ_CST: see weir_snapshot_begin(), which stores TURNING and then
+	 * waits for the grace period that this handler is in. */
+	switch (__atomic_load_n(&r->phase, __ATOMIC_SEQ_CST)) {
+	case WR_PHASE_TURNING:
+		return WR_FAULT_AGAIN;
+	case WR_PHASE_ACTIVE:
+		if (u >= r->snap_units || wr_snap_failed(r->snapshot))
+			break;
+		result = wr_snap_keep(r, u, &unprotect);
+		if (result == WR_FAULT_DONE && unprotect && !try_open(w, r, u))
+			result = WR_FAULT_AGAIN;
+		return result;
+	}
+	return open_unit(w, r, u) ? WR_FAULT_DONE : WR_FAULT_AGAIN;
+}
+
+/* ---- Pages that went ---------------------------------------------------- */
+
+/* Unit u loses its content and its protection, now or in a moment. */
+static void lose_unit(struct weir_region *r, size_t u)
+{
+	struct weir_snapshot *s =
+		__atomic_load_n(&r->snapshot, __ATOMIC_ACQUIRE);
+	bool lost;
+
+	__atomic_store_n(&r->hot[u / WR_GROUP], 1, __ATOMIC_RELEASE);
+	wr_unit_move(r, u, WR_UNIT_OPEN, WR_UNIT_OPEN,
+		     WR_UNIT_LOOSE | WR_UNIT_DIRTY, 0);
+	wr_unit_move(r, u, WR_UNIT_SAVED, WR_UNIT_SAVED, WR_UNIT_NEXT, 0);
+	lost = wr_unit_move(r, u, WR_UNIT_TAKEN, WR_UNIT_TAKEN, WR_UNIT_DIRTY,
+			    0) ||
+	       wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_OPEN,
+			    WR_UNIT_LOOSE | WR_UNIT_DIRTY, 0);
+	/* Acquire: pairs with the release in begin. */
+	if (lost && s && u < r->snap_units &&
+	    __atomic_load_n(&r->phase, __ATOMIC_ACQUIRE) == WR_PHASE_ACTIVE)
+		wr_snap_fail(s, ESTALE,
+			     "pages of a region were given back or unmapped "
+			     "before they were saved; use "
+			     "weir_region_discard(), and unmap nothing during "
+			     "a snapshot");
+}
+
+static void lose(uintptr_t start, uintptr_t end)
+{
+	struct weir_region *r;
+
+	for (unsigned i = 0; (r = wr_region_next(&i));) {
+		uintptr_t from = start > r->start ? start : r->start;
+		uintptr_t to = r->start + r->limit;
+
+		if (to > end)
+			to = end;
+		if (from >= to)
+			continue;
+		for (size_t u = (from - r->start) >> r->shift;
+		     u <= (to - 1 - r->start) >> r->shift; u++)
+			lose_unit(r, u);
+	}
+}
+
+/* ---- The listener ------------------------------------------------------- */
+
+static bool on_event(struct wr_watch *w, const struct uffd_msg *m)
+{
+	unsigned ticket = wr_grace_enter(&w->grace);
+	bool done = true;
+
+	switch (m->event) {
+	case UFFD_EVENT_PAGEFAULT: {
+		uintptr_t p = (uintptr_t)m->arg.pagefault.address;
+		struct weir_region *r = wr_region_find(p);
+
+		/* None: it is being removed, which wakes the writer. */
+		if (r && r->watch == w)
+			done = fault(w, r, p) != WR_FAULT_AGAIN;
+		break;
+	}
+	case UFFD_EVENT_REMOVE:
+	case UFFD_EVENT_UNMAP:
+		lose((uintptr_t)m->arg.remove.start,
+		     (uintptr_t)m->arg.remove.end);
+		break;
+	case UFFD_EVENT_REMAP:
+		lose((uintptr_t)m->arg.remap.from,
+		     (uintptr_t)(m->arg.remap.from + m->arg.remap.len));
+		break;
+	default:
+		wr_fatal("userfaultfd: event %#x was not asked for", m->event);
+	}
+	wr_grace_leave(&w->grace, ticket);
+	return done;
+}
+
+/* Do what can be done; the rest stays, in order. */
+static void work_off(struct wr_watch *w)
+{
+	unsigned left = 0;
+
+	for (unsigned i = 0; i < w->count; i++)
+		if (!on_event(w, &w->msgs[i]))
+			w->msgs[left++] = w->msgs[i];
+	w->count = left;
+}
+
+static void note_new(struct wr_watch *w, ssize_t bytes)
+{
+	for (; bytes > 0; bytes -= (ssize_t)sizeof(w->msgs[0])) {
+		const struct uffd_msg *m = &w->msgs[w->count++];
+		unsigned ticket;
+		struct weir_region *r;
+
+		if (m->event != UFFD_EVENT_PAGEFAULT)
+			continue;
+		ticket = wr_grace_enter(&w->grace);
+		r = wr_region_find((uintptr_t)m->arg.pagefault.address);
+		if (r)
+			count_fault(r);
+		wr_grace_leave(&w->grace, ticket);
+	}
+}
+
+static void *listen_main(void *arg)
+{
+	static const struct timespec moment = {.tv_nsec = 20000};
+	struct wr_watch *w = arg;
+	struct pollfd fds[] = {
+		{.fd = w->uffd.fd, .events = POLLIN},
+		{.fd = w->stop, .events = POLLIN},
+	};
+	ssize_t n;
+
+	prctl(PR_SET_NAME, "weir-watch");
+	for (;;) {
+		if (poll(fds, 2, w->count ? 0 : -1) < 0 && errno != EINTR)
+			wr_fatal("poll on userfaultfd: %s", strerror(errno));
+		if (fds[1].revents)
+			return NULL;
+		n = 0;
+		if (w->count <= KEPT)
+			n = read(w->uffd.fd, &w->msgs[w->count],
+				 BATCH * sizeof(w->msgs[0]));
+		/* EAGAIN: the writer was interrupted and took it back. */
+		if (n < 0 && errno != EAGAIN && errno != EINTR)
+			wr_fatal("read from userfaultfd: %s", strerror(errno));
+		note_new(w, n);
+		work_off(w);
+		/* To whom it waits for, who may have a lower priority. */
+		if (w->count)
+			nanosleep(&moment, NULL);
+	}
+}
+
+/* ---- The signal --------------------------------------------------------- */
+
+/* Wait for s->wake to change from `seen`, or a moment: what is waited for may
+ * have been done by one who did not see us wait. */
+static void wait_for(struct weir_snapshot *s, uint32_t seen)
+{
+	struct timespec at_most = {.tv_nsec = 2000000};
+
+	/* SEQ_CST: pairs with wr_snap_wake(): either it sees the waiter, or
+	 * the word has changed and the kernel does not sleep. */
+	__atomic_fetch_add(&s->waiting, 1, __ATOMIC_SEQ_CST);
+	syscall(SYS_futex, &s->wake, FUTEX_WAIT_PRIVATE, seen, &at_most);
+	__atomic_fetch_sub(&s->waiting, 1, __ATOMIC_SEQ_CST);
+}
+
+static bool on_sigbus(void *owner, uintptr_t p, const siginfo_t *info,
+		      const void *context)
+{
+	static const struct timespec moment = {.tv_nsec = 20000};
+	struct wr_watch *w = owner;
+	struct weir_region *r;
+	unsigned tries = 0;
+
+	(void)context;
+	/* Others are hardware's: a poisoned page (BUS_MCEERR_AR). */
+	if (info->si_code != BUS_ADRERR)
+		return false;
+	for (;;) {
+		unsigned ticket = wr_grace_enter(&w->grace);
+		enum wr_fault_result result = WR_FAULT_DONE;
+		struct weir_snapshot *s = NULL;
+		uint32_t seen = 0;
+
+		r = wr_region_find(p);
+		if (r && r->watch == w) {
+			if (!tries)
+				count_fault(r);
+			s = __atomic_load_n(&r->snapshot, __ATOMIC_ACQUIRE);
+			if (s)
+				seen = __atomic_load_n(&s->wake,
+						       __ATOMIC_SEQ_CST);
+			result = fault(w, r, p);
+			/* In the grace period, or the snapshot could go. */
+			if (result == WR_FAULT_WAIT && s)
+				wait_for(s, seen);
+		}
+		wr_grace_leave(&w->grace, ticket);
+		if (!r || result == WR_FAULT_DONE)
+			return r;
+		/* Not for long: begin, the copying of a unit, a loss that the
+		 * listener has yet to read. */
+		if (result == WR_FAULT_AGAIN && ++tries > 50)
+			nanosleep(&moment, NULL);
+		else
+			sched_yield();
+	}
+}
+
+/* ---- Life --------------------------------------------------------------- */
+
+static int listen_start(struct wr_watch *w)
+{
+	struct sched_param low = {.sched_priority =
+					  sched_get_priority_min(SCHED_FIFO)};
+	sigset_t all, saved;
+	int err;
+
+	w->count = 0;
+	w->stop = eventfd(0, EFD_CLOEXEC);
+	if (w->stop < 0)
+		return wr_error(errno, "eventfd: %s; raise RLIMIT_NOFILE",
+				strerror(errno));
+	/* The thread inherits the mask: signals are for the program's own. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &saved);
+	err = pthread_create(&w->thread, NULL, listen_main, w);
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	if (err) {
+		close(w->stop);
+		return wr_error(err,
+				"the thread that hears of writes cannot be "
+				"made: %s; raise RLIMIT_NPROC or RLIMIT_AS",
+				strerror(err));
+	}
+	w->fifo = !pthread_setschedparam(w->thread, SCHED_FIFO, &low);
+	return 0;
+}
+
+static int open_descriptor(struct wr_watch *w)
+{
+	uint64_t offered = wr_uffd_offered();
+	uint64_t features =
+		UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_REMOVE |
+		UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMAP |
+		(w->sigbus ? UFFD_FEATURE_SIGBUS : 0) |
+		(offered & UFFD_FEATURE_WP_HUGETLBFS_SHMEM);
+
+	w->reads_first = offered & UFFD_FEATURE_PAGEFAULT_FLAG_WP &&
+			 !(offered & UFFD_FEATURE_WP_UNPOPULATED);
+	if (!w->reads_first)
+		features |= UFFD_FEATURE_WP_UNPOPULATED;
+	return wr_uffd_open(&w->uffd, features, !w->sigbus);
+}
+
+int wr_watch_get(bool sigbus, struct wr_watch **out)
+{
+	struct wr_watch *w = &watches[sigbus];
+	int err;
+
+	*out = w;
+	if (w->users++)
+		return 0;
+	w->sigbus = sigbus;
+	err = open_descriptor(w);
+	if (!err) {
+		err = listen_start(w);
+		if (err)
+			wr_uffd_close(&w->uffd);
+	}
+	if (!err && sigbus) {
+		err = wr_signal_attach(SIGBUS, w, on_sigbus);
+		if (err) {
+			w->sigbus = false; /* nothing to detach */
+			wr_watch_put(w);
+			return err;
+		}
+	}
+	if (err)
+		w->users = 0;
+	return err;
+}
+
+void wr_watch_put(struct wr_watch *w)
+{
+	uint64_t one = 1;
+
+	if (--w->users)
+		return;
+	if (w->sigbus)
+		wr_signal_detach(SIGBUS, w);
+	while (write(w->stop, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+	pthread_join(w->thread, NULL);
+	close(w->stop);
+	wr_uffd_close(&w->uffd);
+}
+
+bool wr_watch_privileged(void)
+{
+	int fd = wr_uffd_open_way(WR_UFFD_SYSCALL);
+
+	if (fd < 0)
+		fd = wr_uffd_open_way(WR_UFFD_DEVICE);
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
+bool wr_watch_serves_kernel(const struct wr_watch *w)
+{
+	return !w->sigbus && wr_uffd_serves_kernel(&w->uffd);
+}
+
+const char *wr_watch_priority(const struct wr_watch *w)
+{
+	return w->fifo ? "fifo" : "normal";
+}
+
+int wr_watch_add(struct wr_watch *w, struct weir_region *r)
+{
+	void *start = (void *)r->start;
+
+	/* What KSM merges loses its protection.  EINVAL: there is no KSM, or
+	 * there are no huge pages. */
+	madvise(start, r->limit, MADV_UNMERGEABLE);
+	if (w->reads_first && !r->shared)
+		madvise(start, r->limit, MADV_NOHUGEPAGE);
+	return wr_uffd_add_range(&w->uffd, r->start, r->start + r->limit);
+}
+
+void wr_watch_remove(struct wr_watch *w, struct weir_region *r)
+{
+	wr_uffd_remove_range(&w->uffd, r->start, r->start + r->limit);
+}
+
+void wr_watch_grace(struct wr_watch *w)
+{
+	wr_grace_wait(&w->grace);
+}
+
+void wr_watch_fork_child(void)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		struct wr_watch *w = &watches[i];
+
+		if (!w->users)
+			continue;
+		if (w->sigbus) {
+			wr_signal_fork_child();
+			wr_signal_detach(SIGBUS, w);
+		}
+		close(w->stop);
+		wr_uffd_close(&w->uffd);
+		wr_grace_reset(&w->grace);
+		w->users = 0;
+	}
+}
