@@ -52,7 +52,7 @@ void wr_regions_lock_anew(void)
 struct weir_region *wr_region_next(unsigned *i)
 {
 	while (*i < REGIONS) {
-		/* Acquire: pairs with the release in publish(). */
+		/* Acquire: pairs with the release in finish(). */
 		struct weir_region *r =
 			__atomic_load_n(&table[(*i)++], __ATOMIC_ACQUIRE);
 
@@ -72,16 +72,15 @@ struct weir_region *wr_region_find(uintptr_t p)
 	return NULL;
 }
 
-/* Lock held. */
-static int publish(struct weir_region *r)
+/* Lock held: an entry for r, if no other has a part of its memory. */
+static int find_entry(const struct weir_region *r, unsigned *entry)
 {
-	unsigned free_entry = REGIONS;
-
+	*entry = REGIONS;
 	for (unsigned i = 0; i < REGIONS; i++) {
 		struct weir_region *other = table[i];
 
 		if (!other)
-			free_entry = i;
+			*entry = i;
 		else if (r->start < other->start + other->limit &&
 			 other->start < r->start + r->limit)
 			return wr_error(EEXIST,
@@ -89,12 +88,11 @@ static int publish(struct weir_region *r)
 					"part of it; release that first",
 					(unsigned long)r->start, r->limit);
 	}
-	if (free_entry == REGIONS)
+	if (*entry == REGIONS)
 		return wr_error(EAGAIN,
 				"%d regions exist already; release one, or put "
 				"more in one",
 				REGIONS);
-	__atomic_store_n(&table[free_entry], r, __ATOMIC_RELEASE);
 	return 0;
 }
 
@@ -350,6 +348,7 @@ static struct weir_region *new_region(const struct weir_region_options *o)
 static int finish(struct weir_region *r, const struct weir_region_options *o,
 		  struct weir_region **out)
 {
+	unsigned entry = 0;
 	int err = 0;
 
 	r->state = new_table(units(r));
@@ -360,14 +359,14 @@ static int finish(struct weir_region *r, const struct weir_region_options *o,
 	wr_mutex_lock(&lock);
 	if (!err)
 		err = wr_regions_fork_ready();
+	if (!err)
+		err = find_entry(r, &entry);
 	/* Nothing is protected yet: no handler looks for it. */
 	if (!err)
 		err = wr_region_watch(r, o->barrier);
-	if (!err) {
-		err = publish(r);
-		if (err)
-			drop_watch(r);
-	}
+	/* Release: pairs with wr_region_next(). */
+	if (!err)
+		__atomic_store_n(&table[entry], r, __ATOMIC_RELEASE);
 	wr_mutex_unlock(&lock);
 	if (err)
 		destroy(r);

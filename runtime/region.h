@@ -92,8 +92,10 @@ struct weir_region {
 					 * region.c */
 	unsigned index;                 /* of it there */
 	size_t snap_units;              /* units in it, from begin on */
-	bool armed_once;  /* all of it was, so that `hot` is complete */
-	uint8_t last[16]; /* id of the last snapshot that counts */
+	bool armed_once;     /* all of it was, so that `hot` is complete */
+	uint8_t last[16];    /* id of the last snapshot that counts, or zero */
+	size_t last_count;   /* regions in it */
+	unsigned last_index; /* this one's number there */
 };
 
 enum wr_snap_state {

@@ -294,8 +294,9 @@ int wr_snap_turn(struct weir_snapshot *s, struct weir_region *r)
 			continue;
 		from = g * WR_GROUP;
 		to = from + WR_GROUP < n ? from + WR_GROUP : n;
-		r->hot[g] = 0;
 		err = turn_units(s, r, from, to, huge);
+		if (!err)
+			r->hot[g] = 0;
 	}
 	return err;
 }

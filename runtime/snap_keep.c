@@ -214,18 +214,21 @@ int wr_snap_error(const struct weir_snapshot *s)
 
 /* ---- The end ------------------------------------------------------------ */
 
-/* What a unit becomes: `seen` is what it was when the snapshot was through. */
+/*
+ * What a unit becomes: `seen` is what it was when the snapshot was through.  To
+ * be tracked, what is protected stays so, and what a failed snapshot has saved
+ * is still changed since the last one.
+ */
 static uint8_t after(const struct weir_region *r, uint8_t seen, bool success)
 {
-	bool changed = seen & WR_UNIT_NEXT;
+	unsigned state = seen & WR_UNIT_STATE;
 
 	if (!(r->flags & WEIR_REGION_TRACK))
 		return WR_UNIT_OPEN;
-	if (success && (seen & WR_UNIT_STATE) == WR_UNIT_SAVED && !changed)
-		return WR_UNIT_ARMED;
-	if (!success && !changed)
-		return WR_UNIT_OPEN | (seen & WR_UNIT_DIRTY);
-	return WR_UNIT_OPEN | WR_UNIT_DIRTY;
+	if (seen & WR_UNIT_NEXT || state == WR_UNIT_OPEN ||
+	    state == WR_UNIT_TAKEN)
+		return WR_UNIT_OPEN | WR_UNIT_DIRTY;
+	return WR_UNIT_ARMED | (success ? 0 : seen & WR_UNIT_DIRTY);
 }
 
 static void let_go(struct weir_region *r, bool success)
@@ -236,26 +239,25 @@ static void let_go(struct weir_region *r, bool success)
 	/* SEQ_CST: see barrier_grace.h: handlers of the phase before are
 	 * through when the wait is. */
 	__atomic_store_n(&r->phase, WR_PHASE_IDLE, __ATOMIC_SEQ_CST);
-	if (r->watch)
-		wr_watch_grace(r->watch);
+	wr_watch_grace(r->watch);
 	/* After a success what is protected is there to be tracked, or it is
 	 * a rare page whose next fault opens it. */
-	if (r->watch && !success)
+	if (!success && !track)
 		wr_watch_unprotect(r->watch, r->start, r->start + r->limit);
 	for (size_t u = 0; u < n; u++) {
 		uint8_t seen = wr_unit_get(r, u), next;
 
-		/* Fresh ones, beyond what was ever in use, in one look. */
+		/* Never armed, as those beyond what is in use. */
 		if (!seen)
 			continue;
 		do {
 			next = after(r, seen, success);
-			if ((next & WR_UNIT_STATE) == WR_UNIT_OPEN && track)
+			if (next & WR_UNIT_DIRTY)
 				__atomic_store_n(&r->hot[u / WR_GROUP], 1,
 						 __ATOMIC_RELEASE);
 		} while (!wr_unit_swap(r, u, &seen, next));
 	}
-	r->armed_once = track && success;
+	r->armed_once = track && (success || r->armed_once);
 }
 
 void wr_snap_let_go(struct weir_snapshot *s)
@@ -267,7 +269,14 @@ void wr_snap_let_go(struct weir_snapshot *s)
 
 		if (r->watch)
 			let_go(r, success);
-		if (success)
+		if (success) {
 			memcpy(r->last, s->id, sizeof(r->last));
+			r->last_count = s->count;
+			r->last_index = r->index;
+		} else if (r->async) {
+			/* What was written is no longer known: it was armed
+			 * anew.  The next one is whole. */
+			memset(r->last, 0, sizeof(r->last));
+		}
 	}
 }

@@ -112,8 +112,21 @@ static int check_options(struct weir_snapshot *s,
 	return 0;
 }
 
+/* Whether region `number` can follow what it and the others were last in. */
+static bool same_last(const struct weir_snapshot *s,
+		      const struct weir_region *r, size_t number)
+{
+	static const uint8_t none[sizeof(r->last)];
+
+	if (memcmp(r->last, s->regions[0]->last, sizeof(r->last)))
+		return false;
+	return !memcmp(r->last, none, sizeof(none)) ||
+	       (r->last_count == s->count && r->last_index == number);
+}
+
 /* Regions' lock held. */
-static int check_region(const struct weir_snapshot *s, struct weir_region *r)
+static int check_region(const struct weir_snapshot *s, struct weir_region *r,
+			size_t number)
 {
 	bool end = s->options.kind == WEIR_SNAPSHOT_END;
 	int err;
@@ -139,11 +152,11 @@ static int check_region(const struct weir_snapshot *s, struct weir_region *r)
 				"region \"%s\" at %#lx: deltas take "
 				"WEIR_REGION_TRACK",
 				r->name, (unsigned long)r->start);
-	if (memcmp(r->last, s->regions[0]->last, sizeof(r->last)) &&
-	    s->options.flags & WEIR_SNAPSHOT_DELTA)
-		return wr_error(EINVAL, "the regions were last saved by "
-					"different snapshots; take a whole one "
-					"of all of them first");
+	if (s->options.flags & WEIR_SNAPSHOT_DELTA && !same_last(s, r, number))
+		return wr_error(EINVAL,
+				"the regions were not last saved in one "
+				"snapshot, in this order; take a whole "
+				"one of them first");
 	err = wr_region_ready(r);
 	return err;
 }
@@ -153,7 +166,7 @@ static int join(struct weir_snapshot *s)
 {
 	for (size_t i = 0; i < s->count; i++) {
 		struct weir_region *r = s->regions[i];
-		int err = check_region(s, r);
+		int err = check_region(s, r, i);
 
 		for (size_t k = 0; k < i && !err; k++)
 			if (s->regions[k] == r)

@@ -65,6 +65,8 @@ WEIR_UNIT_TESTS += \
 	tests/test_rootscan \
 	tests/test_scan \
 	tests/test_segments \
+	tests/test_snapshot \
+	tests/test_snapshot_life \
 	tests/test_stats \
 	tests/test_suspend \
 	tests/test_sweep \
