@@ -564,7 +564,7 @@ int weir_region_grow(weir_region *r, size_t bytes)
 	if (err)
 		return err;
 	for (size_t u = now >> r->shift; u < bytes >> r->shift; u++)
-		__atomic_store_n(&r->hot[u / WR_GROUP], 1, __ATOMIC_RELAXED);
+		wr_unit_is_open(r, u);
 	/* Release: pairs with the acquire in begin; the memory is usable, and
 	 * its units are known to be open. */
 	__atomic_store_n(&r->bytes, bytes, __ATOMIC_RELEASE);

@@ -171,6 +171,17 @@ static inline bool wr_unit_swap(struct weir_region *r, size_t u, uint8_t *seen,
 bool wr_unit_move(struct weir_region *r, size_t u, unsigned from, unsigned to,
 		  unsigned add, unsigned drop);
 
+/*
+ * Unit u was made OPEN: the armer and begin are to look at its group.  AFTER it
+ * was, with release order, which pairs with the exchange in arm_group(): who
+ * takes the mark off sees the unit OPEN.  The other way round the mark could be
+ * taken off between the two, and begin pass the unit by.
+ */
+static inline void wr_unit_is_open(struct weir_region *r, size_t u)
+{
+	__atomic_store_n(&r->hot[u / WR_GROUP], 1, __ATOMIC_RELEASE);
+}
+
 /* Copy a unit out of a region that writers wait to write.  Whether it is all
  * zero: then nothing may have been copied. */
 bool wr_unit_copy(void *to, const void *from, size_t bytes);

@@ -68,9 +68,9 @@ static long arm_group(struct weir_region *r, size_t g)
 
 	if (end > n)
 		end = n;
-	/* Before the look: what is opened after it sets it again.  SEQ_CST, so
-	 * that the look is not before it. */
-	__atomic_store_n(&r->hot[g], 0, __ATOMIC_SEQ_CST);
+	/* Before the look: what is opened after it marks it again.  Acquire:
+	 * pairs with wr_unit_is_open(). */
+	__atomic_exchange_n(&r->hot[g], 0, __ATOMIC_ACQ_REL);
 	while (arm_run(r, u, end, &u, &to)) {
 		int err = wr_watch_protect(r->watch, wr_unit_address(r, u),
 					   wr_unit_address(r, to), true);
@@ -79,7 +79,7 @@ static long arm_group(struct weir_region *r, size_t g)
 			for (; u < to; u++)
 				wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_OPEN,
 					     WR_UNIT_DIRTY, 0);
-			__atomic_store_n(&r->hot[g], 1, __ATOMIC_RELEASE);
+			wr_unit_is_open(r, g * WR_GROUP);
 			return protect_failed(err);
 		}
 		armed += (long)(to - u);
@@ -87,7 +87,7 @@ static long arm_group(struct weir_region *r, size_t g)
 	}
 	for (u = g * WR_GROUP; u < end; u++)
 		if (wr_unit_get(r, u) & WR_UNIT_LOOSE)
-			__atomic_store_n(&r->hot[g], 1, __ATOMIC_RELEASE);
+			wr_unit_is_open(r, u);
 	return armed;
 }
 
@@ -290,13 +290,15 @@ int wr_snap_turn(struct weir_snapshot *s, struct weir_region *r)
 	if (!r->armed_once)
 		return turn_units(s, r, 0, n, huge);
 	for (size_t g = 0; g * WR_GROUP < n && !err; g++) {
-		if (!r->hot[g])
+		/* Relaxed: a loss that the listener reads just now is noted by
+		 * itself as well. */
+		if (!__atomic_load_n(&r->hot[g], __ATOMIC_RELAXED))
 			continue;
 		from = g * WR_GROUP;
 		to = from + WR_GROUP < n ? from + WR_GROUP : n;
 		err = turn_units(s, r, from, to, huge);
 		if (!err)
-			r->hot[g] = 0;
+			__atomic_store_n(&r->hot[g], 0, __ATOMIC_RELAXED);
 	}
 	return err;
 }

@@ -250,12 +250,11 @@ static void let_go(struct weir_region *r, bool success)
 		/* Never armed, as those beyond what is in use. */
 		if (!seen)
 			continue;
-		do {
+		do
 			next = after(r, seen, success);
-			if (next & WR_UNIT_DIRTY)
-				__atomic_store_n(&r->hot[u / WR_GROUP], 1,
-						 __ATOMIC_RELEASE);
-		} while (!wr_unit_swap(r, u, &seen, next));
+		while (!wr_unit_swap(r, u, &seen, next));
+		if ((next & WR_UNIT_STATE) == WR_UNIT_OPEN)
+			wr_unit_is_open(r, u);
 	}
 	r->armed_once = track && (success || r->armed_once);
 }

@@ -99,6 +99,12 @@ static void note_used(struct wr_pool *p)
 		__atomic_store_n(&p->peak, used, __ATOMIC_RELAXED);
 }
 
+/* Lock held, likewise. */
+static void note_filled(struct wr_pool *p, uint32_t n)
+{
+	__atomic_store_n(&p->filled_count, n, __ATOMIC_RELAXED);
+}
+
 uint32_t wr_pool_get(struct wr_pool *p)
 {
 	uint32_t slot = WR_SLOT_NONE;
@@ -128,7 +134,8 @@ void wr_pool_fill(struct wr_pool *p, const struct wr_unit *unit)
 	sigset_t saved;
 
 	enter(p, &saved);
-	p->filled[(p->head + p->filled_count++) % p->slots] = *unit;
+	p->filled[(p->head + p->filled_count) % p->slots] = *unit;
+	note_filled(p, p->filled_count + 1);
 	leave(p, &saved);
 }
 
@@ -142,7 +149,7 @@ uint32_t wr_pool_take(struct wr_pool *p, struct wr_unit *units, uint32_t n)
 	for (uint32_t i = 0; i < n; i++)
 		units[i] = p->filled[(p->head + i) % p->slots];
 	p->head = (p->head + n) % p->slots;
-	p->filled_count -= n;
+	note_filled(p, p->filled_count - n);
 	leave(p, &saved);
 	return n;
 }

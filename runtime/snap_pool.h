@@ -37,7 +37,7 @@ struct wr_pool {
 	uint32_t *free;         /* numbers of free slots */
 	struct wr_unit *filled; /* ring of `slots` entries */
 	uint32_t head;          /* of the ring: next to take */
-	uint32_t filled_count;  /* entries */
+	uint32_t filled_count;  /* entries; read without the lock, too */
 	uint32_t used;          /* slots that are not free */
 	uint32_t peak;          /* most ever */
 };
@@ -66,6 +66,12 @@ static inline char *wr_pool_data(const struct wr_pool *p, uint32_t slot)
 static inline uint32_t wr_pool_used(const struct wr_pool *p)
 {
 	return __atomic_load_n(&p->used, __ATOMIC_RELAXED);
+}
+
+/* Likewise. */
+static inline uint32_t wr_pool_filled(const struct wr_pool *p)
+{
+	return __atomic_load_n(&p->filled_count, __ATOMIC_RELAXED);
 }
 
 #endif

@@ -220,12 +220,6 @@ static bool next_units(struct saver *v)
 
 /* ---- From the pool ------------------------------------------------------ */
 
-static uint32_t filled(const struct weir_snapshot *s)
-{
-	/* Relaxed: a hint. */
-	return __atomic_load_n(&s->pool.filled_count, __ATOMIC_RELAXED);
-}
-
 static int drain(struct saver *v)
 {
 	struct weir_snapshot *s = v->s;
@@ -320,7 +314,7 @@ static int serve_urgent(struct saver *v)
 		n = take_urgent(s, units);
 		return write_through(v, units, n);
 	}
-	if (filled(s))
+	if (wr_pool_filled(&s->pool))
 		err = drain(v);
 	if (!err) {
 		n = take_urgent(s, units);
@@ -341,7 +335,8 @@ static int save(struct saver *v)
 		err = serve_urgent(v);
 		if (err)
 			break;
-		if (filled(s) && (!more || filled(s) > s->pool.slots / 2)) {
+		if (wr_pool_filled(&s->pool) &&
+		    (!more || wr_pool_filled(&s->pool) > s->pool.slots / 2)) {
 			err = drain(v);
 		} else if (more) {
 			more = next_units(v);

@@ -304,6 +304,15 @@ void wr_snap_resume(struct weir_snapshot *s)
 		s->options.resume(s->options.stop_arg);
 }
 
+/* That no unit is OPEN. */
+static bool all_turned(const struct weir_region *r)
+{
+	for (size_t u = 0; u < r->snap_units; u++)
+		if ((wr_unit_get(r, u) & WR_UNIT_STATE) == WR_UNIT_OPEN)
+			return false;
+	return true;
+}
+
 static int turn(struct weir_snapshot *s)
 {
 	uint64_t total = 0;
@@ -318,6 +327,7 @@ static int turn(struct weir_snapshot *s)
 		wr_watch_grace(s->regions[i]->watch);
 	for (size_t i = 0; i < s->count && !err; i++) {
 		err = wr_snap_turn(s, s->regions[i]);
+		wr_expensive(err || all_turned(s->regions[i]));
 		total += (uint64_t)s->regions[i]->snap_units
 			 << s->regions[i]->shift;
 	}

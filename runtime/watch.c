@@ -129,14 +129,12 @@ static bool open_unit(struct wr_watch *w, struct weir_region *r, size_t u)
 
 	if (!try_open(w, r, u))
 		return false;
-	/* Release: who sees the group hot sees... nothing else; the unit's own
-	 * byte is looked at by begin after the grace period. */
-	__atomic_store_n(&r->hot[u / WR_GROUP], 1, __ATOMIC_RELEASE);
 	seen = wr_unit_get(r, u);
 	while (!wr_unit_swap(r, u, &seen,
 			     (seen & ~WR_UNIT_STATE) | WR_UNIT_OPEN |
 				     WR_UNIT_DIRTY))
 		;
+	wr_unit_is_open(r, u);
 	return true;
 }
 
@@ -172,7 +170,6 @@ static void lose_unit(struct weir_region *r, size_t u)
 		__atomic_load_n(&r->snapshot, __ATOMIC_ACQUIRE);
 	bool lost;
 
-	__atomic_store_n(&r->hot[u / WR_GROUP], 1, __ATOMIC_RELEASE);
 	wr_unit_move(r, u, WR_UNIT_OPEN, WR_UNIT_OPEN,
 		     WR_UNIT_LOOSE | WR_UNIT_DIRTY, 0);
 	wr_unit_move(r, u, WR_UNIT_SAVED, WR_UNIT_SAVED, WR_UNIT_NEXT, 0);
@@ -180,6 +177,7 @@ static void lose_unit(struct weir_region *r, size_t u)
 			    0) ||
 	       wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_OPEN,
 			    WR_UNIT_LOOSE | WR_UNIT_DIRTY, 0);
+	wr_unit_is_open(r, u);
 	/* Acquire: pairs with the release in begin. */
 	if (lost && s && u < r->snap_units &&
 	    __atomic_load_n(&r->phase, __ATOMIC_ACQUIRE) == WR_PHASE_ACTIVE)
