@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "runtime/check.h"
+#include "runtime/own_memory.h"
 #include "runtime/procmaps.h"
 #include "runtime/region.h"
 #include "runtime/regions.h"
@@ -293,14 +294,6 @@ static void drop_watch(struct weir_region *r)
 	r->async = NULL;
 }
 
-static void *new_table(size_t bytes)
-{
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return p == MAP_FAILED ? NULL : p;
-}
-
 static size_t units(const struct weir_region *r)
 {
 	return r->limit >> r->shift;
@@ -313,21 +306,19 @@ static size_t groups(const struct weir_region *r)
 
 static void destroy(struct weir_region *r)
 {
-	if (r->state)
-		munmap(r->state, units(r));
-	if (r->hot)
-		munmap(r->hot, groups(r));
+	wr_own_free(r->state, units(r));
+	wr_own_free(r->hot, groups(r));
 	if (!r->adopted && r->start)
 		munmap((void *)r->start, r->limit);
 	if (r->memfd >= 0)
 		close(r->memfd);
 	r->magic = 0;
-	free(r);
+	wr_own_free(r, sizeof(*r));
 }
 
 static struct weir_region *new_region(const struct weir_region_options *o)
 {
-	struct weir_region *r = calloc(1, sizeof(*r));
+	struct weir_region *r = wr_own_alloc(sizeof(*r));
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 
 	if (!r) {
@@ -351,8 +342,8 @@ static int finish(struct weir_region *r, const struct weir_region_options *o,
 	unsigned entry = 0;
 	int err = 0;
 
-	r->state = new_table(units(r));
-	r->hot = new_table(groups(r));
+	r->state = wr_own_alloc(units(r));
+	r->hot = wr_own_alloc(groups(r));
 	if (!r->state || !r->hot)
 		err = wr_error(ENOMEM, "no memory for a region's tables; raise "
 				       "RLIMIT_AS or free memory");

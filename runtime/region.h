@@ -45,6 +45,7 @@
 
 #include "runtime/barrier.h"
 #include "runtime/lock.h"
+#include "runtime/snap_point.h"
 #include "runtime/snap_pool.h"
 #include "runtime/watch.h"
 
@@ -108,7 +109,7 @@ enum wr_snap_state {
 
 struct weir_snapshot {
 	uint64_t magic;                       /* WR_SNAPSHOT_MAGIC */
-	struct weir_region **regions;         /* malloc'd */
+	struct weir_region **regions;         /* own memory */
 	size_t count;                         /* of them */
 	struct weir_snapshot_options options; /* in full size; pinned: own */
 	struct wr_pool pool;                  /* pages that were written */

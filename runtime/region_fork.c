@@ -76,6 +76,13 @@ static void child(void)
 			wr_barrier_abandon(r->async);
 			r->async = NULL;
 		}
+		if (s) {
+			/* Not copied, and not to be unmapped: another mapping
+			 * may be there.  A thread that is not here may have
+			 * held the lock. */
+			s->pool.memory = NULL;
+			wr_mutex_init(&s->arming, WR_RANK_arming);
+		}
 		if (s && !s->failed) {
 			s->text_lock = 0;
 			strcpy(s->text, "the snapshot is the parent process's; "

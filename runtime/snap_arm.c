@@ -71,9 +71,13 @@ static long arm_group(struct weir_region *r, size_t g)
 	/* Before the look: what is opened after it marks it again.  Acquire:
 	 * pairs with wr_unit_is_open(). */
 	__atomic_exchange_n(&r->hot[g], 0, __ATOMIC_ACQ_REL);
+	wr_snap_point();
 	while (arm_run(r, u, end, &u, &to)) {
-		int err = wr_watch_protect(r->watch, wr_unit_address(r, u),
-					   wr_unit_address(r, to), true);
+		int err;
+
+		wr_snap_point();
+		err = wr_watch_protect(r->watch, wr_unit_address(r, u),
+				       wr_unit_address(r, to), true);
 
 		if (err) {
 			for (; u < to; u++)
@@ -262,7 +266,8 @@ static int turn_units(struct weir_snapshot *s, struct weir_region *r, size_t u,
 		int err;
 
 		to = u + 1;
-		if (!open_at(r, u))
+		if (!open_at(r, u) ||
+		    (u % 7 == 3 && wr_snap_mutant(WR_SNAP_SKIP_HOT)))
 			continue;
 		while (to < end && open_at(r, to))
 			to++;

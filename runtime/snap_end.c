@@ -18,12 +18,12 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "runtime/check.h"
+#include "runtime/own_memory.h"
 #include "runtime/region.h"
 
 #define BUFFER ((size_t)256 << 10)
@@ -32,7 +32,7 @@
 
 /* Runs of pages of the regions. */
 struct list {
-	struct wr_run *runs; /* malloc'd */
+	struct wr_run *runs; /* own memory */
 	size_t count;        /* entries in use */
 	size_t capacity;     /* entries allocated */
 	size_t bytes;        /* their sum */
@@ -63,7 +63,8 @@ static void add(struct list *l, uintptr_t start, uintptr_t end)
 	}
 	if (l->count == l->capacity) {
 		size_t n = l->capacity ? 2 * l->capacity : 1024;
-		struct wr_run *p = realloc(l->runs, n * sizeof(*p));
+		struct wr_run *p = wr_own_grow(
+			l->runs, l->capacity * sizeof(*p), n * sizeof(*p));
 
 		if (!p) {
 			l->lost = true;
@@ -73,6 +74,12 @@ static void add(struct list *l, uintptr_t start, uintptr_t end)
 		l->capacity = n;
 	}
 	l->runs[l->count++] = (struct wr_run){start, end};
+}
+
+static void drop(struct list *l)
+{
+	wr_own_free(l->runs, l->capacity * sizeof(*l->runs));
+	*l = (struct list){.runs = NULL};
 }
 
 static void report(void *arg, const struct wr_run *runs, size_t count)
@@ -266,7 +273,7 @@ static int more_passes(struct copier *c)
 struct kept {
 	unsigned count;                /* of runs */
 	unsigned capacity;             /* allocated */
-	struct weir_snapshot_run *run; /* malloc'd */
+	struct weir_snapshot_run *run; /* own memory */
 };
 
 /* The writers are quiet.  Pages that were written, and those that were given
@@ -322,7 +329,8 @@ static size_t keep(struct copier *c, struct kept *k)
 		if (k->count + pages > k->capacity) {
 			unsigned n = (unsigned)(2 * (k->count + pages));
 			struct weir_snapshot_run *p =
-				realloc(k->run, n * sizeof(*p));
+				wr_own_grow(k->run, k->capacity * sizeof(*p),
+					    n * sizeof(*p));
 
 			if (!p)
 				break;
@@ -381,10 +389,10 @@ static int split(struct list *l)
 		}
 	}
 	if (out.lost) {
-		free(out.runs);
+		drop(&out);
 		return -1;
 	}
-	free(l->runs);
+	drop(l);
 	*l = out;
 	return 0;
 }
@@ -418,16 +426,15 @@ static int finish(struct copier *c)
 	wr_snap_resume(s);
 	if (!err)
 		err = hand_over_kept(c, &k);
-	free(k.run);
+	wr_own_free(k.run, k.capacity * sizeof(*k.run));
 	return err;
 }
 
 static int prepare(struct copier *c)
 {
 	c->page = (size_t)sysconf(_SC_PAGESIZE);
-	c->buffer = mmap(NULL, BUFFER, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	if (c->buffer == MAP_FAILED)
+	c->buffer = wr_own_alloc(BUFFER);
+	if (!c->buffer)
 		return no_memory(c->s);
 	for (size_t i = 0; i < c->s->count; i++) {
 		struct weir_region *r = c->s->regions[i];
@@ -436,7 +443,7 @@ static int prepare(struct copier *c)
 		r->snap_units = __atomic_load_n(&r->bytes, __ATOMIC_ACQUIRE) >>
 				r->shift;
 		pages = (r->snap_units << r->shift) / c->page;
-		c->held[i] = calloc(pages / 64 + 1, 8);
+		c->held[i] = wr_own_alloc((pages / 64 + 1) * 8);
 		if (!c->held[i])
 			return no_memory(c->s);
 		/* With DELTA what is not looked at may hold anything. */
@@ -460,11 +467,13 @@ int wr_snap_read_end(struct weir_snapshot *s, weir_snapshot_sink_fn *sink,
 		failed(s, err);
 	if (!err && !first_pass(&c, delta) && !more_passes(&c))
 		finish(&c);
-	if (c.buffer != MAP_FAILED)
-		munmap(c.buffer, BUFFER);
+	wr_own_free(c.buffer, BUFFER);
 	for (size_t i = 0; i < s->count; i++)
-		free(c.held[i]);
-	free(c.list.runs);
-	free(c.found.runs);
+		wr_own_free(c.held[i], ((s->regions[i]->snap_units
+					 << s->regions[i]->shift) /
+						c.page / 64 +
+					1) * 8);
+	drop(&c.list);
+	drop(&c.found);
 	return wr_snap_failed(s);
 }

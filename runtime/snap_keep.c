@@ -112,11 +112,18 @@ enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u,
 		wr_pool_put(&s->pool, unit.slot);
 		return WR_FAULT_AGAIN;
 	}
+	wr_snap_point();
+	if (wr_snap_mutant(WR_SNAP_LATE_KEEP)) {
+		wr_watch_unprotect(r->watch, wr_unit_address(r, u),
+				   wr_unit_address(r, u + 1));
+		wr_snap_point();
+	}
 	unit.zero =
 		wr_unit_copy(wr_pool_data(&s->pool, unit.slot),
 			     (void *)wr_unit_address(r, u), wr_region_unit(r));
 	wr_pool_fill(&s->pool, &unit);
 	wr_snap_count(&s->figures.kept, 1);
+	wr_snap_point();
 	wr_unit_move(r, u, WR_UNIT_TAKEN, WR_UNIT_SAVED, WR_UNIT_NEXT, 0);
 	return WR_FAULT_DONE;
 }

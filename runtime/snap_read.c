@@ -16,14 +16,13 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "runtime/check.h"
 #include "runtime/futex_lock.h"
+#include "runtime/own_memory.h"
 #include "runtime/region.h"
 
 #define BUFFER ((size_t)256 << 10)
@@ -163,7 +162,14 @@ static bool copy_unit(struct saver *v, struct weir_region *r, size_t u)
 	}
 	if (!wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_TAKEN, 0, 0))
 		return false;
+	wr_snap_point();
+	if (wr_snap_mutant(WR_SNAP_LATE_COPY)) {
+		wr_watch_unprotect(r->watch, wr_unit_address(r, u),
+				   wr_unit_address(r, u + 1));
+		wr_snap_point();
+	}
 	zero = wr_unit_copy(to, (void *)wr_unit_address(r, u), bytes);
+	wr_snap_point();
 	wr_unit_move(r, u, WR_UNIT_TAKEN, WR_UNIT_SAVED, 0, 0);
 	add_run(v, r->index, u, bytes, zero ? NULL : to);
 	if (!zero)
@@ -356,17 +362,13 @@ static int save(struct saver *v)
 static int read_begin(struct weir_snapshot *s, weir_snapshot_sink_fn *sink,
 		      void *arg)
 {
-	struct saver *v = calloc(1, sizeof(*v));
+	struct saver *v = wr_own_alloc(sizeof(*v));
 	size_t unit = wr_region_unit(s->regions[0]);
 	size_t room = unit > BUFFER ? unit : BUFFER;
-	void *buffer = MAP_FAILED;
+	void *buffer = v ? wr_own_alloc(room) : NULL;
 
-	if (v)
-		buffer =
-			mmap(NULL, room, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	if (buffer == MAP_FAILED) {
-		free(v);
+	if (!buffer) {
+		wr_own_free(v, sizeof(*v));
 		wr_snap_fail(s, ENOMEM, "no memory for a buffer; free some");
 		return wr_snap_failed(s);
 	}
@@ -376,8 +378,8 @@ static int read_begin(struct weir_snapshot *s, weir_snapshot_sink_fn *sink,
 	v->buffer = buffer;
 	v->room = room;
 	save(v);
-	munmap(buffer, room);
-	free(v);
+	wr_own_free(buffer, room);
+	wr_own_free(v, sizeof(*v));
 	return wr_snap_failed(s);
 }
 

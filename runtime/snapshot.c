@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "runtime/check.h"
+#include "runtime/own_memory.h"
 #include "runtime/region.h"
 #include "runtime/regions.h"
 
@@ -194,9 +195,10 @@ static void free_snapshot(struct weir_snapshot *s)
 	s->magic = 0;
 	wr_pool_close(&s->pool);
 	wr_mutex_destroy(&s->arming);
-	free(s->regions);
-	free((void *)s->options.pinned);
-	free(s);
+	wr_own_free(s->regions, s->count * sizeof(*s->regions));
+	wr_own_free((void *)s->options.pinned,
+		    s->options.pinned_count * sizeof(*s->options.pinned));
+	wr_own_free(s, sizeof(*s));
 }
 
 static int fill_in(struct weir_snapshot *s, weir_region *const *regions,
@@ -205,9 +207,10 @@ static int fill_in(struct weir_snapshot *s, weir_region *const *regions,
 	struct weir_snapshot_range *pins = NULL;
 	size_t n = s->options.pinned_count;
 
-	s->regions = malloc(count * sizeof(*s->regions));
+	s->count = count;
+	s->regions = wr_own_alloc(count * sizeof(*s->regions));
 	if (n) {
-		pins = malloc(n * sizeof(*pins));
+		pins = wr_own_alloc(n * sizeof(*pins));
 		if (pins)
 			memcpy(pins, s->options.pinned, n * sizeof(*pins));
 	}
@@ -215,7 +218,6 @@ static int fill_in(struct weir_snapshot *s, weir_region *const *regions,
 	if (!s->regions || (n && !pins))
 		return wr_error(ENOMEM, "no memory for a snapshot; free some");
 	memcpy(s->regions, regions, count * sizeof(*s->regions));
-	s->count = count;
 	if (getrandom(s->id, sizeof(s->id), 0) != sizeof(s->id))
 		return wr_error(EIO, "getrandom: %s", strerror(errno));
 	return check_pins(s);
@@ -237,14 +239,14 @@ int weir_snapshot_create(weir_region *const *regions, size_t count,
 		err = wr_region_valid(regions[i], __func__);
 	if (err)
 		return err;
-	s = calloc(1, sizeof(*s));
+	s = wr_own_alloc(sizeof(*s));
 	if (!s)
 		return wr_error(ENOMEM, "no memory for a snapshot; free some");
 	s->magic = WR_SNAPSHOT_MAGIC;
 	wr_mutex_init(&s->arming, WR_RANK_arming);
 	err = check_options(s, options);
 	if (err)
-		s->options.pinned = NULL; /* the caller's */
+		s->options.pinned_count = 0, s->options.pinned = NULL;
 	else
 		err = fill_in(s, regions, count);
 	if (!err) {
@@ -324,7 +326,8 @@ static int turn(struct weir_snapshot *s)
 		__atomic_store_n(&s->regions[i]->phase, WR_PHASE_TURNING,
 				 __ATOMIC_SEQ_CST);
 	for (size_t i = 0; i < s->count; i++)
-		wr_watch_grace(s->regions[i]->watch);
+		if (!wr_snap_mutant(WR_SNAP_NO_GRACE))
+			wr_watch_grace(s->regions[i]->watch);
 	for (size_t i = 0; i < s->count && !err; i++) {
 		err = wr_snap_turn(s, s->regions[i]);
 		wr_expensive(err || all_turned(s->regions[i]));

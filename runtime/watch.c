@@ -127,15 +127,32 @@ static bool open_unit(struct wr_watch *w, struct weir_region *r, size_t u)
 {
 	uint8_t seen;
 
-	if (!try_open(w, r, u))
+	if (!wr_snap_mutant(WR_SNAP_OPEN_FIRST) && !try_open(w, r, u))
 		return false;
+	wr_snap_point();
+	if (wr_snap_mutant(WR_SNAP_EARLY_MARK)) {
+		wr_unit_is_open(r, u);
+		wr_snap_point();
+	}
 	seen = wr_unit_get(r, u);
 	while (!wr_unit_swap(r, u, &seen,
 			     (seen & ~WR_UNIT_STATE) | WR_UNIT_OPEN |
 				     WR_UNIT_DIRTY))
 		;
-	wr_unit_is_open(r, u);
+	wr_snap_point();
+	if (!wr_snap_mutant(WR_SNAP_EARLY_MARK))
+		wr_unit_is_open(r, u);
+	if (wr_snap_mutant(WR_SNAP_OPEN_FIRST)) {
+		wr_snap_point();
+		return try_open(w, r, u);
+	}
 	return true;
+}
+
+static bool failed_already(const struct weir_region *r)
+{
+	/* Acquire: pairs with the release in create. */
+	return wr_snap_failed(__atomic_load_n(&r->snapshot, __ATOMIC_ACQUIRE));
 }
 
 static enum wr_fault_result fault(struct wr_watch *w, struct weir_region *r,
@@ -151,7 +168,7 @@ static enum wr_fault_result fault(struct wr_watch *w, struct weir_region *r,
 	case WR_PHASE_TURNING:
 		return WR_FAULT_AGAIN;
 	case WR_PHASE_ACTIVE:
-		if (u >= r->snap_units || wr_snap_failed(r->snapshot))
+		if (u >= r->snap_units || failed_already(r))
 			break;
 		result = wr_snap_keep(r, u, &unprotect);
 		if (result == WR_FAULT_DONE && unprotect && !try_open(w, r, u))

@@ -173,6 +173,15 @@ tests_torture_torture_SOURCES = \
 	tests/torture/watch.c
 tests_torture_torture_LDADD = libweir.la
 
+# The same for snapshots.  With the objects themselves: bugs are planted in
+# them (--enable-mutants).
+check_PROGRAMS += tests/torture/snapshots
+noinst_LTLIBRARIES += libweir-snapshots.la
+libweir_snapshots_la_SOURCES = $(WEIR_SOURCES) $(WEIR_SNAPSHOT_SOURCES)
+tests_torture_snapshots_SOURCES = tests/snapshot_util.h \
+	tests/torture/snapshots.c
+tests_torture_snapshots_LDADD = libweir-snapshots.la
+
 # Larger programs of Debian's on weir's libgc.so.1; docs/LIBGC.md.
 .PHONY: libgc-check
 libgc-check: all

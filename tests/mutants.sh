@@ -9,7 +9,11 @@
 # what trust-ahead loses is mostly young, and not lost with born-black; and the
 # verifier does not know of weak references (lose-pended).
 #
-# MUTANTS_TORTURE names a torture program of such a build, to save building.
+# And does the torture of snapshots find theirs (runtime/snap_point.h)?  Without
+# no-grace, which takes minutes to find.
+#
+# MUTANTS_TORTURE names a torture program of such a build, to save building; the
+# other is beside it.
 set -u
 . "$WEIR_SRCDIR/tests/tap.sh"
 
@@ -43,7 +47,7 @@ build()
 	(cd "$top/build" && "$source/configure" --enable-mutants \
 		--disable-shared --without-criterion) || return 1
 	$MAKE -C "$top/build" -j "$(nproc 2>/dev/null || echo 1)" \
-		tests/torture/torture
+		tests/torture/torture tests/torture/snapshots
 }
 
 # attempt BORN-BLACK VERIFY SEED MUTANT: fork is for other bugs.
@@ -106,6 +110,27 @@ for black in on off; do
 	done
 	tap_run "born-black=$black, lose-pended: found by the objects' own checks" \
 		found lose-pended "$black" off "$own"
+done
+snapshots=$(dirname "$torture")/snapshots
+found_snapshot()
+{
+	for seed in 1 2 3 4 5; do
+		timeout -k 5 "$limit" "$snapshots" --seconds 5 --delay 300 \
+			--seed "$seed" --mutant "$1" >"$log" 2>&1
+		status=$?
+		cat "$log"
+		if [ "$status" = 1 ] &&
+			grep -E 'is not as it was|did not come' "$log"; then
+			return 0
+		fi
+		[ "$status" = 0 ] || return 1
+	done
+	return 1
+}
+tap_run "snapshots, no bug: passes" \
+	"$snapshots" --seconds 5 --delay 300 --mutant none
+for mutant in late-keep late-copy open-first skip-hot early-mark; do
+	tap_run "snapshots, $mutant: found" found_snapshot "$mutant"
 done
 tap_done
 echo "$((tap_count - tap_failed)) passed, $tap_failed failed"

@@ -9,7 +9,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-#include "tests/snapshot_util.h"
+#include "tests/test_snapshot.h"
 
 #define BYTES (8 * MIB)
 
