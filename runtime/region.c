@@ -562,6 +562,16 @@ int weir_region_grow(weir_region *r, size_t bytes)
 	return 0;
 }
 
+int weir_region_in_snapshot(const weir_region *r)
+{
+	int err = wr_region_valid(r, __func__);
+
+	if (err)
+		return err;
+	/* Relaxed: nothing of the snapshot is looked at. */
+	return __atomic_load_n(&r->snapshot, __ATOMIC_RELAXED) != NULL;
+}
+
 int weir_region_info(const weir_region *r, struct weir_region_info *info)
 {
 	int err = wr_region_valid(r, __func__);

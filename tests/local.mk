@@ -220,11 +220,27 @@ AM_TESTS_ENVIRONMENT = \
 	export WEIR_SRCDIR WEIR_BUILDDIR WEIR_SANITIZER CC CXX MAKE NM AWK \
 	PKG_CONFIG;
 
+# What sanitizers.sh builds: no more than it runs.
+.PHONY: unit-tests
+unit-tests: $(WEIR_UNIT_TESTS) $(check_DATA)
+
 # Reports of unit tests, and what scripts leave for whoever looks into a
 # failure.
 MOSTLYCLEANFILES += tests/*.tap
 mostlyclean-local:
 	-rm -rf mutants sanitize tests/*.work
+
+# Not under a sanitizer, whose malloc() is the program's.
+EXTRA_DIST += tests/test_jemalloc.c tests/snapshot_util.h tests/test_snapshot.h
+if WEIR_JEMALLOC
+if !WEIR_SANITIZED
+WEIR_UNIT_TESTS += tests/test_jemalloc
+tests_test_jemalloc_SOURCES = tests/test_jemalloc.c
+tests_test_jemalloc_CPPFLAGS = $(AM_CPPFLAGS) $(JEMALLOC_CFLAGS)
+tests_test_jemalloc_LDADD = libweir-jemalloc.la libweir.la $(JEMALLOC_LIBS) \
+	$(WEIR_TEST_RUNNER)
+endif
+endif
 
 if WEIR_TESTS
 check_PROGRAMS += $(WEIR_UNIT_TESTS)

@@ -29,10 +29,12 @@ if [ "${WEIR_SANITIZER:-no}" = thread ]; then
 		prefix="setarch -R"
 	fi
 fi
-if [ "${WEIR_SANITIZER:-no}" = address ]; then
+case ${WEIR_SANITIZER:-no} in
+address*)
 	LSAN_OPTIONS=suppressions=$WEIR_SRCDIR/tests/leaks.supp:print_suppressions=0
 	export LSAN_OPTIONS
-fi
+	;;
+esac
 # shellcheck disable=SC2086 # $prefix and $options are words
 timeout -k 10 "$limit" $prefix "$program" $options --tap="$report" >&2
 rc=$?

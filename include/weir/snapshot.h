@@ -42,14 +42,15 @@
  *           may, system calls work (Linux 6.7); but what the page held is
  *           gone, so only end-consistent snapshots can be had.
  *
- * What loses a page's content behind the library's back: MADV_DONTNEED,
- * MADV_REMOVE, munmap(), mremap() and mmap(MAP_FIXED) of a part of a region,
- * and MADV_FREE under memory pressure.  weir_region_discard() does the first
- * properly.  Where one happens during a snapshot all the same the snapshot
- * fails (-ESTALE) if a page not yet saved was lost, and never silently holds
- * something else.  Writes by devices and by io_uring to buffers that were
- * registered (pinned) before cannot be noticed by anyone: name them in
- * `pinned`.
+ * What loses a page's content behind the library's back: MADV_DONTNEED and
+ * MADV_REMOVE of a part of a region, and MADV_FREE under memory pressure.
+ * weir_region_discard() does the first properly.  Where one of the first two
+ * happens during a snapshot all the same the snapshot fails (-ESTALE) if a page
+ * not yet saved was lost, and never silently holds something else.  A part of a
+ * region must not be unmapped, moved, mapped over or made inaccessible: the
+ * library reads it.  Writes by devices and by io_uring to
+ * buffers that were registered (pinned) before cannot be noticed by anyone:
+ * name them in `pinned`.
  *
  * fork(): a child has the memory, and the regions for it; snapshots that were
  * under way are the parent's (-ESTALE in the child, but for weir_snapshot_end()
@@ -153,6 +154,10 @@ WEIR_API int weir_region_release(weir_region *region);
 /* `size` of *info is set by the caller. */
 WEIR_API int weir_region_info(const weir_region *region,
 			      struct weir_region_info *info);
+
+/* 1 if it is in a snapshot now, from create to end, 0 if not.  Any thread, also
+ * beside create and end: old when it is looked at. */
+WEIR_API int weir_region_in_snapshot(const weir_region *region);
 
 /* ---- Snapshots ---------------------------------------------------------- */
 
