@@ -28,7 +28,7 @@ static int reserve(struct wi_runs *list, size_t count)
 	if (count <= list->room)
 		return 0;
 	while (room < count)
-		room += room / 2;
+		room += room / 2 + 16;
 	runs = realloc(list->runs, room * sizeof *runs);
 	if (!runs)
 		return no_memory();

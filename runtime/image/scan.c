@@ -32,7 +32,8 @@ struct scan {
 	struct wi_source *file; /* which */
 	uint64_t at;            /* offset of buffer[begin] */
 	size_t begin, end;      /* bytes of the buffer that are there */
-	uint8_t *buffer;        /* BUFFER bytes */
+	size_t room;            /* of the buffer: BUFFER, or the file's bytes */
+	uint8_t *buffer;        /* what was read */
 	uint8_t *raw;           /* WI_CHUNK_MAX bytes for the codec */
 	struct wi_codec codecs; /* what it keeps */
 	uint32_t chain;         /* wi_chain() so far */
@@ -56,8 +57,9 @@ static int need(struct scan *s, size_t bytes, const char *what)
 	s->end -= s->begin;
 	s->begin = 0;
 	while (s->end < bytes) {
+		/* 0 at the end of the file, also where that is the buffer's. */
 		ssize_t n = pread(s->file->fd, s->buffer + s->end,
-				  BUFFER - s->end, (off_t)(s->at + s->end));
+				  s->room - s->end, (off_t)(s->at + s->end));
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -307,7 +309,8 @@ int wi_image_scan(weir_image *image, struct wi_source *file, size_t number)
 
 	if (err)
 		return err;
-	s.buffer = malloc(BUFFER);
+	s.room = file->bytes < BUFFER ? (size_t)file->bytes : BUFFER;
+	s.buffer = malloc(s.room + 1);
 	if (!s.buffer)
 		return weir_error_set(ENOMEM, "no memory to read a snapshot");
 	err = scan_header(&s);
