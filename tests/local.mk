@@ -165,7 +165,7 @@ tests_test_image_write_LDADD = $(WEIR_IMAGE_TEST_LDADD)
 
 if WEIR_IMAGE
 WEIR_UNIT_TESTS += $(WEIR_IMAGE_TESTS)
-# weir_snap.sh
+WEIR_SCRIPT_TESTS += tests/weir_snap.sh
 
 # The fuzzer without an end; docs/SNAPSHOT-FORMAT.md.
 check_PROGRAMS += tests/fuzz_image

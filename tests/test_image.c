@@ -428,7 +428,7 @@ Test(image, any_part)
 	make_chain(&m, files);
 	image = open_good(files, CHAIN);
 	to = malloc(small[0] * PAGE);
-	for (int i = 0; i < 1000; i++) {
+	for (int i = 0; i < 300; i++) {
 		size_t bytes = m.identity.regions[0].bytes;
 		size_t at = random_next(&random) % (bytes + 1);
 		size_t n = random_next(&random) % (bytes - at + 1);
