@@ -32,6 +32,17 @@ static void *get_memory(size_t bytes)
 	return p;
 }
 
+void *free_range(size_t bytes)
+{
+	/* The kernel gives out the highest first: the lowest stay free. */
+	size_t more = (size_t)4 << 30;
+	void *p = mmap(NULL, bytes + more, PROT_NONE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	must(p != MAP_FAILED && !munmap(p, bytes + more));
+	return p;
+}
+
 /* ---- Bytes --------------------------------------------------------------- */
 
 int bytes_output(void *arg, struct iovec *iov, int count)

@@ -52,6 +52,9 @@ void bytes_free(struct bytes *b);
 /* Regions of so many pages, `count` of them, at addresses that are free. */
 void model_make(struct model *m, uint64_t seed, const size_t *pages,
 		size_t count);
+/* Addresses at which nothing is, of so many bytes: sanitizers do not allow any.
+ */
+void *free_range(size_t bytes);
 size_t model_pages(const struct model *m, size_t region);
 /* Let it be the snapshot that follows: about one page of `one_of` changed. */
 void model_change(struct model *m, unsigned one_of);

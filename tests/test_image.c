@@ -223,8 +223,10 @@ Test(image, output_that_fails_at_every_call)
 		struct feed feed = {.run = 5, .batch = 1};
 		int err = model_write(&m, &feed, &file);
 
-		if (file.calls < n)
+		if (file.calls < n) {
+			bytes_free(&file);
 			break;
+		}
 		calls = n + 2;
 		cr_assert_eq(err, -file.err);
 		cr_assert_eq(file.calls, n, "nothing is written after");

@@ -358,6 +358,7 @@ Test(image_hostile, codecs)
 	seal_all(&file);
 	refused(&file, "does not unpack");
 	bytes_free(&file);
+	model_free(&m);
 	make_small(&m, &file, packed());
 	/* More pages than were packed. */
 	put(file.data + PAGE + 36, 4, 3 * PAGE);

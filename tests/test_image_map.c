@@ -20,6 +20,8 @@ static weir_image *make(struct model *m, const struct feed *feed)
 	weir_image *image;
 
 	model_make(m, 1, pages, 2);
+	m->identity.regions[0].address = (uintptr_t)free_range(pages[0] * PAGE);
+	m->identity.regions[1].address = PAGE;
 	/* Long runs of data, so that some are mapped. */
 	for (size_t p = 100; p < 1400; p++)
 		m->data[0][p * PAGE + p] |= 1;
@@ -93,7 +95,7 @@ Test(image_map, elsewhere)
 {
 	struct model m;
 	weir_image *image = make(&m, &(struct feed){.run = 512});
-	void *want = (void *)((uintptr_t)7 << 40), *p;
+	void *want = free_range(pages[0] * PAGE), *p;
 
 	cr_assert_eq(weir_image_map(image, 0, want, &p), 0);
 	cr_assert_eq(p, want);
@@ -123,13 +125,13 @@ Test(image_map, where_something_is)
 	cr_assert_eq(munmap(there, PAGE), 0);
 	cr_assert_eq(weir_image_map(image, 0, NULL, &p), 0);
 	cr_assert_eq(weir_image_map(image, 0, NULL, &p), -EEXIST);
+	cr_assert_eq(munmap(p, pages[0] * PAGE), 0);
 	weir_image_close(image);
 	model_free(&m);
 }
 
-/* Sixteen thousand runs of 64 pages, every other of zeros, would take more
- * mappings than the process may have: as many as there are left is found out by
- * taking all but a few. */
+/* Forty runs of 64 pages, each followed by zeros, when the process has hardly
+ * any mappings left: all but a few are taken before. */
 Test(image_map, few_mappings_left)
 {
 	enum { RUNS = 40, EACH = 64, LEFT = 24 };
@@ -146,6 +148,8 @@ Test(image_map, few_mappings_left)
 	if (most > 100000)
 		cr_skip("vm.max_map_count is %zu", most);
 	model_make(&m, 2, (size_t[]){2 * RUNS * EACH}, 1);
+	m.identity.regions[0].address =
+		(uintptr_t)free_range(2 * RUNS * EACH * PAGE);
 	for (size_t i = 0; i < 2 * RUNS; i++)
 		memset(m.data[0] + i * EACH * PAGE, i % 2 ? 0 : (int)i | 1,
 		       EACH * PAGE);
@@ -171,6 +175,7 @@ Test(image_map, few_mappings_left)
 	munmap(many, most * PAGE);
 	cr_assert_eq(weir_image_map(image, 0, NULL, &p), 0);
 	cr_assert_eq(mappings("memfd:image", &all), RUNS);
+	munmap(p, 2 * RUNS * EACH * PAGE);
 	weir_image_close(image);
 	bytes_free(&file);
 	model_free(&m);
