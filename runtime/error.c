@@ -17,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <weir/weir.h>
+#include <weir/embed.h>
 
 #define STRING2(x) #x
 #define STRING(x) STRING2(x)
@@ -39,6 +39,20 @@ int wr_error(int err, const char *format, ...)
 {
 	/* An argument may be the text of an earlier error, so the new one is
 	 * made beside it. */
+	char text[sizeof error_text];
+	int saved = errno;
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	memcpy(error_text, text, sizeof text);
+	errno = saved;
+	return -err;
+}
+
+int weir_error_set(int err, const char *format, ...)
+{
 	char text[sizeof error_text];
 	int saved = errno;
 	va_list args;

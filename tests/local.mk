@@ -128,6 +128,69 @@ tests_test_fiber_watch_SOURCES = \
 tests_test_walk_SOURCES = tests/test_walk.c tests/hidden.h
 tests_test_weak_SOURCES = tests/test_weak.c tests/hidden.h
 
+# Snapshot files.  They link the library's objects, internals reachable; the
+# engine that fills them is a fake.
+WEIR_IMAGE_TESTS = \
+	tests/test_image \
+	tests/test_image_fuzz \
+	tests/test_image_hostile \
+	tests/test_image_index \
+	tests/test_image_map \
+	tests/test_image_write
+WEIR_IMAGE_TEST_LDADD = libweir-image-internal.la $(LDADD)
+
+tests_test_image_SOURCES = tests/test_image.c \
+	tests/image_make.c tests/image_make.h tests/must.h
+tests_test_image_LDADD = $(WEIR_IMAGE_TEST_LDADD)
+tests_test_image_fuzz_SOURCES = tests/test_image_fuzz.c \
+	tests/image_fuzz.c tests/image_fuzz.h \
+	tests/image_make.c tests/image_make.h tests/must.h
+tests_test_image_fuzz_LDADD = $(WEIR_IMAGE_TEST_LDADD)
+tests_test_image_hostile_SOURCES = tests/test_image_hostile.c \
+	tests/image_make.c tests/image_make.h tests/must.h
+tests_test_image_hostile_LDADD = $(WEIR_IMAGE_TEST_LDADD)
+tests_test_image_index_LDADD = $(WEIR_IMAGE_TEST_LDADD)
+tests_test_image_map_SOURCES = tests/test_image_map.c \
+	tests/image_make.c tests/image_make.h tests/must.h
+tests_test_image_map_LDADD = $(WEIR_IMAGE_TEST_LDADD)
+# The engine's functions have other names there: those of the fake.
+tests_test_image_write_SOURCES = tests/test_image_write.c \
+	runtime/image/snapshot_file.c \
+	tests/fake_snapshot.c tests/fake_snapshot.h \
+	tests/image_make.c tests/image_make.h tests/must.h
+tests_test_image_write_CPPFLAGS = $(AM_CPPFLAGS) \
+	-Dweir_snapshot_identity=fake_snapshot_identity \
+	-Dweir_snapshot_region=fake_snapshot_region \
+	-Dweir_snapshot_read=fake_snapshot_read \
+	-Dweir_snapshot_abort=fake_snapshot_abort
+tests_test_image_write_LDADD = $(WEIR_IMAGE_TEST_LDADD)
+
+if WEIR_IMAGE
+WEIR_UNIT_TESTS += $(WEIR_IMAGE_TESTS)
+WEIR_SCRIPT_TESTS += tests/weir_snap.sh
+
+# The fuzzer without an end; docs/SNAPSHOT-FORMAT.md.
+check_PROGRAMS += tests/fuzz_image
+tests_fuzz_image_SOURCES = tests/fuzz_image.c \
+	tests/image_fuzz.c tests/image_fuzz.h \
+	tests/image_make.c tests/image_make.h tests/must.h
+tests_fuzz_image_LDADD = libweir-image-internal.la libweir-tools.la
+
+FUZZ_SECONDS = 600
+fuzz-image: tests/fuzz_image
+	@$(AM_TESTS_ENVIRONMENT) FUZZ_SECONDS='$(FUZZ_SECONDS)' \
+		$(SHELL) $(top_srcdir)/tests/fuzz_image.sh
+else
+EXTRA_DIST += tests/fake_snapshot.c tests/fake_snapshot.h \
+	tests/fuzz_image.c tests/image_fuzz.c tests/image_fuzz.h \
+	tests/image_make.c tests/image_make.h tests/test_image.c \
+	tests/test_image_fuzz.c tests/test_image_hostile.c \
+	tests/test_image_index.c tests/test_image_map.c \
+	tests/test_image_write.c tests/weir_snap.sh
+endif
+.PHONY: fuzz-image
+EXTRA_DIST += tests/fuzz_image.sh
+
 # What test_roots and test_heap_system load and unload.
 EXTRA_DIST += tests/rootmodule.c
 CLEANFILES += tests/rootmodule.so
