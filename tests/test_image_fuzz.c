@@ -7,8 +7,7 @@
 
 #include "tests/image_fuzz.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_UNDEFINED__) || \
-	defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_ADDRESS__)
 #define SECONDS 10
 #else
 #define SECONDS 5
