@@ -35,7 +35,7 @@ pkgconfig_DATA += weir-image.pc
 lib_LTLIBRARIES += libweir-image.la
 libweir_image_la_SOURCES = $(WEIR_IMAGE_SOURCES) runtime/image/snapshot_file.c
 libweir_image_la_CFLAGS = $(WEIR_IMAGE_CFLAGS)
-libweir_image_la_LDFLAGS = $(AM_LDFLAGS) \
+libweir_image_la_LDFLAGS = $(AM_LDFLAGS) $(WEIR_LIB_LDFLAGS) \
 	-version-info 0:0:0 \
 	-Wl,--version-script=$(top_srcdir)/runtime/image/libweir-image.map
 libweir_image_la_LIBADD = libweir.la $(WEIR_IMAGE_LIBS)
