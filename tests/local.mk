@@ -189,7 +189,7 @@ torture: tests/torture/torture
 
 WEIR_TEST_TOOLS = tests/heap_util.h tests/leaks.supp tests/libgc_more.sh \
 	tests/libgc_run.sh tests/must.h tests/need.h \
-	tests/run_unit.sh tests/seccomp.h \
+	tests/quiet.h tests/run_unit.sh tests/seccomp.h \
 	tests/summary.sh tests/take_away.h tests/tap.sh
 
 EXTRA_DIST += $(WEIR_SCRIPT_TESTS) $(WEIR_TEST_TOOLS) tests/model/weir.pml \

@@ -30,6 +30,7 @@
 #include "runtime/barrier.h"
 #include "runtime/barrier_ops.h"
 #include "tests/memory.h"
+#include "tests/quiet.h"
 
 #define PAGE ((size_t)getpagesize())
 #define NOBODY 65534
@@ -423,6 +424,7 @@ ParameterizedTest(enum wr_barrier_kind *kind, barrier_kinds,
 	pid_t pid;
 
 	arm(b, p, 8);
+	quiet_before_fork();
 	wr_barrier_fork_prepare(b);
 	pid = fork();
 	if (pid == 0) {

@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include "tests/finalize.h"
+#include "tests/quiet.h"
 
 #include <sched.h>
 #include <signal.h>
@@ -681,6 +682,7 @@ Test(disclaim, a_child_has_them_too)
 	for (long i = 2; i < 12; i++)
 		hidden(h, make_lone, (void *)i);
 	full(h);
+	quiet_before_fork();
 	pid = fork();
 	if (!pid) {
 		bool ok;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The finalizer queue and the library's thread (gc/finalize_run.c). */
 #include "tests/finalize.h"
+#include "tests/quiet.h"
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -190,11 +191,14 @@ Test(finalize_run, the_thread_starts_anew_in_a_child_of_fork)
 	cr_assert_eq(hidden(h, make_one, (void *)7), 0);
 	full(h);
 	cr_assert(wait_for(1));
+	quiet_before_fork();
 	pid = fork();
 	cr_assert_geq(pid, 0);
 	if (!pid) {
-		bool ok = !hidden(h, make_one, (void *)8);
+		bool ok;
 
+		alarm(120);
+		ok = !hidden(h, make_one, (void *)8);
 		full(h);
 		ok = ok && wait_for(2) && !weir_heap_destroy(h);
 		_exit(ok ? 0 : 1);

@@ -18,6 +18,7 @@
 #include "gc/heap.h"
 #include "tests/heap_util.h"
 #include "tests/must.h"
+#include "tests/quiet.h"
 
 #define MANY 100
 #define VALUE 0x5eed5eed5eedu
@@ -380,8 +381,10 @@ Test(hold, a_child_of_fork_has_it_too, .timeout = 60)
 	cr_assert_eq(weir_collect_hold(heap), 0);
 	set(&stay, 0);
 	until_parked();
+	quiet_before_fork();
 	pid = fork();
 	if (!pid) {
+		alarm(60);
 		must(weir_collect(heap, 0) == -EBUSY);
 		must(!weir_collect_release(heap));
 		must(!weir_collect(heap, 0));

@@ -13,6 +13,7 @@
 #include "gc/heap.h"
 #include "tests/heap_util.h"
 #include "tests/must.h"
+#include "tests/quiet.h"
 
 #define THREADS 3
 #define WORDS 16
@@ -492,10 +493,12 @@ static int child_status;    /* atomic: plus 1 */
 static void *forks(void *arg)
 {
 	int status;
-	pid_t pid = fork();
+	pid_t pid;
 
+	quiet_before_fork();
+	pid = fork();
 	if (!pid) {
-		alarm(30);
+		alarm(60);
 		return arg;
 	}
 	waitpid(pid, &status, 0);
