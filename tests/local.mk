@@ -200,7 +200,7 @@ LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) \
 	$(top_srcdir)/build-aux/tap-driver.sh
 LOG_COMPILER = $(SHELL) $(top_srcdir)/tests/run_unit.sh
 SH_LOG_DRIVER = $(LOG_DRIVER)
-SH_LOG_COMPILER = timeout -k 10 4200 $(SHELL)
+SH_LOG_COMPILER = timeout -k 10 6000 $(SHELL)
 AM_TESTS_ENVIRONMENT = \
 	WEIR_SRCDIR='$(abs_top_srcdir)' WEIR_BUILDDIR='$(abs_top_builddir)' \
 	WEIR_SANITIZER='$(WEIR_SANITIZER)' \
