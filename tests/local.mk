@@ -263,7 +263,7 @@ torture: tests/torture/torture
 
 WEIR_TEST_TOOLS = tests/heap_util.h tests/leaks.supp tests/libgc_more.sh \
 	tests/libgc_run.sh tests/must.h tests/need.h \
-	tests/run_unit.sh tests/seccomp.h \
+	tests/quiet.h tests/run_unit.sh tests/seccomp.h \
 	tests/summary.sh tests/take_away.h tests/tap.sh
 
 EXTRA_DIST += $(WEIR_SCRIPT_TESTS) $(WEIR_TEST_TOOLS) tests/model/weir.pml \
@@ -274,7 +274,7 @@ LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) \
 	$(top_srcdir)/build-aux/tap-driver.sh
 LOG_COMPILER = $(SHELL) $(top_srcdir)/tests/run_unit.sh
 SH_LOG_DRIVER = $(LOG_DRIVER)
-SH_LOG_COMPILER = timeout -k 10 4200 $(SHELL)
+SH_LOG_COMPILER = timeout -k 10 6000 $(SHELL)
 AM_TESTS_ENVIRONMENT = \
 	WEIR_SRCDIR='$(abs_top_srcdir)' WEIR_BUILDDIR='$(abs_top_builddir)' \
 	WEIR_SANITIZER='$(WEIR_SANITIZER)' \

@@ -18,7 +18,8 @@ set -u
 . "$WEIR_SRCDIR/tests/tap.sh"
 
 seconds=5
-limit=20 # for a mutant to be found, all tries together
+seeds="1 2 3 4 5 6 7 8 9 10 11 12" # that are tried until one finds the mutant
+limit=60                           # seconds for one of them, or it hangs
 top=$WEIR_BUILDDIR/mutants
 torture=${MUTANTS_TORTURE:-$top/build/tests/torture/torture}
 log=$(mktemp "${TMPDIR:-/tmp}/weir-mutants.XXXXXX")
@@ -60,10 +61,11 @@ attempt()
 }
 
 # found MUTANT BORN-BLACK VERIFY PATTERN
+# A seed finds one in three times of four, or fewer where others use the
+# processors; each has its own ways, so more seeds help more than more seconds.
 found()
 {
-	end=$(($(date +%s) + limit))
-	for seed in 1 2 3; do
+	for seed in $seeds; do
 		if attempt "$2" "$3" "$seed" "$1"; then
 			echo "seed $seed: not found in $seconds seconds"
 		elif grep -E "$4" "$log"; then
@@ -72,7 +74,6 @@ found()
 			echo "seed $seed: another failure"
 			tail -n 5 "$log"
 		fi
-		[ "$(date +%s)" -lt "$end" ] || break
 	done
 	return 1
 }

@@ -171,10 +171,10 @@ for sanitizer in ${WEIR_SANITIZERS:-address+undefined thread}; do
 	# its place under the thread sanitizer does not: there binaries are.
 	side=1
 	[ "$sanitizer" != thread ] || side=$jobs
-	timeout -k 10 900 $MAKE -C "$dir" -j "$side" check-TESTS \
+	timeout -k 10 1800 $MAKE -C "$dir" -j "$side" check-TESTS \
 		WEIR_SCRIPT_TESTS= >"$dir/check.log" 2>&1
 	if [ ! -f "$dir/test-suite.log" ]; then
-		tap_not_ok "$sanitizer: the tests end within 900 seconds"
+		tap_not_ok "$sanitizer: the tests end within 1800 seconds"
 		tail -n 50 "$dir/check.log" >&2
 		continue
 	fi

@@ -30,6 +30,7 @@
 #include "runtime/barrier.h"
 #include "runtime/barrier_ops.h"
 #include "tests/memory.h"
+#include "tests/quiet.h"
 
 #define PAGE ((size_t)getpagesize())
 #define NOBODY 65534
@@ -227,7 +228,7 @@ Test(barrier_kinds, sync_reports_no_copy_on_write)
 	if (pid == 0) {
 		/* Ordinary memory here, no registration: the old values stay
 		 * whatever the parent writes, and writing reaches no one. */
-		alarm(30);
+		alarm(60);
 		close(go[1]);
 		if (read(go[0], &c, 1) != 0)
 			_exit(1);
@@ -423,10 +424,11 @@ ParameterizedTest(enum wr_barrier_kind *kind, barrier_kinds,
 	pid_t pid;
 
 	arm(b, p, 8);
+	quiet_before_fork();
 	wr_barrier_fork_prepare(b);
 	pid = fork();
 	if (pid == 0) {
-		alarm(30);
+		alarm(60);
 		setrlimit(RLIMIT_NOFILE, &none);
 		if (wr_barrier_fork_child(b) != -ENOTSUP)
 			_exit(1);

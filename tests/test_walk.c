@@ -213,17 +213,17 @@ static void beside(const char *options)
 	cr_assert_eq(weir_heap_destroy(h), 0);
 }
 
-Test(walk, beside_cycles, .timeout = 120)
+Test(walk, beside_cycles, .timeout = 240)
 {
 	beside("heap-max=256m,heap-min=2m,poison=on");
 }
 
-Test(walk, beside_cycles_with_delays, .timeout = 120)
+Test(walk, beside_cycles_with_delays, .timeout = 240)
 {
 	beside("heap-max=256m,heap-min=2m,poison=on,delay=500,born-black=on");
 }
 
-Test(walk, beside_cycles_at_safepoints, .timeout = 120)
+Test(walk, beside_cycles_at_safepoints, .timeout = 240)
 {
 	beside("heap-max=256m,heap-min=2m,poison=on,stop=safepoints");
 }
