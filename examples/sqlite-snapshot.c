@@ -16,9 +16,10 @@
  * hold just the transactions that were committed at the snapshot's moment.
  *
  * Known limits: a transaction larger than the room that the region has ready
- * (16 MiB) fails with SQLITE_FULL; with units of 2 MiB (--huge) the first write
- * to each that is not saved yet copies 2 MiB, so that writers at random soon
- * wait for room in the pool.
+ * (16 MiB) fails with SQLITE_FULL, as does what outgrows the region's limit (a
+ * quarter and 128 MiB more than the database began with); with units of 2 MiB
+ *(--huge) the first write to each that is not saved yet copies 2 MiB, so that
+ *writers at random soon wait for room in the pool.
  *
  * Exit status: 0 all is well, 1 a file was not what it was to be, 2 wrong use,
  * 3 it could not be done.
@@ -61,6 +62,8 @@ static void usage(FILE *out)
 		"  --writers N     threads that make transactions (1)\n"
 		"  --rate N        transactions a second (0: all they can)\n"
 		"  --seconds N     of the stretch before a save (2)\n"
+		"  --quick         for the check alone: 50 ms, and nothing "
+		"after it\n"
 		"  --snapshots N   saves, one after another (1)\n"
 		"  --pool N        weir: MiB for pages written meanwhile (64)\n"
 		"  --full NAME     weir, pool full: stall or write-through "
@@ -142,6 +145,8 @@ static void set(struct settings *s, int o, const char *n)
 		r->rate = number(n, optarg, 0, 100000000);
 	else if (o == 's')
 		r->seconds = (double)number(n, optarg, 1, 3600);
+	else if (o == 'q')
+		r->quick = true;
 	else if (o == 'n')
 		r->rounds = (unsigned)number(n, optarg, 1, ROUNDS);
 	else if (o == 'p')
@@ -182,6 +187,7 @@ static void parse(int argc, char **argv, struct settings *s)
 		{"writers", required_argument, NULL, 'w'},
 		{"rate", required_argument, NULL, 'r'},
 		{"seconds", required_argument, NULL, 's'},
+		{"quick", no_argument, NULL, 'q'},
 		{"snapshots", required_argument, NULL, 'n'},
 		{"pool", required_argument, NULL, 'p'},
 		{"full", required_argument, NULL, 'f'},

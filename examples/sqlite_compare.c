@@ -286,6 +286,8 @@ static int print(const struct run_options *o, unsigned rounds)
 	printf("ratios of the time that writers are held off: median (least to "
 	       "most) of the rounds\n");
 	print_ratios(rounds, held);
+	printf("ratios of the longest wait for it, waking up included\n");
+	print_ratios(rounds, stall);
 	printf("ratios of the longest transaction\n");
 	print_ratios(rounds, longest);
 	for (size_t w = 0; w < WAYS; w++)

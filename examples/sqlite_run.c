@@ -21,6 +21,7 @@
 #include "examples/wi_hdr.h"
 
 #define PAUSE_NS 300000000u
+#define QUICK_NS 50000000u
 
 enum phase { PHASE_NONE, PHASE_BEFORE, PHASE_SAVE, PHASE_NOISE, PHASE_COUNT };
 
@@ -251,8 +252,10 @@ static int run_round(struct runner *r, struct result *out)
 	v.memory = &r->memory;
 	v.method = o->method;
 	v.path = o->path;
-	pass_phase(r, PHASE_NONE, PAUSE_NS);
-	pass_phase(r, PHASE_BEFORE, (uint64_t)(o->seconds * 1e9));
+	if (!o->quick)
+		pass_phase(r, PHASE_NONE, PAUSE_NS);
+	pass_phase(r, PHASE_BEFORE,
+		   o->quick ? QUICK_NS : (uint64_t)(o->seconds * 1e9));
 	memory_base(&r->memory);
 	r->length[PHASE_SAVE] = enter_phase(r, PHASE_SAVE);
 	err = save_run(&v);
@@ -261,8 +264,10 @@ static int run_round(struct runner *r, struct result *out)
 	note(r, &v, out);
 	if (err)
 		return err;
-	pass_phase(r, PHASE_NONE, PAUSE_NS);
-	pass_phase(r, PHASE_NOISE, r->length[PHASE_SAVE]);
+	if (!o->quick) {
+		pass_phase(r, PHASE_NONE, PAUSE_NS);
+		pass_phase(r, PHASE_NOISE, r->length[PHASE_SAVE]);
+	}
 	gate_hold(&r->store.gate);
 	sum_up(r, PHASE_BEFORE, &out->before);
 	sum_up(r, PHASE_SAVE, &out->save);
