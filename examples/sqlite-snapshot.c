@@ -17,9 +17,9 @@
  *
  * Known limits: a transaction larger than the room that the region has ready
  * (16 MiB) fails with SQLITE_FULL, as does what outgrows the region's limit (a
- * quarter and 128 MiB more than the database began with); with units of 2 MiB
- *(--huge) the first write to each that is not saved yet copies 2 MiB, so that
- *writers at random soon wait for room in the pool.
+ * quarter and 128 MiB more than the database began with).  With units of 2 MiB,
+ * as --huge has them, the first write to each that is not saved yet copies 2
+ * MiB, so that writers at random soon wait for room in the pool.
  *
  * Exit status: 0 all is well, 1 a file was not what it was to be, 2 wrong use,
  * 3 it could not be done.
