@@ -151,6 +151,11 @@ static double held(const struct result *r)
 	return r->held_ms;
 }
 
+static double held_cpu(const struct result *r)
+{
+	return r->held_cpu_ms;
+}
+
 static double stall(const struct result *r)
 {
 	return r->save.stall_ms;
@@ -197,6 +202,7 @@ static const struct {
 	figure_fn *of;    /* of a result */
 } columns[] = {
 	{"writers held off for the moment, ms", held},
+	{"the same, processor time of the saver, ms", held_cpu},
 	{"longest wait of a writer for it, ms", stall},
 	{"longest transaction in the save, ms", longest},
 	{"the same without a save (noise), ms", noise},
@@ -242,7 +248,8 @@ static void print_ratio(size_t a, size_t b, unsigned rounds, const char *what,
 	for (unsigned i = 0; i < rounds; i++) {
 		double below = of(&results[b][i]);
 
-		v[i] = of(&results[a][i]) / (below > 0 ? below : 1e-9);
+		/* A microsecond: nothing is measured better. */
+		v[i] = of(&results[a][i]) / (below > 0.001 ? below : 0.001);
 	}
 	s = spread(v, rounds);
 	printf("  %-44s %8.4f  (%.4f to %.4f)\n", what, s.median, s.least,
@@ -286,6 +293,8 @@ static int print(const struct run_options *o, unsigned rounds)
 	printf("ratios of the time that writers are held off: median (least to "
 	       "most) of the rounds\n");
 	print_ratios(rounds, held);
+	printf("ratios of that, processor time of the saver\n");
+	print_ratios(rounds, held_cpu);
 	printf("ratios of the longest wait for it, waking up included\n");
 	print_ratios(rounds, stall);
 	printf("ratios of the longest transaction\n");

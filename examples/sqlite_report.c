@@ -30,9 +30,9 @@ void report_text(const struct run_options *o, const struct result *r, FILE *out)
 		(double)r->bytes / (1 << 20),
 		r->ok ? "ok" : "WRONG: ", r->ok ? "" : r->why);
 	fprintf(out,
-		"  moment   writers held off %.3f ms (the longest wait of one "
-		"%.3f ms)\n",
-		r->held_ms, r->save.stall_ms);
+		"  moment   writers held off %.3f ms (processor time %.3f ms), "
+		"the longest wait of one %.3f ms\n",
+		r->held_ms, r->held_cpu_ms, r->save.stall_ms);
 	text_stretch("before", &r->before, out);
 	text_stretch("save", &r->save, out);
 	text_stretch("no save", &r->noise, out);
@@ -87,13 +87,15 @@ void report_json(const struct run_options *o, const struct result *r, FILE *out)
 	json_string(r->why, out);
 	fprintf(out,
 		",\"transactions\":%" PRIu64 ",\"bytes\":%" PRIu64
-		",\"held_ms\":%.6f,\"prepare_ms\":%.3f,\"save_ms\":%.3f,"
+		",\"held_ms\":%.6f,"
+		"\"held_cpu_ms\":%.6f,\"prepare_ms\":%.3f,\"save_ms\":%.3f,"
 		"\"write_ms\":%.3f,\"memory_mib\":%.3f,\"pool_mib\":%.3f,"
 		"\"pool_peak_mib\":%.3f,\"faults\":%" PRIu64
 		",\"kept\":%" PRIu64 ",\"hot\":%" PRIu64 ",\"waits\":%" PRIu64,
-		r->transactions, r->bytes, r->held_ms, r->prepare_ms,
-		r->save_ms, r->write_ms, r->memory_mib, r->pool_mib,
-		r->pool_peak_mib, r->faults, r->kept, r->hot, r->waits);
+		r->transactions, r->bytes, r->held_ms, r->held_cpu_ms,
+		r->prepare_ms, r->save_ms, r->write_ms, r->memory_mib,
+		r->pool_mib, r->pool_peak_mib, r->faults, r->kept, r->hot,
+		r->waits);
 	json_stretch("before", &r->before, out);
 	json_stretch("save", &r->save, out);
 	json_stretch("noise", &r->noise, out);

@@ -61,13 +61,14 @@ static void sleep_until(uint64_t ns)
 
 /* ---- Writers ------------------------------------------------------------ */
 
-/* When the next transaction is due. */
+/* When the next transaction is due.  Without a rate, when the one before it had
+ * ended, whatever the processor did since. */
 static uint64_t wait_for_start(struct writer *w, int phase)
 {
 	uint64_t now = store_now(), due;
 
 	if (!w->period)
-		return now;
+		return w->due;
 	/* Nothing is measured: no debts are carried on. */
 	if (phase == PHASE_NONE && w->due < now)
 		w->due = now;
@@ -89,7 +90,8 @@ static void *writer_main(void *arg)
 		/* Relaxed: a transaction more or less in a stretch. */
 		int from = __atomic_load_n(&r->phase, __ATOMIC_RELAXED), phase;
 		uint64_t start = wait_for_start(w, from);
-		uint64_t stalled = gate_enter(&r->store.gate), time;
+		uint64_t stalled = gate_enter(&r->store.gate, start);
+		uint64_t time;
 
 		if (__atomic_load_n(&r->end, __ATOMIC_RELAXED))
 			break;
@@ -98,12 +100,15 @@ static void *writer_main(void *arg)
 			break;
 		}
 		phase = __atomic_load_n(&r->phase, __ATOMIC_RELAXED);
-		if (from == PHASE_SAVE)
-			phase = PHASE_SAVE;
+		if (from == PHASE_SAVE ||
+		    (from == PHASE_NONE && phase != PHASE_SAVE))
+			phase = from;
 		time = store_now() - start;
 		hdr_add(&w->figure[phase].time, time);
 		if (stalled > w->figure[phase].stalled)
 			w->figure[phase].stalled = stalled;
+		if (!w->period)
+			w->due = start + time;
 		gate_leave(&r->store.gate);
 	}
 	gate_leave(&r->store.gate);
@@ -225,6 +230,7 @@ static void note(const struct runner *r, const struct save *v,
 	uint64_t base = r->memory.base, peak = r->memory.peak;
 
 	out->held_ms = ms(v->held_ns);
+	out->held_cpu_ms = ms(v->held_cpu_ns);
 	out->prepare_ms = ms(v->prepare_ns);
 	out->save_ms = ms(v->total_ns);
 	out->write_ms = ms(v->copied_ns);

@@ -46,6 +46,7 @@ struct result {
 	char why[160];               /* why not */
 	char barrier[8];             /* weir: by which faults are noticed */
 	double held_ms;              /* see struct save */
+	double held_cpu_ms;          /* likewise */
 	double prepare_ms;           /* likewise */
 	double save_ms;              /* until the file had its name */
 	double write_ms;             /* until its bytes were written */

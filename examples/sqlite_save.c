@@ -95,7 +95,7 @@ static int attend_child(struct save *v, pid_t child, int done, int *leave)
 static int save_fork(struct save *v, int fd)
 {
 	int done[2], leave[2], err = -1;
-	uint64_t start;
+	uint64_t start, cpu;
 	pid_t child;
 
 	if (pipe2(done, O_CLOEXEC))
@@ -108,6 +108,7 @@ static int save_fork(struct save *v, int fd)
 	memory_lock(v->memory);
 	gate_hold(&v->store->gate);
 	start = store_now();
+	cpu = store_cpu();
 	err = store_moment(v->store, &v->moment);
 	child = err ? -1 : fork();
 	if (!child) {
@@ -115,6 +116,7 @@ static int save_fork(struct save *v, int fd)
 		child_main(v, fd, done[1], leave[0]);
 	}
 	v->held_ns = store_now() - start;
+	v->held_cpu_ns = store_cpu() - cpu;
 	gate_release(&v->store->gate);
 	memory_unlock(v->memory);
 	close(done[1]);
@@ -133,14 +135,16 @@ static int save_serialize(struct save *v, int fd)
 {
 	sqlite3_int64 bytes;
 	unsigned char *copy;
-	uint64_t start;
+	uint64_t start, cpu;
 	int err;
 
 	gate_hold(&v->store->gate);
 	start = store_now();
+	cpu = store_cpu();
 	err = store_moment(v->store, &v->moment);
 	copy = sqlite3_serialize(v->store->db, "main", &bytes, 0);
 	v->held_ns = store_now() - start;
+	v->held_cpu_ns = store_cpu() - cpu;
 	gate_release(&v->store->gate);
 	if (!err)
 		err = copy ? write_failed(
@@ -157,17 +161,21 @@ static int backup_steps(struct save *v, sqlite3_backup *b, int pages)
 	int rc = SQLITE_OK, err = 0;
 
 	while (!err && rc == SQLITE_OK) {
-		uint64_t start, took;
+		uint64_t start, cpu, took;
 
 		gate_hold(&v->store->gate);
 		start = store_now();
+		cpu = store_cpu();
 		rc = sqlite3_backup_step(b, pages);
 		/* The one that was the last says what it is a copy of. */
 		err = store_moment(v->store, &v->moment);
 		took = store_now() - start;
+		cpu = store_cpu() - cpu;
 		gate_release(&v->store->gate);
 		if (took > v->held_ns)
 			v->held_ns = took;
+		if (cpu > v->held_cpu_ns)
+			v->held_cpu_ns = cpu;
 		if (rc == SQLITE_OK && v->step_pause_us)
 			usleep(v->step_pause_us);
 	}
@@ -244,7 +252,7 @@ int save_run(struct save *v)
 	char path[4096];
 	int fd, err;
 
-	v->held_ns = v->prepare_ns = 0;
+	v->held_ns = v->held_cpu_ns = v->prepare_ns = 0;
 	memset(&v->figures, 0, sizeof(v->figures));
 	if (snprintf(path, sizeof(path), "%s.%d.new", v->path, (int)getpid()) >=
 	    (int)sizeof(path))

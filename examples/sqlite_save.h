@@ -41,6 +41,8 @@ struct save {
 	struct moment moment; /* the state that was saved */
 	uint64_t held_ns;     /* how long the writers were held off, as the
 			       * saver sees it; backup-steps: longest step */
+	uint64_t held_cpu_ns; /* of that, processor time of the saver: what it
+			       * is on a machine that does nothing else */
 	uint64_t prepare_ns;  /* weir: weir_snapshot_prepare() */
 	uint64_t copied_ns;   /* until the bytes were all written, not synced */
 	uint64_t total_ns;    /* until the file had its name */

@@ -38,23 +38,23 @@ void gate_open(struct gate *g)
 	pthread_cond_init(&g->writers, NULL);
 	pthread_cond_init(&g->saver, NULL);
 	g->inside = g->held = false;
+	g->held_at = g->released_at = 0;
 }
 
-uint64_t gate_enter(struct gate *g)
+uint64_t gate_enter(struct gate *g, uint64_t start)
 {
-	uint64_t came = 0;
+	uint64_t from = 0;
 
 	pthread_mutex_lock(&g->lock);
-	if (g->held)
-		came = store_now();
-	while (g->held || g->inside) {
-		if (g->held && !came)
-			came = store_now();
+	while (g->held || g->inside)
 		pthread_cond_wait(&g->writers, &g->lock);
-	}
 	g->inside = true;
+	/* Also if it did not come here while the gate was held, for it might
+	 * have, had it been given a processor. */
+	if (g->released_at > start)
+		from = g->held_at > start ? g->held_at : start;
 	pthread_mutex_unlock(&g->lock);
-	return came ? store_now() - came : 0;
+	return from ? store_now() - from : 0;
 }
 
 void gate_leave(struct gate *g)
@@ -72,6 +72,7 @@ void gate_hold(struct gate *g)
 {
 	pthread_mutex_lock(&g->lock);
 	g->held = true;
+	g->held_at = store_now();
 	while (g->inside)
 		pthread_cond_wait(&g->saver, &g->lock);
 	pthread_mutex_unlock(&g->lock);
@@ -81,6 +82,7 @@ void gate_release(struct gate *g)
 {
 	pthread_mutex_lock(&g->lock);
 	g->held = false;
+	g->released_at = store_now();
 	pthread_cond_broadcast(&g->writers);
 	pthread_mutex_unlock(&g->lock);
 }

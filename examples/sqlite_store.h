@@ -39,6 +39,8 @@ struct gate {
 	pthread_cond_t saver;   /* nobody inside */
 	bool inside;            /* a writer is */
 	bool held;              /* by the saver, or it waits for that */
+	uint64_t held_at;       /* since when, or when last, ns */
+	uint64_t released_at;   /* when last */
 };
 
 struct store_options {
@@ -86,8 +88,9 @@ int store_moment(const struct store *s, struct moment *moment);
 int store_complain(sqlite3 *db, const char *what);
 
 void gate_open(struct gate *g);
-/* Returns how long the saver held it since the caller came, in ns. */
-uint64_t gate_enter(struct gate *g);
+/* Returns how long the saver has kept the caller, which wanted in at `start`:
+ * from then, or when it held the gate, until it is in; ns. */
+uint64_t gate_enter(struct gate *g, uint64_t start);
 void gate_leave(struct gate *g);
 void gate_hold(struct gate *g);
 void gate_release(struct gate *g);
@@ -124,12 +127,23 @@ static inline uint64_t store_content(uint64_t row, uint64_t t,
 	return sum;
 }
 
-static inline uint64_t store_now(void)
+static inline uint64_t store_clock(clockid_t clock)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(clock, &t);
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static inline uint64_t store_now(void)
+{
+	return store_clock(CLOCK_MONOTONIC);
+}
+
+/* Processor time of the calling thread. */
+static inline uint64_t store_cpu(void)
+{
+	return store_clock(CLOCK_THREAD_CPUTIME_ID);
 }
 
 #endif

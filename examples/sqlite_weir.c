@@ -14,6 +14,7 @@
 struct target {
 	struct save *save; /* whose moment it is */
 	int fd;            /* the file */
+	uint64_t cpu;      /* processor time of the saver when they were held */
 };
 
 static int stop(void *arg)
@@ -25,6 +26,7 @@ static int stop(void *arg)
 		gate_release(&t->save->store->gate);
 		return -EINVAL;
 	}
+	t->cpu = store_cpu();
 	return 0;
 }
 
@@ -32,6 +34,7 @@ static void resume(void *arg)
 {
 	struct target *t = arg;
 
+	t->save->held_cpu_ns = store_cpu() - t->cpu;
 	gate_release(&t->save->store->gate);
 }
 
