@@ -215,6 +215,7 @@ WEIR_SCRIPT_TESTS += \
 	tests/model/check.sh \
 	tests/mutants.sh \
 	tests/sanitizers.sh \
+	tests/sqlite_snapshot.sh \
 	tests/style.sh \
 	tests/symbols.sh \
 	tests/torture.sh \
