@@ -135,6 +135,7 @@ WEIR_IMAGE_TESTS = \
 	tests/test_image_fuzz \
 	tests/test_image_hostile \
 	tests/test_image_index \
+	tests/test_image_live \
 	tests/test_image_map \
 	tests/test_image_write
 WEIR_IMAGE_TEST_LDADD = libweir-image-internal.la $(LDADD)
@@ -150,6 +151,10 @@ tests_test_image_hostile_SOURCES = tests/test_image_hostile.c \
 	tests/image_make.c tests/image_make.h tests/must.h
 tests_test_image_hostile_LDADD = $(WEIR_IMAGE_TEST_LDADD)
 tests_test_image_index_LDADD = $(WEIR_IMAGE_TEST_LDADD)
+tests_test_image_live_SOURCES = tests/test_image_live.c \
+	tests/snapshot_util.h tests/test_snapshot.h \
+	runtime/image/snapshot_file.c
+tests_test_image_live_LDADD = $(WEIR_IMAGE_TEST_LDADD)
 tests_test_image_map_SOURCES = tests/test_image_map.c \
 	tests/image_make.c tests/image_make.h tests/must.h
 tests_test_image_map_LDADD = $(WEIR_IMAGE_TEST_LDADD)
@@ -185,7 +190,8 @@ EXTRA_DIST += tests/fake_snapshot.c tests/fake_snapshot.h \
 	tests/fuzz_image.c tests/image_fuzz.c tests/image_fuzz.h \
 	tests/image_make.c tests/image_make.h tests/test_image.c \
 	tests/test_image_fuzz.c tests/test_image_hostile.c \
-	tests/test_image_index.c tests/test_image_map.c \
+	tests/test_image_index.c tests/test_image_live.c \
+	tests/test_image_map.c \
 	tests/test_image_write.c tests/weir_snap.sh
 endif
 .PHONY: fuzz-image
