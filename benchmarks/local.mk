@@ -86,6 +86,7 @@ benchmarks_weir_bench_SOURCES = \
 	benchmarks/driver_record.c \
 	benchmarks/driver_run.c \
 	benchmarks/driver_series.c \
+	benchmarks/driver_snapshot.c \
 	benchmarks/driver_table.c \
 	benchmarks/driver_targets.c \
 	benchmarks/weir_bench.c
