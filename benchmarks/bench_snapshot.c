@@ -244,6 +244,9 @@ static void print_result(const struct snap_result *r,
 	       w->sink_rate >> 20, w->file != NULL, w->gap_ms);
 	printf(",\"barrier\":\"%s\",\"checksum\":\"verified\"", r->barrier);
 	print_number("begin_ns", r->begin_ns);
+	print_number("begin_cpu_ns", r->begin_cpu_ns);
+	print_number("prepare_cpu_ns", r->prepare_cpu_ns);
+	print_number("save_cpu_ns", r->save_cpu_ns);
 	print_number("stop_ns", r->stop_ns);
 	print_number("stall_ns", r->stop_ns + r->begin_ns);
 	print_number("prepare_ns", r->prepare_ns);

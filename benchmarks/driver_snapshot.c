@@ -47,10 +47,12 @@ static const struct column cost[] = {
 
 static const struct column ratios[] = {
 	{"begin", "begin_ns", 1, 4},
+	{"CPU of it", "begin_cpu_ns", 1, 4},
 	{"longest response", "longest_ns", 1, 4},
 	{"p99.9", "p999_ns", 1, 4},
 	{"p99", "p99_ns", 1, 4},
 	{"throughput", "throughput", 1, 3},
+	{"CPU of the save", "save_cpu_ns", 1, 3},
 	{"save", "save_ns", 1, 3},
 	{"extra memory", "extra_bytes", 1, 3},
 	{NULL, NULL, 0, 0},

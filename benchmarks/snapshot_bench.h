@@ -125,6 +125,7 @@ struct snap_sink {
 	uint64_t taken;    /* so far */
 	uint64_t start_ns; /* of the first */
 	uint64_t end_ns;   /* when the last was taken; 0: not yet */
+	uint64_t cpu_ns;   /* of the process, then */
 	uint64_t twice;    /* pages that came more than once */
 	int fd;            /* of the file, or -1 */
 	int error;         /* errno of writing it, or 0 */
@@ -161,6 +162,11 @@ struct snap_result {
 	uint64_t prepare_ns;     /* length of PREPARE */
 	uint64_t stop_ns;        /* until the writers were quiet */
 	uint64_t begin_ns;       /* for which they were kept so */
+	uint64_t prepare_cpu_ns; /* CPU time of the saver: what others who
+				  * run do not disturb */
+	uint64_t begin_cpu_ns;   /* likewise */
+	uint64_t save_cpu_ns;    /* of all threads and fork's child, writers
+				  * too, from the moment to the last page */
 	uint64_t faults;         /* writes that met a protected page */
 	uint64_t kept;           /* pages copied because they were written */
 	uint64_t hot;            /* of them, in begin */
@@ -171,6 +177,8 @@ struct snap_result {
 	struct snap_memory full; /* when the sink had taken the last page */
 };
 
+/* CPU time of this thread, or of the process; ns. */
+uint64_t snap_cpu(bool process);
 /* Memory as the method wants it. */
 char *snap_method_memory(void);
 /* The snapshot, writers running: phases PREPARE to AFTER. */

@@ -74,6 +74,16 @@ char *snap_method_memory(void)
 	return memory;
 }
 
+uint64_t snap_cpu(bool process)
+{
+	struct timespec t;
+
+	clock_gettime(process ? CLOCK_PROCESS_CPUTIME_ID
+			      : CLOCK_THREAD_CPUTIME_ID,
+		      &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 static void be_nice(void)
 {
 	if (setpriority(PRIO_PROCESS, 0, (int)snap_want.saver_nice))
@@ -86,19 +96,27 @@ static void be_nice(void)
 struct weir_run {
 	struct snap_sink *sink;     /* where pages go */
 	struct snap_result *result; /* figures */
+	uint64_t cpu_ns;            /* of this thread, at the last border */
+	uint64_t save_cpu_ns;       /* of the process, at the moment */
 };
 
 static int on_stop(void *arg)
 {
-	(void)arg;
+	struct weir_run *run = arg;
+
+	run->result->prepare_cpu_ns = snap_cpu(false) - run->cpu_ns;
 	snap_phase_set(SNAP_SAVE);
 	snap_writers_stop();
+	run->save_cpu_ns = snap_cpu(true);
+	run->cpu_ns = snap_cpu(false);
 	return 0;
 }
 
 static void on_resume(void *arg)
 {
-	(void)arg;
+	struct weir_run *run = arg;
+
+	run->result->begin_cpu_ns = snap_cpu(false) - run->cpu_ns;
 	snap_writers_resume();
 }
 
@@ -114,6 +132,7 @@ static int on_pages(void *arg, const struct weir_snapshot_run *runs,
 				     runs[i].bytes);
 	if (run->sink->end_ns && !run->result->full.anonymous) {
 		snap_phase_set(SNAP_AFTER);
+		run->result->save_cpu_ns = snap_cpu(true) - run->save_cpu_ns;
 		snap_memory_add(&run->result->full, getpid());
 	}
 	return err;
@@ -151,7 +170,8 @@ static void run_weir(struct snap_sink *sink, struct snap_result *result)
 	struct weir_snapshot_options o = {.size = sizeof(o),
 					  .pool = snap_want.pool,
 					  .stop = on_stop,
-					  .resume = on_resume};
+					  .resume = on_resume,
+					  .stop_arg = &run};
 	struct timespec gap = {
 		.tv_sec = (time_t)(snap_want.gap_ms / 1000),
 		.tv_nsec = (long)(snap_want.gap_ms % 1000 * 1000000)};
@@ -160,6 +180,7 @@ static void run_weir(struct snap_sink *sink, struct snap_result *result)
 	if (weir_snapshot_create(&region, 1, &o, &s))
 		bench_die("snapshot: %s", weir_error_text());
 	snap_phase_set(SNAP_PREPARE);
+	run.cpu_ns = snap_cpu(false);
 	if (weir_snapshot_prepare(s, 0))
 		bench_die("prepare: %s", weir_error_text());
 	nanosleep(&gap, NULL);
@@ -203,7 +224,7 @@ be_child(struct snap_sink *sink, int done, int go)
 
 static void run_fork(struct snap_sink *sink, struct snap_result *result)
 {
-	uint64_t called, quiet, forked, faults;
+	uint64_t called, quiet, forked, faults, cpu, all;
 	int done[2], go[2], status;
 	char byte = 0;
 	pid_t pid;
@@ -213,11 +234,14 @@ static void run_fork(struct snap_sink *sink, struct snap_result *result)
 	snap_phase_set(SNAP_SAVE);
 	called = snap_phase_ns[SNAP_SAVE];
 	snap_writers_stop();
+	cpu = snap_cpu(false);
+	all = snap_cpu(true);
 	quiet = bench_now();
 	pid = fork();
 	if (pid == 0)
 		be_child(sink, done[1], go[0]);
 	forked = bench_now();
+	result->begin_cpu_ns = snap_cpu(false) - cpu;
 	faults = faults_so_far();
 	snap_writers_resume();
 	if (pid < 0)
@@ -229,6 +253,7 @@ static void run_fork(struct snap_sink *sink, struct snap_result *result)
 			  strerror(sink->error));
 	snap_phase_set(SNAP_AFTER);
 	result->faults = faults_so_far() - faults;
+	result->save_cpu_ns = snap_cpu(true) - all + sink->cpu_ns;
 	snap_memory_add(&result->full, getpid());
 	snap_memory_add(&result->full, pid);
 	if (write(go[1], &byte, 1) != 1 || waitpid(pid, &status, 0) != pid ||

@@ -130,8 +130,10 @@ int snap_sink_take(struct snap_sink *s, uint64_t offset, const void *data,
 		return err;
 	if (snap_want.sink_rate)
 		keep_rate(s);
-	if (s->taken == s->pages)
+	if (s->taken == s->pages) {
+		s->cpu_ns = snap_cpu(true);
 		s->end_ns = bench_now();
+	}
 	return 0;
 }
 
