@@ -234,7 +234,8 @@ enum wr_fault_result {
 };
 
 /* Pre-image of unit u into the pool, ARMED -> SAVED|NEXT; anything else as the
- * head says.  The caller unprotects on DONE where *unprotect says so. */
+ * head says.  The caller unprotects on DONE where *unprotect says so.  All
+ * signals blocked. */
 enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u,
 				  bool *unprotect);
 

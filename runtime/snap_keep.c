@@ -137,8 +137,10 @@ static void keep_first(struct weir_region *r, size_t u)
 	struct weir_snapshot *s =
 		__atomic_load_n(&r->snapshot, __ATOMIC_ACQUIRE);
 	enum wr_fault_result result = WR_FAULT_AGAIN;
+	sigset_t all, saved;
 	bool unprotect;
 
+	sigfillset(&all);
 	while (s && !wr_snap_failed(s) && result != WR_FAULT_DONE) {
 		/* Acquire: pairs with the release in begin. */
 		unsigned phase = __atomic_load_n(&r->phase, __ATOMIC_ACQUIRE);
@@ -146,8 +148,10 @@ static void keep_first(struct weir_region *r, size_t u)
 		if (phase < WR_PHASE_TURNING ||
 		    (phase == WR_PHASE_ACTIVE && u >= r->snap_units))
 			return;
+		pthread_sigmask(SIG_SETMASK, &all, &saved);
 		if (phase == WR_PHASE_ACTIVE)
 			result = wr_snap_keep(r, u, &unprotect);
+		pthread_sigmask(SIG_SETMASK, &saved, NULL);
 		if (result != WR_FAULT_DONE)
 			nanosleep(&moment, NULL);
 	}

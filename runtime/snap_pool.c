@@ -104,35 +104,30 @@ static void note_filled(struct wr_pool *p, uint32_t n)
 uint32_t wr_pool_get(struct wr_pool *p)
 {
 	uint32_t slot = WR_SLOT_NONE;
-	sigset_t saved;
 
-	enter(p, &saved);
+	wr_futex_lock(&p->lock);
 	if (p->free_count) {
 		slot = p->free[--p->free_count];
 		note_used(p);
 	}
-	leave(p, &saved);
+	wr_futex_unlock(&p->lock);
 	return slot;
 }
 
 void wr_pool_put(struct wr_pool *p, uint32_t slot)
 {
-	sigset_t saved;
-
-	enter(p, &saved);
+	wr_futex_lock(&p->lock);
 	p->free[p->free_count++] = slot;
 	note_used(p);
-	leave(p, &saved);
+	wr_futex_unlock(&p->lock);
 }
 
 void wr_pool_fill(struct wr_pool *p, const struct wr_unit *unit)
 {
-	sigset_t saved;
-
-	enter(p, &saved);
+	wr_futex_lock(&p->lock);
 	p->filled[(p->head + p->filled_count) % p->slots] = *unit;
 	note_filled(p, p->filled_count + 1);
-	leave(p, &saved);
+	wr_futex_unlock(&p->lock);
 }
 
 uint32_t wr_pool_take(struct wr_pool *p, struct wr_unit *units, uint32_t n)

@@ -287,6 +287,10 @@ static int write_through(struct saver *v, const struct wr_unit *units,
 static void keep_urgent(struct saver *v, const struct wr_unit *units,
 			unsigned n)
 {
+	sigset_t all, saved;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &saved);
 	for (unsigned i = 0; i < n; i++) {
 		struct weir_region *r = v->s->regions[units[i].region];
 		uintptr_t start = wr_unit_address(r, units[i].unit);
@@ -304,6 +308,7 @@ static void keep_urgent(struct saver *v, const struct wr_unit *units,
 			break;
 		}
 	}
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
 	wr_snap_wake(v->s);
 }
 

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -318,8 +319,12 @@ static bool all_turned(const struct weir_region *r)
 static int turn(struct weir_snapshot *s)
 {
 	uint64_t total = 0;
+	sigset_t all, saved;
 	int err = 0;
 
+	/* Once, for the pool's lock. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &saved);
 	for (size_t i = 0; i < s->count; i++)
 		/* SEQ_CST: see barrier_grace.h: a handler that read the phase
 		 * before this is one of those that are waited for. */
@@ -341,6 +346,7 @@ static int turn(struct weir_snapshot *s)
 		/* Release: pairs with who asks for the phase. */
 		__atomic_store_n(&s->regions[i]->phase, WR_PHASE_ACTIVE,
 				 __ATOMIC_RELEASE);
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
 	return err;
 }
 

@@ -209,6 +209,7 @@ endif
 
 WEIR_SCRIPT_TESTS += \
 	tests/bench_smoke.sh \
+	tests/bench_snapshot.sh \
 	tests/demo_smoke.sh \
 	tests/dist.sh \
 	tests/docs.sh \
