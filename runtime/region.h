@@ -119,6 +119,7 @@ struct weir_snapshot {
 	uint32_t wake;          /* futex of theirs: counts what may end it */
 	uint32_t stop_arming;   /* the armer is to return; atomic */
 	struct wr_mutex arming; /* held by it for a step */
+	uint64_t pass_faults;   /* figures.faults when its last pass began */
 	pthread_t armer;        /* WEIR_PREPARE_NOWAIT */
 	bool has_armer;         /* it is to be joined */
 	bool orphan;            /* in a child of fork(): no region's any more */

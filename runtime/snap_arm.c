@@ -18,9 +18,10 @@
 #include "runtime/check.h"
 #include "runtime/region.h"
 
-#define PASSES 8 /* at most */
-#define FEW 64   /* units that are not worth a pass */
-#define RUN 16   /* pages: from here on protecting is cheaper than copying */
+#define PASSES 8   /* at most */
+#define FEW 1024   /* pages that are not worth a pass: see few() */
+#define FEW_HUGE 8 /* huge ones: each is a call in begin */
+#define RUN 16     /* pages: from here on protecting is cheaper than copying */
 
 static size_t units_now(const struct weir_region *r)
 {
@@ -129,24 +130,38 @@ static long pass(struct weir_snapshot *s, struct weir_region *r)
 	return armed;
 }
 
+/* Units that begin can see to in about a millisecond.  To protect a page once
+ * more costs its writer a fault, which takes ten times as long as to copy it in
+ * begin. */
+static uint64_t few(const struct weir_snapshot *s)
+{
+	if (wr_region_unit(s->regions[0]) > (size_t)64 << 10)
+		return FEW_HUGE;
+	return s->pool.slots / 4 < FEW ? s->pool.slots / 4 : FEW;
+}
+
+/* No more units were opened since prepare.  Relaxed: a figure. */
+static uint64_t faults_now(const struct weir_snapshot *s)
+{
+	return __atomic_load_n(&s->figures.faults, __ATOMIC_RELAXED);
+}
+
 static int arm(struct weir_snapshot *s)
 {
-	long before = -1;
+	uint64_t before = 0, opened;
 
 	for (int i = 0; i < PASSES && !told_to_stop(s); i++) {
-		long armed = 0;
-
+		s->pass_faults = faults_now(s);
 		for (size_t k = 0; k < s->count && !told_to_stop(s); k++) {
-			struct weir_region *r = s->regions[k];
-			long n = pass(s, r);
+			long n = pass(s, s->regions[k]);
 
 			if (n < 0)
 				return (int)n;
-			armed += n;
 		}
-		if (armed <= FEW || (before >= 0 && armed > before / 4 * 3))
+		opened = faults_now(s) - s->pass_faults;
+		if (opened <= few(s) || (i && opened > before / 4 * 3))
 			break;
-		before = armed;
+		before = opened;
 	}
 	return 0;
 }
@@ -156,6 +171,8 @@ int wr_snap_rearm(struct weir_snapshot *s)
 	for (size_t i = 0; i < s->count; i++)
 		if (!s->regions[i]->armed_once)
 			return 0; /* begin does it with one call */
+	if (faults_now(s) - s->pass_faults <= few(s))
+		return 0;
 	return arm(s);
 }
 

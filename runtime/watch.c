@@ -462,17 +462,6 @@ void wr_watch_put(struct wr_watch *w)
 	wr_uffd_close(&w->uffd);
 }
 
-bool wr_watch_privileged(void)
-{
-	int fd = wr_uffd_open_way(WR_UFFD_SYSCALL);
-
-	if (fd < 0)
-		fd = wr_uffd_open_way(WR_UFFD_DEVICE);
-	if (fd >= 0)
-		close(fd);
-	return fd >= 0;
-}
-
 bool wr_watch_serves_kernel(const struct wr_watch *w)
 {
 	return !w->sigbus && wr_uffd_serves_kernel(&w->uffd);

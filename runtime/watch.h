@@ -27,8 +27,6 @@ struct wr_watch;
 int wr_watch_get(bool sigbus, struct wr_watch **out);
 void wr_watch_put(struct wr_watch *w);
 
-/* Whether this process may open a descriptor that hears of kernel writes. */
-bool wr_watch_privileged(void);
 /* Whether system calls that write to protected pages work under it. */
 bool wr_watch_serves_kernel(const struct wr_watch *w);
 /* The listener's scheduling: "fifo" where that is allowed, else "normal". */

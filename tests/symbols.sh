@@ -3,8 +3,8 @@
 #
 # What the libraries put into a program's name space: libweir.so exports the
 # functions of the public headers, versioned, and nothing else; libweir.a
-# defines no global symbol without a prefix of ours.  Likewise libweir-image,
-# for weir/image.h.
+# defines no global symbol without a prefix of ours.  Likewise libweir-image for
+# weir/image.h, and libweir-jemalloc for weir/jemalloc.h.
 set -u
 . "$WEIR_SRCDIR/tests/tap.sh"
 
@@ -76,17 +76,22 @@ cat "$WEIR_SRCDIR"/include/weir/*.h | grep -c '^WEIR_API ' >"$work/count"
 tap_run "every declaration is read" \
 	test "$(cat "$work/count")" -eq "$(wc -l <"$work/declared")"
 
-cat "$WEIR_SRCDIR"/include/weir/image.h >"$work/image.h"
 find "$WEIR_SRCDIR/include/weir" -name '*.h' ! -name image.h \
-	-exec cat {} + >"$work/weir.h"
+	! -name jemalloc.h -exec cat {} + >"$work/weir.h"
 declared_in "$work/weir.h" >"$work/declared"
 exports weir
 defines weir "weir|wr|wg"
-if [ -f "$WEIR_BUILDDIR/libweir-image.la" ]; then
-	declared_in "$work/image.h" >"$work/declared"
-	exports weir-image
-	defines weir-image "weir_image|wi"
-else
-	tap_skip "symbols of libweir-image" "it is not built here"
-fi
+# part NAME PREFIXES: likewise lib weir-$1, of weir/$1.h.
+part()
+{
+	if [ ! -f "$WEIR_BUILDDIR/libweir-$1.la" ]; then
+		tap_skip "symbols of libweir-$1" "it is not built here"
+		return
+	fi
+	declared_in "$WEIR_SRCDIR/include/weir/$1.h" >"$work/declared"
+	exports "weir-$1"
+	defines "weir-$1" "$2"
+}
+part image "weir_image|wi"
+part jemalloc weir_arena
 tap_done

@@ -86,7 +86,7 @@ typedef struct weir_snapshot weir_snapshot;
 	    * pages stay protected after they were saved */
 
 enum weir_region_barrier {
-	WEIR_REGION_AUTO,   /* sync, else sigbus if USER_WRITES */
+	WEIR_REGION_AUTO,   /* sigbus if USER_WRITES, else sync */
 	WEIR_REGION_SYNC,   /* see above */
 	WEIR_REGION_SIGBUS, /* see above; takes USER_WRITES */
 	WEIR_REGION_ASYNC,  /* see above */
