@@ -85,7 +85,7 @@ static int make_file(const struct run_options *o, struct result *out)
 
 	memset(out, 0, sizeof(*out));
 	if (!err)
-		err = memory_start(&memory);
+		err = memory_start(&memory, true);
 	if (!err) {
 		v.store = &store;
 		v.memory = &memory;

@@ -294,7 +294,7 @@ int run(const struct run_options *o, struct result *results)
 	r->options = o;
 	err = store_open(&r->store, &o->store);
 	if (!err)
-		err = memory_start(&r->memory);
+		err = memory_start(&r->memory, o->no_memory);
 	if (!err) {
 		err = start_writers(r);
 		for (unsigned i = 0; i < o->rounds && !err; i++) {
