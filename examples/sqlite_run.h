@@ -35,6 +35,7 @@ struct run_options {
 struct stretch {
 	double per_second; /* transactions */
 	double longest_ms; /* transaction */
+	double own_ms;     /* longest, without waits for a processor */
 	double p50_ms;     /* quantiles of them */
 	double p99_ms;
 	double p999_ms;
