@@ -71,6 +71,8 @@ static void usage(FILE *out)
 		"  --save-rate N   weir: MiB a second to save (0: any)\n"
 		"  --step-pages N  backup-steps: pages of a step (1024)\n"
 		"  --step-pause N  backup-steps: us between steps (1000)\n"
+		"  --no-memory     do not measure how much more there is, "
+		"which costs time\n"
 		"  --no-sync       do not sync the file\n"
 		"  --flip          change a byte of the file before the check\n"
 		"  --compare N     all methods in turn, N rounds\n"
@@ -161,6 +163,8 @@ static void set(struct settings *s, int o, const char *n)
 		r->save.step_pause_us = (unsigned)number(n, optarg, 0, 1000000);
 	else if (o == 'N')
 		r->save.sync = false;
+	else if (o == 'Z')
+		r->no_memory = true;
 	else if (o == 'x')
 		r->flip = true;
 	else if (o == 'c')
@@ -194,6 +198,7 @@ static void parse(int argc, char **argv, struct settings *s)
 		{"save-rate", required_argument, NULL, 'R'},
 		{"step-pages", required_argument, NULL, 'g'},
 		{"step-pause", required_argument, NULL, 'G'},
+		{"no-memory", no_argument, NULL, 'Z'},
 		{"no-sync", no_argument, NULL, 'N'},
 		{"flip", no_argument, NULL, 'x'},
 		{"compare", required_argument, NULL, 'c'},

@@ -85,7 +85,7 @@ static int make_file(const struct run_options *o, struct result *out)
 
 	memset(out, 0, sizeof(*out));
 	if (!err)
-		err = memory_start(&memory);
+		err = memory_start(&memory, true);
 	if (!err) {
 		v.store = &store;
 		v.memory = &memory;
@@ -166,6 +166,16 @@ static double longest(const struct result *r)
 	return r->save.longest_ms;
 }
 
+static double own(const struct result *r)
+{
+	return r->save.own_ms;
+}
+
+static double own_noise(const struct result *r)
+{
+	return r->noise.own_ms;
+}
+
 static double noise(const struct result *r)
 {
 	return r->noise.longest_ms;
@@ -206,6 +216,8 @@ static const struct {
 	{"longest wait of a writer for it, ms", stall},
 	{"longest transaction in the save, ms", longest},
 	{"the same without a save (noise), ms", noise},
+	{"longest without waits for a processor, ms", own},
+	{"the same without a save (noise), ms", own_noise},
 	{"p99 of transactions in the save, ms", p99},
 	{"p99.9 likewise, ms", p999},
 	{"transactions/s, percent of before", throughput},
@@ -299,6 +311,9 @@ static int print(const struct run_options *o, unsigned rounds)
 	print_ratios(rounds, stall);
 	printf("ratios of the longest transaction\n");
 	print_ratios(rounds, longest);
+	printf("ratios of the longest transaction without waits for a "
+	       "processor\n");
+	print_ratios(rounds, own);
 	for (size_t w = 0; w < WAYS; w++)
 		for (unsigned i = 0; i < rounds; i++)
 			if (!results[w][i].ok) {

@@ -37,8 +37,11 @@ static uint64_t pss_anon(pid_t pid)
 /* Lock held. */
 static uint64_t sample(struct memory *m)
 {
-	uint64_t start = store_now();
-	uint64_t bytes = pss_anon(getpid());
+	uint64_t start = store_now(), bytes;
+
+	if (m->off)
+		return 0;
+	bytes = pss_anon(getpid());
 
 	if (m->child)
 		bytes += pss_anon(m->child);
@@ -71,9 +74,10 @@ static void *sampler(void *arg)
 	return NULL;
 }
 
-int memory_start(struct memory *m)
+int memory_start(struct memory *m, bool off)
 {
 	memset(m, 0, sizeof(*m));
+	m->off = off;
 	pthread_mutex_init(&m->lock, NULL);
 	pthread_cond_init(&m->wake, NULL);
 	if (pthread_create(&m->thread, NULL, sampler, m))

@@ -21,6 +21,7 @@ struct memory {
 	pthread_t thread;     /* the sampler */
 	pthread_mutex_t lock; /* held for a sample; of what follows */
 	pthread_cond_t wake;  /* `end` was set */
+	bool off;             /* no samples: they cost time themselves */
 	bool end;             /* the sampler is to return */
 	pid_t child;          /* counts too; 0: none */
 	uint64_t base;        /* bytes when memory_base() was called */
@@ -28,7 +29,7 @@ struct memory {
 	uint64_t cost_ns;     /* of the last sample */
 };
 
-int memory_start(struct memory *m);
+int memory_start(struct memory *m, bool off);
 void memory_stop(struct memory *m);
 /* From here on the growth counts. */
 void memory_base(struct memory *m);

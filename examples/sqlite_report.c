@@ -15,9 +15,9 @@ static void text_stretch(const char *name, const struct stretch *s, FILE *out)
 {
 	fprintf(out,
 		"  %-8s %9.0f transactions/s; p50 %.3f  p99 %.3f  p99.9 %.3f  "
-		"longest %.3f ms\n",
+		"longest %.3f ms (%.3f without waits for a processor)\n",
 		name, s->per_second, s->p50_ms, s->p99_ms, s->p999_ms,
-		s->longest_ms);
+		s->longest_ms, s->own_ms);
 }
 
 void report_text(const struct run_options *o, const struct result *r, FILE *out)
@@ -69,10 +69,11 @@ static void json_stretch(const char *name, const struct stretch *s, FILE *out)
 {
 	fprintf(out,
 		",\"%s\":{\"per_second\":%.1f,\"longest_ms\":%.6f,"
+		"\"own_ms\":%.6f,"
 		"\"p50_ms\":%.6f,\"p99_ms\":%.6f,\"p999_ms\":%.6f,"
 		"\"stall_ms\":%.6f}",
-		name, s->per_second, s->longest_ms, s->p50_ms, s->p99_ms,
-		s->p999_ms, s->stall_ms);
+		name, s->per_second, s->longest_ms, s->own_ms, s->p50_ms,
+		s->p99_ms, s->p999_ms, s->stall_ms);
 }
 
 void report_json(const struct run_options *o, const struct result *r, FILE *out)

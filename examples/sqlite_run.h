@@ -23,6 +23,7 @@ struct run_options {
 	uint64_t rate;              /* transactions a second, of all; 0: as
 				     * many as they can */
 	double seconds;             /* of the stretch before the save */
+	bool no_memory;             /* how much more memory is not measured */
 	bool quick;                 /* for the check alone: no stretches */
 	unsigned rounds;            /* saves, one after another */
 	bool flip;                  /* change a byte of the file */
@@ -34,6 +35,7 @@ struct run_options {
 struct stretch {
 	double per_second; /* transactions */
 	double longest_ms; /* transaction */
+	double own_ms;     /* longest, without waits for a processor */
 	double p50_ms;     /* quantiles of them */
 	double p99_ms;
 	double p999_ms;

@@ -53,6 +53,7 @@ uint64_t gate_enter(struct gate *g, uint64_t start)
 	 * have, had it been given a processor. */
 	if (g->released_at > start)
 		from = g->held_at > start ? g->held_at : start;
+	g->held_at = 0;
 	pthread_mutex_unlock(&g->lock);
 	return from ? store_now() - from : 0;
 }
@@ -72,7 +73,8 @@ void gate_hold(struct gate *g)
 {
 	pthread_mutex_lock(&g->lock);
 	g->held = true;
-	g->held_at = store_now();
+	if (!g->held_at)
+		g->held_at = store_now();
 	while (g->inside)
 		pthread_cond_wait(&g->saver, &g->lock);
 	pthread_mutex_unlock(&g->lock);

@@ -39,7 +39,7 @@ struct gate {
 	pthread_cond_t saver;   /* nobody inside */
 	bool inside;            /* a writer is */
 	bool held;              /* by the saver, or it waits for that */
-	uint64_t held_at;       /* since when, or when last, ns */
+	uint64_t held_at;       /* first since a writer was in, ns; or 0 */
 	uint64_t released_at;   /* when last */
 };
 

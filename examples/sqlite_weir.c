@@ -100,6 +100,7 @@ int save_weir(struct save *v, int fd)
 	err = run(v, snapshot, &t);
 	if (err)
 		store_complain(NULL, weir_error_text());
+	memory_sample(v->memory);
 	if (weir_snapshot_end(snapshot) && !err)
 		err = store_complain(NULL, weir_error_text());
 	return err ? -1 : 0;
