@@ -275,10 +275,10 @@ static void stress(const char *options)
 
 Test(ephemeron_chain, races_with_collections, .timeout = 240)
 {
-	stress("heap-max=512m,verify=on,poison=on,heap-min=4m,markers=2");
+	stress(RACE_HEAP ",verify=on,poison=on,heap-min=4m,markers=2");
 }
 
 Test(ephemeron_chain, races_with_collections_delayed, .timeout = 240)
 {
-	stress("heap-max=512m,verify=on,poison=on,heap-min=4m,delay=200");
+	stress(RACE_HEAP ",verify=on,poison=on,heap-min=4m,delay=200");
 }

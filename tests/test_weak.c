@@ -427,17 +427,17 @@ static void stress(const char *options)
 
 Test(weak, races_with_collections)
 {
-	stress("heap-max=512m,verify=on,poison=on,heap-min=4m");
+	stress(RACE_HEAP ",verify=on,poison=on,heap-min=4m");
 }
 
 Test(weak, races_with_collections_delayed)
 {
-	stress("heap-max=512m,verify=on,poison=on,heap-min=4m,delay=200");
+	stress(RACE_HEAP ",verify=on,poison=on,heap-min=4m,delay=200");
 }
 
 Test(weak, races_with_collections_at_safepoints)
 {
-	stress("heap-max=512m,verify=on,poison=on,heap-min=4m,stop=safepoints");
+	stress(RACE_HEAP ",verify=on,poison=on,heap-min=4m,stop=safepoints");
 }
 
 /* ---- fork --------------------------------------------------------------- */
