@@ -66,6 +66,7 @@ EXTRA_DIST += \
 	examples/demo.sh \
 	examples/demo_guile.js \
 	examples/demo_guile.py \
+	examples/demo_sqlite.py \
 	examples/demo_page.html \
 	examples/demo_page.js \
 	examples/demo_report.py \
