@@ -104,7 +104,7 @@ tests_test_mark_SOURCES = tests/test_mark.c tests/marked.h
 tests_test_scan_SOURCES = tests/test_scan.c tests/marked.h
 tests_test_team_SOURCES = tests/test_team.c tests/marked.h
 tests_test_cgroup_SOURCES = tests/test_cgroup.c tests/remove_tree.h
-tests_test_probe_SOURCES = tests/test_probe.c tests/remove_tree.h
+tests_test_probe_SOURCES = tests/test_probe.c tests/memory.h tests/remove_tree.h
 tests_test_limits_SOURCES = tests/test_limits.c tests/memory.h
 
 tests_test_thread_SOURCES = tests/test_thread.c tests/test_thread.h \
