@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -42,10 +43,12 @@ void wr_regions_unlock(void)
 	wr_mutex_unlock(&lock);
 }
 
-void wr_regions_lock_anew(void)
+void wr_regions_lock_fork(void)
 {
-	/* Its holder may have been a thread that fork() left behind. */
-	wr_mutex_init(&lock, WR_RANK_regions);
+	/* Whatever fork() holds already: trylock does not mind the order, and
+	 * who has the lock waits for nothing that fork() takes. */
+	while (!wr_mutex_trylock(&lock))
+		sched_yield();
 }
 
 /* ---- The table ---------------------------------------------------------- */
@@ -110,8 +113,12 @@ static void withdraw(struct weir_region *r)
 
 int wr_region_valid(const struct weir_region *r, const char *function)
 {
-	if (r && r->magic == WR_REGION_MAGIC)
-		return 0;
+	struct weir_region *known;
+
+	/* Looked up, for a released one's memory is gone. */
+	for (unsigned i = 0; r && (known = wr_region_next(&i));)
+		if (known == r)
+			return 0;
 	return wr_invalid(function,
 			  r ? "the region was released" : "the region is NULL");
 }
@@ -212,8 +219,10 @@ static int watch_with(struct weir_region *r, bool sigbus)
 {
 	int err = wr_watch_get(sigbus, &r->watch);
 
-	if (err)
+	if (err) {
+		r->watch = NULL;
 		return err;
+	}
 	if (!sigbus && !(r->flags & WEIR_REGION_USER_WRITES) &&
 	    !wr_watch_serves_kernel(r->watch))
 		err = wr_error(
@@ -280,18 +289,6 @@ int wr_region_watch(struct weir_region *r, unsigned wanted)
 	default:
 		return watch_auto(r);
 	}
-}
-
-static void drop_watch(struct weir_region *r)
-{
-	if (r->watch) {
-		wr_watch_remove(r->watch, r);
-		wr_watch_put(r->watch);
-	}
-	if (r->async)
-		wr_barrier_destroy(r->async);
-	r->watch = NULL;
-	r->async = NULL;
 }
 
 static size_t units(const struct weir_region *r)
@@ -518,6 +515,8 @@ int weir_region_adopt(void *start, size_t bytes,
 		r->limit = 0;
 	} else {
 		err = wr_region_look(r);
+		if (!err && o.flags & WEIR_REGION_HUGE)
+			madvise(start, bytes, MADV_HUGEPAGE);
 	}
 	if (err) {
 		destroy(r);
@@ -554,10 +553,7 @@ int weir_region_grow(weir_region *r, size_t bytes)
 	err = open_memory(r, now, bytes);
 	if (err)
 		return err;
-	for (size_t u = now >> r->shift; u < bytes >> r->shift; u++)
-		wr_unit_is_open(r, u);
-	/* Release: pairs with the acquire in begin; the memory is usable, and
-	 * its units are known to be open. */
+	/* Release: pairs with the acquire in begin; the memory is usable. */
 	__atomic_store_n(&r->bytes, bytes, __ATOMIC_RELEASE);
 	return 0;
 }
@@ -614,8 +610,15 @@ int weir_region_release(weir_region *r)
 		return wr_error(EBUSY, "the region is in a snapshot; end that "
 				       "first");
 	}
+	/* First unprotected: a writer of memory that stays finds nobody to ask
+	 * once the region is withdrawn. */
+	if (r->watch)
+		wr_watch_remove(r->watch, r);
 	withdraw(r);
-	drop_watch(r);
+	if (r->watch)
+		wr_watch_put(r->watch);
+	if (r->async)
+		wr_barrier_destroy(r->async);
 	wr_mutex_unlock(&lock);
 	destroy(r);
 	return 0;

@@ -94,6 +94,7 @@ struct weir_region {
 	unsigned index;                 /* of it there */
 	size_t snap_units;              /* units in it, from begin on */
 	bool armed_once;     /* all of it was, so that `hot` is complete */
+	size_t armed_units;  /* up to there: what grew since may be open */
 	uint8_t last[16];    /* id of the last snapshot that counts, or zero */
 	size_t last_count;   /* regions in it */
 	unsigned last_index; /* this one's number there */
@@ -182,6 +183,14 @@ bool wr_unit_move(struct weir_region *r, size_t u, unsigned from, unsigned to,
 static inline void wr_unit_is_open(struct weir_region *r, size_t u)
 {
 	__atomic_store_n(&r->hot[u / WR_GROUP], 1, __ATOMIC_RELEASE);
+}
+
+/* Whether units of group g may be OPEN. */
+static inline bool wr_group_is_hot(const struct weir_region *r, size_t g)
+{
+	/* Acquire: pairs with wr_unit_is_open(). */
+	return !r->armed_once || (g + 1) * WR_GROUP > r->armed_units ||
+	       __atomic_load_n(&r->hot[g], __ATOMIC_ACQUIRE);
 }
 
 /* Copy a unit out of a region that writers wait to write.  Whether it is all

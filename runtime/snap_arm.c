@@ -106,12 +106,11 @@ static bool told_to_stop(struct weir_snapshot *s)
 /* All groups, or the hot ones.  Returns the units armed, or an error. */
 static long pass(struct weir_snapshot *s, struct weir_region *r)
 {
-	size_t groups = (units_now(r) + WR_GROUP - 1) / WR_GROUP;
+	size_t all = units_now(r), groups = (all + WR_GROUP - 1) / WR_GROUP;
 	long armed = 0, n = 0;
 
 	for (size_t g = 0; g < groups && n >= 0; g++) {
-		if (r->armed_once &&
-		    !__atomic_load_n(&r->hot[g], __ATOMIC_ACQUIRE))
+		if (!wr_group_is_hot(r, g))
 			continue;
 		wr_mutex_lock(&s->arming);
 		if (told_to_stop(s)) {
@@ -125,8 +124,8 @@ static long pass(struct weir_snapshot *s, struct weir_region *r)
 	}
 	if (n < 0)
 		return n;
-	/* What grew since is not: its groups are made hot by begin. */
 	r->armed_once = true;
+	r->armed_units = all;
 	return armed;
 }
 
@@ -202,6 +201,8 @@ int weir_snapshot_prepare(weir_snapshot *s, unsigned flags)
 		return err;
 	if (flags & ~WEIR_PREPARE_NOWAIT)
 		return wr_invalid(__func__, "flags %#x are not known", flags);
+	if (s->orphan)
+		return wr_snap_error(s);
 	if (s->state != WR_SNAP_NEW)
 		return wr_invalid(__func__, "the snapshot has begun");
 	if (s->options.kind == WEIR_SNAPSHOT_END)
@@ -309,12 +310,13 @@ int wr_snap_turn(struct weir_snapshot *s, struct weir_region *r)
 	int err = 0;
 
 	r->snap_units = n;
-	if (!r->armed_once)
-		return turn_units(s, r, 0, n, huge);
+	if (!r->armed_once) {
+		err = turn_units(s, r, 0, n, huge);
+		r->armed_units = err ? 0 : n;
+		return err;
+	}
 	for (size_t g = 0; g * WR_GROUP < n && !err; g++) {
-		/* Relaxed: a loss that the listener reads just now is noted by
-		 * itself as well. */
-		if (!__atomic_load_n(&r->hot[g], __ATOMIC_RELAXED))
+		if (!wr_group_is_hot(r, g))
 			continue;
 		from = g * WR_GROUP;
 		to = from + WR_GROUP < n ? from + WR_GROUP : n;
@@ -322,6 +324,8 @@ int wr_snap_turn(struct weir_snapshot *s, struct weir_region *r)
 		if (!err)
 			__atomic_store_n(&r->hot[g], 0, __ATOMIC_RELAXED);
 	}
+	if (!err)
+		r->armed_units = n;
 	return err;
 }
 

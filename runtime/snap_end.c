@@ -25,6 +25,7 @@
 #include "runtime/check.h"
 #include "runtime/own_memory.h"
 #include "runtime/region.h"
+#include "runtime/uffd.h"
 
 #define BUFFER ((size_t)256 << 10)
 #define ROUNDS 30             /* at most */
@@ -50,14 +51,15 @@ struct copier {
 				      * bit each */
 	struct wr_pace pace;         /* rate and progress */
 	size_t page;                 /* page size */
+	bool stopped;                /* the writers are quiet: no pace */
 };
 
 static void add(struct list *l, uintptr_t start, uintptr_t end)
 {
-	struct wr_run *last = &l->runs[l->count - 1];
+	struct wr_run *last = l->count ? &l->runs[l->count - 1] : NULL;
 
 	l->bytes += end - start;
-	if (l->count && last->end == start) {
+	if (last && last->end == start) {
 		last->end = end;
 		return;
 	}
@@ -108,10 +110,12 @@ static int fetch(struct copier *c, unsigned flags)
 	c->list.count = c->list.bytes = 0;
 	for (size_t i = 0; i < c->s->count; i++) {
 		struct weir_region *r = c->s->regions[i];
-		int err = wr_barrier_fetch(r->async, (void *)r->start,
-					   r->snap_units << r->shift, flags,
-					   report, &c->list);
+		int err = 0;
 
+		if (r->snap_units)
+			err = wr_barrier_fetch(r->async, (void *)r->start,
+					       r->snap_units << r->shift, flags,
+					       report, &c->list);
 		if (err)
 			return failed(c->s, err);
 	}
@@ -204,8 +208,10 @@ static int pass(struct copier *c, uintptr_t start, uintptr_t end, bool again)
 		uintptr_t stop = end - start > BUFFER ? start + BUFFER : end;
 		unsigned n = copy(c, r, start, stop, c->buffer, runs);
 
-		if (hand_over(c, runs, n, again) ||
-		    wr_snap_pace(c->s, &c->pace, stop - start))
+		if (hand_over(c, runs, n, again))
+			return -1;
+		if (c->stopped ? wr_snap_failed(c->s)
+			       : wr_snap_pace(c->s, &c->pace, stop - start))
 			return -1;
 		start = stop;
 	}
@@ -237,8 +243,14 @@ static int first_pass(struct copier *c, bool delta)
 		for (size_t i = 0; i < s->count; i++) {
 			struct weir_region *r = s->regions[i];
 			size_t bytes = r->snap_units << r->shift;
-			int err = wr_barrier_arm(r->async, (void *)r->start,
-						 bytes);
+			int err;
+
+			if (!bytes)
+				continue;
+			/* What is not there is read anyway: before it is armed,
+			 * or it would count as written. */
+			wr_uffd_populate(r->start, r->start + bytes);
+			err = wr_barrier_arm(r->async, (void *)r->start, bytes);
 
 			if (err)
 				return failed(s, err);
@@ -289,6 +301,8 @@ static int last_look(struct copier *c)
 		struct weir_region *r = c->s->regions[i];
 		size_t bytes = r->snap_units << r->shift;
 
+		if (!bytes)
+			continue;
 		err = wr_barrier_fetch(r->async, (void *)r->start, bytes,
 				       WR_FETCH_HOLES, report, from);
 		/* So that the next delta knows; holes stay holes. */
@@ -307,6 +321,15 @@ static int last_look(struct copier *c)
 			    !wr_unit_copy(c->buffer, (void *)p, c->page))
 				add(to, p, p + c->page);
 		}
+	}
+	/* Pinned memory: written by what nobody notices. */
+	for (size_t i = 0; i < c->s->options.pinned_count && !err; i++) {
+		const struct weir_snapshot_range *pin =
+			&c->s->options.pinned[i];
+		uintptr_t p = (uintptr_t)pin->start & ~(c->page - 1);
+
+		for (; p < (uintptr_t)pin->start + pin->bytes; p += c->page)
+			add(to, p, p + c->page);
 	}
 	if (err)
 		return failed(c->s, err);
@@ -407,6 +430,7 @@ static int finish(struct copier *c)
 
 	if (err)
 		return failed(s, err);
+	c->stopped = true;
 	err = last_look(c);
 	if (!err && split(&c->list))
 		err = no_memory(s);
@@ -440,8 +464,6 @@ static int prepare(struct copier *c)
 		struct weir_region *r = c->s->regions[i];
 		size_t pages;
 
-		r->snap_units = __atomic_load_n(&r->bytes, __ATOMIC_ACQUIRE) >>
-				r->shift;
 		pages = (r->snap_units << r->shift) / c->page;
 		c->held[i] = wr_own_alloc((pages / 64 + 1) * 8);
 		if (!c->held[i])

@@ -121,6 +121,9 @@ enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u,
 	unit.zero =
 		wr_unit_copy(wr_pool_data(&s->pool, unit.slot),
 			     (void *)wr_unit_address(r, u), wr_region_unit(r));
+	/* Was it still there when it was copied?  Else it is found TAKEN, and
+	 * the snapshot fails. */
+	wr_watch_settle(r->watch);
 	wr_pool_fill(&s->pool, &unit);
 	wr_snap_count(&s->figures.kept, 1);
 	wr_snap_point();
@@ -130,31 +133,36 @@ enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u,
 
 /* ---- Giving pages back -------------------------------------------------- */
 
-/* Unit u may lose its content. */
+/* Unit u may lose its content.  False: not yet. */
+static bool try_keep(struct weir_region *r, size_t u)
+{
+	unsigned ticket = wr_watch_enter(r->watch);
+	/* SEQ_CST: as in a handler; see watch.c. */
+	unsigned phase = __atomic_load_n(&r->phase, __ATOMIC_SEQ_CST);
+	struct weir_snapshot *s =
+		__atomic_load_n(&r->snapshot, __ATOMIC_ACQUIRE);
+	bool done = true, unprotect;
+
+	if (s && phase == WR_PHASE_TURNING) {
+		done = false;
+	} else if (s && phase == WR_PHASE_ACTIVE && u < r->snap_units &&
+		   !wr_snap_failed(s)) {
+		done = wr_snap_keep(r, u, &unprotect) == WR_FAULT_DONE;
+		/* Who waits for it finds it SAVED. */
+		if (done)
+			wr_watch_wake(r->watch, wr_unit_address(r, u),
+				      wr_unit_address(r, u + 1));
+	}
+	wr_watch_leave(r->watch, ticket);
+	return done;
+}
+
 static void keep_first(struct weir_region *r, size_t u)
 {
 	static const struct timespec moment = {.tv_nsec = 50000};
-	struct weir_snapshot *s =
-		__atomic_load_n(&r->snapshot, __ATOMIC_ACQUIRE);
-	enum wr_fault_result result = WR_FAULT_AGAIN;
-	sigset_t all, saved;
-	bool unprotect;
 
-	sigfillset(&all);
-	while (s && !wr_snap_failed(s) && result != WR_FAULT_DONE) {
-		/* Acquire: pairs with the release in begin. */
-		unsigned phase = __atomic_load_n(&r->phase, __ATOMIC_ACQUIRE);
-
-		if (phase < WR_PHASE_TURNING ||
-		    (phase == WR_PHASE_ACTIVE && u >= r->snap_units))
-			return;
-		pthread_sigmask(SIG_SETMASK, &all, &saved);
-		if (phase == WR_PHASE_ACTIVE)
-			result = wr_snap_keep(r, u, &unprotect);
-		pthread_sigmask(SIG_SETMASK, &saved, NULL);
-		if (result != WR_FAULT_DONE)
-			nanosleep(&moment, NULL);
-	}
+	while (!try_keep(r, u))
+		nanosleep(&moment, NULL);
 }
 
 int weir_region_discard(weir_region *r, void *start, size_t bytes)
@@ -174,7 +182,7 @@ int weir_region_discard(weir_region *r, void *start, size_t bytes)
 				start, bytes, mask + 1);
 	first = (from - r->start) >> r->shift;
 	last = first + (bytes >> r->shift);
-	for (size_t u = first; u < last; u++)
+	for (size_t u = first; u < last && r->watch; u++)
 		keep_first(r, u);
 	if (r->async && __atomic_load_n(&r->snapshot, __ATOMIC_ACQUIRE)) {
 		/* What went is not among what the kernel reports as written,
@@ -187,6 +195,9 @@ int weir_region_discard(weir_region *r, void *start, size_t bytes)
 	if (madvise(start, bytes, advice))
 		return wr_error(errno, "%p, %zu bytes cannot be given back: %s",
 				start, bytes, strerror(errno));
+	/* So that who looks after this returned finds the units open. */
+	if (r->watch)
+		wr_watch_settle(r->watch);
 	return 0;
 }
 
@@ -234,18 +245,20 @@ static uint8_t after(const struct weir_region *r, uint8_t seen, bool success)
 {
 	unsigned state = seen & WR_UNIT_STATE;
 
+	unsigned loose = seen & WR_UNIT_LOOSE;
+
 	if (!(r->flags & WEIR_REGION_TRACK))
-		return WR_UNIT_OPEN;
-	if (seen & WR_UNIT_NEXT || state == WR_UNIT_OPEN ||
+		return WR_UNIT_OPEN | loose;
+	if (loose || seen & WR_UNIT_NEXT || state == WR_UNIT_OPEN ||
 	    state == WR_UNIT_TAKEN)
-		return WR_UNIT_OPEN | WR_UNIT_DIRTY;
+		return WR_UNIT_OPEN | WR_UNIT_DIRTY | loose;
 	return WR_UNIT_ARMED | (success ? 0 : seen & WR_UNIT_DIRTY);
 }
 
 static void let_go(struct weir_region *r, bool success)
 {
 	bool track = r->flags & WEIR_REGION_TRACK;
-	size_t n = r->limit >> r->shift;
+	size_t n = __atomic_load_n(&r->bytes, __ATOMIC_ACQUIRE) >> r->shift;
 
 	/* SEQ_CST: see barrier_grace.h: handlers of the phase before are
 	 * through when the wait is. */
@@ -268,6 +281,7 @@ static void let_go(struct weir_region *r, bool success)
 			wr_unit_is_open(r, u);
 	}
 	r->armed_once = track && (success || r->armed_once);
+	wr_watch_wake(r->watch, r->start, r->start + r->limit);
 }
 
 void wr_snap_let_go(struct weir_snapshot *s)

@@ -92,9 +92,10 @@ static void add_run(struct saver *v, size_t region, size_t unit, size_t bytes,
 		    const void *data)
 {
 	uint64_t offset = (uint64_t)unit << v->s->regions[region]->shift;
-	struct weir_snapshot_run *last = &v->runs[v->run_count - 1];
+	struct weir_snapshot_run *last =
+		v->run_count ? &v->runs[v->run_count - 1] : NULL;
 
-	if (v->run_count && last->region == region &&
+	if (last && last->region == region &&
 	    last->offset + last->bytes == offset &&
 	    (data ? last->data && (const char *)last->data + last->bytes == data
 		  : !last->data)) {
@@ -120,6 +121,7 @@ static int flush(struct saver *v)
 		if (!v->runs[i].data)
 			zero += v->runs[i].bytes;
 	}
+	wr_error(0, "%s", "");
 	err = v->sink(v->arg, v->runs, v->run_count);
 	v->run_count = 0;
 	v->used = 0;
@@ -151,6 +153,10 @@ static bool copy_unit(struct saver *v, struct weir_region *r, size_t u)
 	uint8_t seen = wr_unit_get(r, u);
 	bool zero;
 
+	if ((seen & WR_UNIT_STATE) == WR_UNIT_OPEN)
+		wr_snap_fail(v->s, ESTALE,
+			     "pages of a region were given back while the "
+			     "snapshot began; let nobody do that");
 	if ((seen & WR_UNIT_STATE) != WR_UNIT_ARMED)
 		return false;
 	if (v->s->options.flags & WEIR_SNAPSHOT_DELTA &&
@@ -170,6 +176,8 @@ static bool copy_unit(struct saver *v, struct weir_region *r, size_t u)
 	}
 	zero = wr_unit_copy(to, (void *)wr_unit_address(r, u), bytes);
 	wr_snap_point();
+	/* As in wr_snap_keep(). */
+	wr_watch_settle(r->watch);
 	wr_unit_move(r, u, WR_UNIT_TAKEN, WR_UNIT_SAVED, 0, 0);
 	add_run(v, r->index, u, bytes, zero ? NULL : to);
 	if (!zero)
@@ -275,6 +283,10 @@ static int write_through(struct saver *v, const struct wr_unit *units,
 
 		if (copy_unit(v, r, units[i].unit))
 			open_run(r, units[i].unit, units[i].unit + 1);
+		else /* somebody else has, or had it */
+			wr_watch_wake(r->watch,
+				      wr_unit_address(r, units[i].unit),
+				      wr_unit_address(r, units[i].unit + 1));
 		if (is_full(v, r))
 			err = flush(v);
 	}

@@ -163,32 +163,40 @@ static int check_region(const struct weir_snapshot *s, struct weir_region *r,
 	return err;
 }
 
-/* Regions' lock held. */
-static int join(struct weir_snapshot *s)
+static int check_all(const struct weir_snapshot *s)
 {
-	for (size_t i = 0; i < s->count; i++) {
-		struct weir_region *r = s->regions[i];
-		int err = check_region(s, r, i);
+	int err = 0;
 
+	for (size_t i = 0; i < s->count && !err; i++)
 		for (size_t k = 0; k < i && !err; k++)
-			if (s->regions[k] == r)
+			if (s->regions[k] == s->regions[i])
 				err = wr_error(EINVAL, "a region is named "
 						       "twice");
-		if (!err && r->shift != s->regions[0]->shift)
+	for (size_t i = 0; i < s->count && !err; i++) {
+		err = check_region(s, s->regions[i], i);
+		if (!err && s->regions[i]->shift != s->regions[0]->shift)
 			err = wr_error(EINVAL,
 				       "regions with and without "
 				       "WEIR_REGION_HUGE do not go in one "
 				       "snapshot");
-		if (err) {
-			while (i-- > 0)
-				s->regions[i]->snapshot = NULL;
-			return err;
-		}
+	}
+	return err;
+}
+
+/* Regions' lock held. */
+static int join(struct weir_snapshot *s)
+{
+	int err = check_all(s);
+
+	for (size_t i = 0; i < s->count && !err; i++) {
+		struct weir_region *r = s->regions[i];
+
 		r->index = (unsigned)i;
+		r->snap_units = 0;
 		/* Release: pairs with the acquire in handlers. */
 		__atomic_store_n(&r->snapshot, s, __ATOMIC_RELEASE);
 	}
-	return 0;
+	return err;
 }
 
 static void free_snapshot(struct weir_snapshot *s)
@@ -325,6 +333,9 @@ static int turn(struct weir_snapshot *s)
 	/* Once, for the pool's lock. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &saved);
+	/* What was given back before is known to be open. */
+	for (size_t i = 0; i < s->count; i++)
+		wr_watch_settle(s->regions[i]->watch);
 	for (size_t i = 0; i < s->count; i++)
 		/* SEQ_CST: see barrier_grace.h: a handler that read the phase
 		 * before this is one of those that are waited for. */
@@ -372,9 +383,17 @@ int weir_snapshot_begin(weir_snapshot *s)
 
 	if (err)
 		return err;
+	if (s->orphan)
+		return wr_snap_error(s);
 	if (s->state != WR_SNAP_NEW)
 		return wr_invalid(__func__, "the snapshot has begun before");
 	err = wr_snap_failed(s);
+	for (size_t i = 0; i < s->count && s->options.kind == WEIR_SNAPSHOT_END;
+	     i++)
+		s->regions[i]->snap_units =
+			__atomic_load_n(&s->regions[i]->bytes,
+					__ATOMIC_ACQUIRE) >>
+			s->regions[i]->shift;
 	if (!err && s->options.kind == WEIR_SNAPSHOT_BEGIN)
 		err = begin(s);
 	if (err && !wr_snap_failed(s))
@@ -478,7 +497,7 @@ int weir_snapshot_region(const weir_snapshot *s, size_t i,
 		return wr_invalid(__func__, "region %zu of %zu", i, s->count);
 	r = s->regions[i];
 	err = weir_region_info(r, info);
-	if (!err && s->state != WR_SNAP_NEW && r->snap_units &&
+	if (!err && s->state != WR_SNAP_NEW &&
 	    info->size > offsetof(struct weir_region_info, limit))
 		info->bytes = r->snap_units << r->shift;
 	return err;

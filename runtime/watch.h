@@ -44,6 +44,15 @@ int wr_watch_unprotect(struct wr_watch *w, uintptr_t start, uintptr_t end);
 /* Who waits for a fault in [start, end) faults anew.  Signal-safe. */
 void wr_watch_wake(struct wr_watch *w, uintptr_t start, uintptr_t end);
 
+/* Losses of pages (MADV_DONTNEED) that the kernel let go on before the call
+ * began are applied to their units.  Not in the listener. */
+void wr_watch_settle(struct wr_watch *w);
+
+/* A grace period of its own, for who does a handler's work: between the two
+ * regions, snapshots and phases stay what they were seen to be. */
+unsigned wr_watch_enter(struct wr_watch *w);
+void wr_watch_leave(struct wr_watch *w, unsigned ticket);
+
 /* Every handler that was at work when the call began is through. */
 void wr_watch_grace(struct wr_watch *w);
 

@@ -37,7 +37,9 @@
  *   sigbus  the writing thread keeps the page itself, in a SIGBUS handler.
  *           Any user may; but a system call that writes to a protected page
  *           fails with EFAULT, so the program must promise that none does
- *           (WEIR_REGION_USER_WRITES).
+ *           (WEIR_REGION_USER_WRITES).  A thread that writes must not have
+ *           SIGBUS blocked: the kernel would end the process; and while it
+ *           waits for room in the pool all its signals are.
  *   async   the kernel notes the page and lets the writer go on.  Any user
  *           may, system calls work (Linux 6.7); but what the page held is
  *           gone, so only end-consistent snapshots can be had.
@@ -282,9 +284,11 @@ struct weir_snapshot_run {
 			   * all zero */
 };
 
-/* Takes runs, in any order: with BEGIN each page once; with END the last
- * counts.  A run of data, and the data of all runs of a call, is 2 MiB at
- * most.  Returns 0, or a negative errno, which fails the snapshot. */
+/* Must not write to the regions, nor may `progress`: the write could wait for
+ * the very thread that makes it.  Takes runs, in any order: with BEGIN each
+ * page once; with END the last counts.  A run of data, and the data of all runs
+ * of a call, is 2 MiB at most.  Returns 0, or a negative errno, which fails the
+ * snapshot. */
 typedef int weir_snapshot_sink_fn(void *arg,
 				  const struct weir_snapshot_run *runs,
 				  size_t count);
