@@ -46,6 +46,7 @@ struct wr_watch {
 	bool sigbus;           /* its manner */
 	bool reads_first;      /* before Linux 6.4: holes cannot be protected */
 	bool fifo;             /* the listener runs under SCHED_FIFO */
+	bool attached;         /* SIGBUS comes to it */
 	unsigned users;        /* regions; 0: closed */
 	struct wr_uffd uffd;   /* the descriptor */
 	struct wr_grace grace; /* handlers at work */
@@ -540,13 +541,15 @@ int wr_watch_get(bool sigbus, struct wr_watch **out)
 		if (err)
 			wr_uffd_close(&w->uffd);
 	}
-	if (!err && sigbus) {
+	if (!err && sigbus && !w->attached) {
 		err = wr_signal_attach(SIGBUS, w, on_sigbus);
 		if (err) {
-			w->sigbus = false; /* nothing to detach */
 			wr_watch_put(w);
 			return err;
 		}
+		/* For good: a fault may be on its way to the handler when the
+		 * last region is released. */
+		w->attached = true;
 	}
 	if (err)
 		w->users = 0;
@@ -559,8 +562,6 @@ void wr_watch_put(struct wr_watch *w)
 
 	if (--w->users)
 		return;
-	if (w->sigbus)
-		wr_signal_detach(SIGBUS, w);
 	while (write(w->stop, &one, sizeof(one)) < 0 && errno == EINTR)
 		;
 	pthread_join(w->thread, NULL);
@@ -625,12 +626,10 @@ void wr_watch_fork_child(void)
 	for (unsigned i = 0; i < 2; i++) {
 		struct wr_watch *w = &watches[i];
 
+		if (w->attached)
+			wr_signal_fork_child();
 		if (!w->users)
 			continue;
-		if (w->sigbus) {
-			wr_signal_fork_child();
-			wr_signal_detach(SIGBUS, w);
-		}
 		if (w->stop >= 0)
 			close(w->stop);
 		w->stop = -1;
