@@ -537,7 +537,6 @@ int weir_snapshot_end(weir_snapshot *s)
 			struct weir_region *r = s->regions[i];
 
 			__atomic_store_n(&r->snapshot, NULL, __ATOMIC_SEQ_CST);
-			r->snap_units = 0;
 			if (r->watch)
 				wr_watch_grace(r->watch);
 		}
