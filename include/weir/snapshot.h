@@ -80,9 +80,11 @@ typedef struct weir_snapshot weir_snapshot;
 #define WEIR_REGION_USER_WRITES                                   \
 	2u /* no system call writes to it while a snapshot is on; \
 	    * reading from it is no matter */
-#define WEIR_REGION_SHARED                                       \
-	4u /* reserve: a memfd mapped shared: children of fork() \
-	    * see the memory itself, and fork() does not copy it */
+#define WEIR_REGION_SHARED                                         \
+	4u /* reserve: a memfd mapped shared: children of fork()   \
+	    * see the memory itself, and fork() does not copy it.  \
+	    * What they write, or anybody through another mapping, \
+	    * is not noticed */
 #define WEIR_REGION_TRACK                                            \
 	8u /* know what changed since the last snapshot, for deltas: \
 	    * pages stay protected after they were saved */
@@ -192,7 +194,8 @@ enum weir_snapshot_full {
 /* Where a snapshot stands.  Each figure is current to itself. */
 struct weir_snapshot_progress {
 	size_t size;            /* sizeof of the caller's */
-	uint64_t bytes_total;   /* to be saved, known from begin on */
+	uint64_t bytes_total;   /* of the regions, from begin on; a delta
+				 * saves less of them */
 	uint64_t bytes_saved;   /* of them, handed to the sink */
 	uint64_t bytes_zero;    /* of those, elided: all zero */
 	uint64_t bytes_again;   /* END: handed over more than once */
@@ -233,7 +236,7 @@ struct weir_snapshot_options {
 	void (*resume)(void *arg);
 	void *stop_arg;
 	/* Called on the saver's thread, at most every `progress_ns` (0: 100
-	 * ms), in begin and read; non-zero aborts. */
+	 * ms), in read; non-zero aborts. */
 	int (*progress)(const struct weir_snapshot_progress *progress,
 			void *arg);
 	void *progress_arg;
