@@ -508,18 +508,23 @@ bool wr_map_try_discarded(struct wr_barrier *b, uintptr_t start, uintptr_t end)
 
 	while (start < end) {
 		struct wr_range *r = wr_barrier_find(b, start);
+		/* Relaxed: it is found again, and once, for it becomes 0 where
+		 * the range is being removed just now.  Its map stays until
+		 * this grace period ends. */
+		uintptr_t r_end =
+			r ? __atomic_load_n(&r->end, __ATOMIC_RELAXED) : 0;
 		uint32_t *word;
 		struct wr_map *m;
 		size_t i, stop;
 
-		if (!r) {
+		if (!r_end) {
 			start += page;
 			continue;
 		}
 		m = r->state;
 		i = wr_map_index(b, r, start);
-		stop = chunk_end(
-			i, wr_map_index(b, r, end < r->end ? end : r->end));
+		stop = chunk_end(i,
+				 wr_map_index(b, r, end < r_end ? end : r_end));
 		word = stripe_of(b, start);
 		if (!wr_futex_trylock(word))
 			return false;
