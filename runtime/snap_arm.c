@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <time.h>
 
 #include "runtime/check.h"
 #include "runtime/region.h"
@@ -22,6 +23,7 @@
 #define FEW 1024   /* pages that are not worth a pass: see few() */
 #define FEW_HUGE 8 /* huge ones: each is a call in begin */
 #define RUN 16     /* pages: from here on protecting is cheaper than copying */
+#define PACE_NS 2000 /* of a pause, for a page that is protected again */
 
 static size_t units_now(const struct weir_region *r)
 {
@@ -65,6 +67,11 @@ static bool arm_run(struct weir_region *r, size_t u, size_t end, size_t *from,
 static long arm_group(struct weir_region *r, size_t g)
 {
 	size_t u = g * WR_GROUP, end = u + WR_GROUP, n = units_now(r), to;
+	/* Care beside writers is for what may not be there yet, or in huge
+	 * pages.  What is OPEN in a group that was armed before was written
+	 * since, so that it is there. */
+	bool care = !r->armed_once || end > r->armed_units || r->adopted ||
+		    r->flags & WEIR_REGION_HUGE;
 	long armed = 0;
 
 	if (end > n)
@@ -78,7 +85,7 @@ static long arm_group(struct weir_region *r, size_t g)
 
 		wr_snap_point();
 		err = wr_watch_protect(r->watch, wr_unit_address(r, u),
-				       wr_unit_address(r, to), true);
+				       wr_unit_address(r, to), care);
 
 		if (err) {
 			for (; u < to; u++)
@@ -103,11 +110,25 @@ static bool told_to_stop(struct weir_snapshot *s)
 	       wr_snap_failed(s);
 }
 
+/* Each page that is protected again costs a writer that comes back to it a
+ * fault: not all at once, or they queue up.  In naps that are worth it; returns
+ * what is owed still. */
+static long let_writers_run(long ns)
+{
+	struct timespec t = {.tv_nsec = ns};
+
+	if (ns < 300000)
+		return ns;
+	t.tv_nsec = ns < 100000000 ? ns : 100000000;
+	nanosleep(&t, NULL);
+	return 0;
+}
+
 /* All groups, or the hot ones.  Returns the units armed, or an error. */
 static long pass(struct weir_snapshot *s, struct weir_region *r)
 {
 	size_t all = units_now(r), groups = (all + WR_GROUP - 1) / WR_GROUP;
-	long armed = 0, n = 0;
+	long armed = 0, n = 0, owed = 0;
 
 	for (size_t g = 0; g < groups && n >= 0; g++) {
 		if (!wr_group_is_hot(r, g))
@@ -121,6 +142,8 @@ static long pass(struct weir_snapshot *s, struct weir_region *r)
 		wr_mutex_unlock(&s->arming);
 		if (n >= 0)
 			armed += n;
+		if (n > 0 && r->armed_once)
+			owed = let_writers_run(owed + n * PACE_NS);
 	}
 	if (n < 0)
 		return n;
