@@ -126,7 +126,7 @@ int wr_region_valid(const struct weir_region *r, const char *function)
 /* ---- Units -------------------------------------------------------------- */
 
 bool wr_unit_move(struct weir_region *r, size_t u, unsigned from, unsigned to,
-		  unsigned add, unsigned drop)
+		  unsigned add)
 {
 	uint8_t seen = wr_unit_get(r, u);
 
@@ -134,8 +134,7 @@ bool wr_unit_move(struct weir_region *r, size_t u, unsigned from, unsigned to,
 		if ((seen & WR_UNIT_STATE) != from)
 			return false;
 	} while (!wr_unit_swap(
-		r, u, &seen,
-		(uint8_t)(((seen & ~(WR_UNIT_STATE | drop)) | to | add))));
+		r, u, &seen, (uint8_t)(((seen & ~WR_UNIT_STATE) | to | add))));
 	return true;
 }
 
@@ -309,7 +308,6 @@ static void destroy(struct weir_region *r)
 		munmap((void *)r->start, r->limit);
 	if (r->memfd >= 0)
 		close(r->memfd);
-	r->magic = 0;
 	wr_own_free(r, sizeof(*r));
 }
 
@@ -322,7 +320,6 @@ static struct weir_region *new_region(const struct weir_region_options *o)
 		wr_error(ENOMEM, "no memory for a region; free some");
 		return NULL;
 	}
-	r->magic = WR_REGION_MAGIC;
 	r->memfd = -1;
 	r->flags = o->flags;
 	r->shift = (unsigned)__builtin_ctzl(

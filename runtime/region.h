@@ -71,7 +71,6 @@ enum wr_phase {
 #define WR_GROUP 512u
 
 struct weir_region {
-	uint64_t magic;           /* WR_REGION_MAGIC */
 	uintptr_t start;          /* first byte */
 	size_t bytes;             /* in use; grows; atomic */
 	size_t limit;             /* address space that is ours */
@@ -136,7 +135,6 @@ struct weir_snapshot {
 	uint32_t text_lock; /* who sets it; a futex lock */
 };
 
-#define WR_REGION_MAGIC 0x6e6f696765722d77ull
 #define WR_SNAPSHOT_MAGIC 0x70616e732d776572ull
 
 static inline size_t wr_region_unit(const struct weir_region *r)
@@ -172,7 +170,7 @@ static inline bool wr_unit_swap(struct weir_region *r, size_t u, uint8_t *seen,
 /* `from` -> `to`, the flags kept but for `drop`, `add` added.  False: it is
  * not in `from`. */
 bool wr_unit_move(struct weir_region *r, size_t u, unsigned from, unsigned to,
-		  unsigned add, unsigned drop);
+		  unsigned add);
 
 /*
  * Unit u was made OPEN: the armer and begin are to look at its group.  AFTER it
@@ -244,10 +242,22 @@ enum wr_fault_result {
 };
 
 /* Pre-image of unit u into the pool, ARMED -> SAVED|NEXT; anything else as the
- * head says.  The caller unprotects on DONE where *unprotect says so.  All
- * signals blocked. */
-enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u,
-				  bool *unprotect);
+ * head says.  The caller unprotects on DONE.  All signals blocked. */
+enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u);
+
+/* Whether a unit in `state` is to be saved: a delta leaves out what is as it
+ * was. */
+static inline bool wr_snap_needs(const struct weir_snapshot *s, uint8_t state)
+{
+	return !(s->options.flags & WEIR_SNAPSHOT_DELTA) ||
+	       state & WR_UNIT_DIRTY;
+}
+
+/* Runs to the sink, counted; `again`: they were handed over before.  Returns
+ * their bytes, or -1: the snapshot has failed. */
+long wr_snap_hand_over(struct weir_snapshot *s, weir_snapshot_sink_fn *sink,
+		       void *arg, const struct weir_snapshot_run *runs,
+		       size_t count, bool again);
 
 /* Read a snapshot of kind END. */
 int wr_snap_read_end(struct weir_snapshot *s, weir_snapshot_sink_fn *sink,

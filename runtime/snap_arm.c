@@ -90,7 +90,7 @@ static long arm_group(struct weir_region *r, size_t g)
 		if (err) {
 			for (; u < to; u++)
 				wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_OPEN,
-					     WR_UNIT_DIRTY, 0);
+					     WR_UNIT_DIRTY);
 			wr_unit_is_open(r, g * WR_GROUP);
 			return protect_failed(err);
 		}

@@ -179,24 +179,8 @@ static unsigned copy(struct copier *c, const struct weir_region *r,
 static int hand_over(struct copier *c, const struct weir_snapshot_run *runs,
 		     unsigned n, bool again)
 {
-	struct weir_snapshot *s = c->s;
-	uint64_t bytes = 0, zero = 0;
-	int err = c->sink(c->arg, runs, n);
-
-	if (err) {
-		wr_snap_fail(s, err < 0 ? -err : err,
-			     weir_error_text()[0] ? weir_error_text()
-						  : "the sink failed");
-		return -1;
-	}
-	for (unsigned i = 0; i < n; i++) {
-		bytes += runs[i].bytes;
-		zero += runs[i].data ? 0 : runs[i].bytes;
-	}
-	wr_snap_count(again ? &s->figures.bytes_again : &s->figures.bytes_saved,
-		      bytes);
-	wr_snap_count(&s->figures.bytes_zero, again ? 0 : zero);
-	return 0;
+	return wr_snap_hand_over(c->s, c->sink, c->arg, runs, n, again) < 0 ? -1
+									    : 0;
 }
 
 static int pass(struct copier *c, uintptr_t start, uintptr_t end, bool again)

@@ -39,11 +39,9 @@ void wr_snap_wake(struct weir_snapshot *s)
 static void want(struct weir_snapshot *s, const struct weir_region *r, size_t u)
 {
 	unsigned i;
-	sigset_t all, saved;
+	sigset_t saved;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	wr_futex_lock(&s->urgent_lock);
+	wr_futex_enter(&s->urgent_lock, &saved);
 	for (i = 0; i < s->urgent_count; i++)
 		if (s->urgent[i].region == r->index && s->urgent[i].unit == u)
 			break;
@@ -53,8 +51,7 @@ static void want(struct weir_snapshot *s, const struct weir_region *r, size_t u)
 		__atomic_store_n(&s->urgent_count, i + 1, __ATOMIC_RELEASE);
 		wr_snap_count(&s->figures.waits, 1);
 	}
-	wr_futex_unlock(&s->urgent_lock);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	wr_futex_leave(&s->urgent_lock, &saved);
 }
 
 static enum wr_fault_result no_room(struct weir_snapshot *s,
@@ -73,14 +70,7 @@ static enum wr_fault_result no_room(struct weir_snapshot *s,
 
 /* ---- Keeping ------------------------------------------------------------ */
 
-static bool needed(const struct weir_snapshot *s, uint8_t state)
-{
-	return !(s->options.flags & WEIR_SNAPSHOT_DELTA) ||
-	       state & WR_UNIT_DIRTY;
-}
-
-enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u,
-				  bool *unprotect)
+enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u)
 {
 	/* Acquire: pairs with the release in create. */
 	struct weir_snapshot *s =
@@ -88,7 +78,6 @@ enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u,
 	uint8_t seen = wr_unit_get(r, u);
 	struct wr_unit unit = {.region = r->index, .unit = u};
 
-	*unprotect = true;
 	switch (seen & WR_UNIT_STATE) {
 	case WR_UNIT_TAKEN:
 		return WR_FAULT_AGAIN;
@@ -100,15 +89,15 @@ enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u,
 			       ? WR_FAULT_DONE
 			       : WR_FAULT_AGAIN;
 	}
-	if (!needed(s, seen))
+	if (!wr_snap_needs(s, seen))
 		return wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_SAVED,
-				    WR_UNIT_NEXT, 0)
+				    WR_UNIT_NEXT)
 			       ? WR_FAULT_DONE
 			       : WR_FAULT_AGAIN;
 	unit.slot = wr_pool_get(&s->pool);
 	if (unit.slot == WR_SLOT_NONE)
 		return no_room(s, r, u);
-	if (!wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_TAKEN, 0, 0)) {
+	if (!wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_TAKEN, 0)) {
 		wr_pool_put(&s->pool, unit.slot);
 		return WR_FAULT_AGAIN;
 	}
@@ -127,7 +116,7 @@ enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u,
 	wr_pool_fill(&s->pool, &unit);
 	wr_snap_count(&s->figures.kept, 1);
 	wr_snap_point();
-	wr_unit_move(r, u, WR_UNIT_TAKEN, WR_UNIT_SAVED, WR_UNIT_NEXT, 0);
+	wr_unit_move(r, u, WR_UNIT_TAKEN, WR_UNIT_SAVED, WR_UNIT_NEXT);
 	return WR_FAULT_DONE;
 }
 
@@ -141,13 +130,13 @@ static bool try_keep(struct weir_region *r, size_t u)
 	unsigned phase = __atomic_load_n(&r->phase, __ATOMIC_SEQ_CST);
 	struct weir_snapshot *s =
 		__atomic_load_n(&r->snapshot, __ATOMIC_ACQUIRE);
-	bool done = true, unprotect;
+	bool done = true;
 
 	if (s && phase == WR_PHASE_TURNING) {
 		done = false;
 	} else if (s && phase == WR_PHASE_ACTIVE && u < r->snap_units &&
 		   !wr_snap_failed(s)) {
-		done = wr_snap_keep(r, u, &unprotect) == WR_FAULT_DONE;
+		done = wr_snap_keep(r, u) == WR_FAULT_DONE;
 		/* Who waits for it finds it SAVED. */
 		if (done)
 			wr_watch_wake(r->watch, wr_unit_address(r, u),
@@ -205,19 +194,16 @@ int weir_region_discard(weir_region *r, void *start, size_t bytes)
 
 void wr_snap_fail(struct weir_snapshot *s, int err, const char *text)
 {
-	sigset_t all, saved;
+	sigset_t saved;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	wr_futex_lock(&s->text_lock);
+	wr_futex_enter(&s->text_lock, &saved);
 	if (!s->failed) {
 		strncpy(s->text, text, sizeof(s->text) - 1);
 		/* Release: pairs with wr_snap_failed().  From here on handlers
 		 * open what they find. */
 		__atomic_store_n(&s->failed, -err, __ATOMIC_RELEASE);
 	}
-	wr_futex_unlock(&s->text_lock);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	wr_futex_leave(&s->text_lock, &saved);
 	/* Who waits in the kernel faults anew, and finds it failed. */
 	for (size_t i = 0; i < s->count; i++)
 		if (s->regions[i]->watch)

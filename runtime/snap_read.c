@@ -108,23 +108,19 @@ static void add_run(struct saver *v, size_t region, size_t unit, size_t bytes,
 							     .data = data};
 }
 
-static int flush(struct saver *v)
+long wr_snap_hand_over(struct weir_snapshot *s, weir_snapshot_sink_fn *sink,
+		       void *arg, const struct weir_snapshot_run *runs,
+		       size_t count, bool again)
 {
-	struct weir_snapshot *s = v->s;
 	uint64_t bytes = 0, zero = 0;
-	int err = 0;
+	int err;
 
-	if (!v->run_count)
-		return 0;
-	for (unsigned i = 0; i < v->run_count; i++) {
-		bytes += v->runs[i].bytes;
-		if (!v->runs[i].data)
-			zero += v->runs[i].bytes;
+	for (size_t i = 0; i < count; i++) {
+		bytes += runs[i].bytes;
+		zero += runs[i].data ? 0 : runs[i].bytes;
 	}
 	wr_error(0, "%s", "");
-	err = v->sink(v->arg, v->runs, v->run_count);
-	v->run_count = 0;
-	v->used = 0;
+	err = sink(arg, runs, count);
 	if (err) {
 		/* Its own text, if it has set one for this error. */
 		wr_snap_fail(s, err < 0 ? -err : err,
@@ -132,9 +128,23 @@ static int flush(struct saver *v)
 						  : "the sink failed");
 		return -1;
 	}
-	wr_snap_count(&s->figures.bytes_saved, bytes);
-	wr_snap_count(&s->figures.bytes_zero, zero);
-	return wr_snap_pace(s, &v->pace, bytes);
+	wr_snap_count(again ? &s->figures.bytes_again : &s->figures.bytes_saved,
+		      bytes);
+	wr_snap_count(&s->figures.bytes_zero, again ? 0 : zero);
+	return (long)bytes;
+}
+
+static int flush(struct saver *v)
+{
+	long bytes;
+
+	if (!v->run_count)
+		return 0;
+	bytes = wr_snap_hand_over(v->s, v->sink, v->arg, v->runs, v->run_count,
+				  false);
+	v->run_count = 0;
+	v->used = 0;
+	return bytes < 0 ? -1 : wr_snap_pace(v->s, &v->pace, (uint64_t)bytes);
 }
 
 /* ---- From the regions --------------------------------------------------- */
@@ -159,14 +169,13 @@ static bool copy_unit(struct saver *v, struct weir_region *r, size_t u)
 			     "snapshot began; let nobody do that");
 	if ((seen & WR_UNIT_STATE) != WR_UNIT_ARMED)
 		return false;
-	if (v->s->options.flags & WEIR_SNAPSHOT_DELTA &&
-	    !(seen & WR_UNIT_DIRTY)) {
+	if (!wr_snap_needs(v->s, seen)) {
 		/* As it was in the one before: stays protected, to tell when
 		 * it changes. */
-		wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_SAVED, 0, 0);
+		wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_SAVED, 0);
 		return false;
 	}
-	if (!wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_TAKEN, 0, 0))
+	if (!wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_TAKEN, 0))
 		return false;
 	wr_snap_point();
 	if (wr_snap_mutant(WR_SNAP_LATE_COPY)) {
@@ -178,7 +187,7 @@ static bool copy_unit(struct saver *v, struct weir_region *r, size_t u)
 	wr_snap_point();
 	/* As in wr_snap_keep(). */
 	wr_watch_settle(r->watch);
-	wr_unit_move(r, u, WR_UNIT_TAKEN, WR_UNIT_SAVED, 0, 0);
+	wr_unit_move(r, u, WR_UNIT_TAKEN, WR_UNIT_SAVED, 0);
 	add_run(v, r->index, u, bytes, zero ? NULL : to);
 	if (!zero)
 		v->used += bytes;
@@ -259,16 +268,13 @@ static int drain(struct saver *v)
 static unsigned take_urgent(struct weir_snapshot *s, struct wr_unit *units)
 {
 	unsigned n;
-	sigset_t all, saved;
+	sigset_t saved;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	wr_futex_lock(&s->urgent_lock);
+	wr_futex_enter(&s->urgent_lock, &saved);
 	n = s->urgent_count;
 	memcpy(units, s->urgent, n * sizeof(*units));
 	__atomic_store_n(&s->urgent_count, 0, __ATOMIC_RELEASE);
-	wr_futex_unlock(&s->urgent_lock);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	wr_futex_leave(&s->urgent_lock, &saved);
 	return n;
 }
 
@@ -307,9 +313,8 @@ static void keep_urgent(struct saver *v, const struct wr_unit *units,
 		struct weir_region *r = v->s->regions[units[i].region];
 		uintptr_t start = wr_unit_address(r, units[i].unit);
 		uintptr_t end = start + wr_region_unit(r);
-		bool unprotect;
 
-		switch (wr_snap_keep(r, units[i].unit, &unprotect)) {
+		switch (wr_snap_keep(r, units[i].unit)) {
 		case WR_FAULT_DONE:
 			wr_watch_unprotect(r->watch, start, end);
 			break;

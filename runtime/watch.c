@@ -45,7 +45,6 @@
 struct wr_watch {
 	bool sigbus;           /* its manner */
 	bool reads_first;      /* before Linux 6.4: holes cannot be protected */
-	bool fifo;             /* the listener runs under SCHED_FIFO */
 	bool attached;         /* SIGBUS comes to it */
 	unsigned users;        /* regions; 0: closed */
 	struct wr_uffd uffd;   /* the descriptor */
@@ -190,7 +189,6 @@ static enum wr_fault_result fault(struct wr_watch *w, struct weir_region *r,
 {
 	size_t u = (p - r->start) >> r->shift;
 	enum wr_fault_result result;
-	bool unprotect = true;
 
 	/* SEQ_CST: see weir_snapshot_begin(), which stores TURNING and then
 	 * waits for the grace period that this handler is in. */
@@ -200,8 +198,8 @@ static enum wr_fault_result fault(struct wr_watch *w, struct weir_region *r,
 	case WR_PHASE_ACTIVE:
 		if (u >= r->snap_units || failed_already(r))
 			break;
-		result = wr_snap_keep(r, u, &unprotect);
-		if (result == WR_FAULT_DONE && unprotect && !try_open(w, r, u))
+		result = wr_snap_keep(r, u);
+		if (result == WR_FAULT_DONE && !try_open(w, r, u))
 			result = WR_FAULT_AGAIN;
 		return result;
 	}
@@ -506,7 +504,8 @@ static int listen_start(struct wr_watch *w)
 				"made: %s; raise RLIMIT_NPROC or RLIMIT_AS",
 				strerror(err));
 	}
-	w->fifo = !pthread_setschedparam(w->thread, SCHED_FIFO, &low);
+	/* Where it is not allowed, it is done without. */
+	pthread_setschedparam(w->thread, SCHED_FIFO, &low);
 	return 0;
 }
 
@@ -573,11 +572,6 @@ void wr_watch_put(struct wr_watch *w)
 bool wr_watch_serves_kernel(const struct wr_watch *w)
 {
 	return !w->sigbus && wr_uffd_serves_kernel(&w->uffd);
-}
-
-const char *wr_watch_priority(const struct wr_watch *w)
-{
-	return w->fifo ? "fifo" : "normal";
 }
 
 int wr_watch_add(struct wr_watch *w, struct weir_region *r)

@@ -29,8 +29,6 @@ void wr_watch_put(struct wr_watch *w);
 
 /* Whether system calls that write to protected pages work under it. */
 bool wr_watch_serves_kernel(const struct wr_watch *w);
-/* The listener's scheduling: "fifo" where that is allowed, else "normal". */
-const char *wr_watch_priority(const struct wr_watch *w);
 
 int wr_watch_add(struct wr_watch *w, struct weir_region *r);
 void wr_watch_remove(struct wr_watch *w, struct weir_region *r);
