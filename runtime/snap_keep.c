@@ -122,7 +122,7 @@ enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u)
 
 /* ---- Giving pages back -------------------------------------------------- */
 
-/* Unit u may lose its content.  False: not yet. */
+/* Unit u may lose its content.  False: not yet.  All signals blocked. */
 static bool try_keep(struct weir_region *r, size_t u)
 {
 	unsigned ticket = wr_watch_enter(r->watch);
@@ -150,8 +150,18 @@ static void keep_first(struct weir_region *r, size_t u)
 {
 	static const struct timespec moment = {.tv_nsec = 50000};
 
-	while (!try_keep(r, u))
+	for (;;) {
+		sigset_t all, saved;
+		bool done;
+
+		sigfillset(&all);
+		pthread_sigmask(SIG_SETMASK, &all, &saved);
+		done = try_keep(r, u);
+		pthread_sigmask(SIG_SETMASK, &saved, NULL);
+		if (done)
+			return;
 		nanosleep(&moment, NULL);
+	}
 }
 
 int weir_region_discard(weir_region *r, void *start, size_t bytes)
