@@ -11,7 +11,8 @@
  *
  * and flags: LOOSE (its content was given back behind our back, so that it may
  * lose protection: not to be armed before begin), DIRTY (changed since the last
- * snapshot that counts), NEXT (changed since this one's begin).  ARMED implies
+ * snapshot that counts), NEXT (changed since this one's begin), and AGAIN, how
+ * often it was armed again while the snapshot was prepared.  ARMED implies
  * protected but for the moment between the two steps of the armer and of the
  * handler, which begin waits for.
  *
@@ -58,6 +59,7 @@ enum {
 	WR_UNIT_LOOSE = 4,
 	WR_UNIT_DIRTY = 8,
 	WR_UNIT_NEXT = 16,
+	WR_UNIT_AGAIN = 32, /* and above: a number */
 };
 
 enum wr_phase {
