@@ -23,7 +23,7 @@
 #include "runtime/check.h"
 #include "runtime/region.h"
 
-#define PASSES 16  /* at most */
+#define PASSES 24  /* at most */
 #define FEW 512    /* pages that are not worth a pass: see few() */
 #define FEW_HUGE 8 /* huge ones: each is a call in begin */
 #define RUN 16     /* pages: from here on protecting is cheaper than copying */
@@ -286,7 +286,7 @@ static int arm(struct weir_snapshot *s)
 				return (int)n;
 		}
 		opened = faults_now(s) - s->pass_faults;
-		if (opened <= few(s))
+		if (opened <= few(s) / 2)
 			break;
 		if (i > 1 && opened > before / 8 * 7) {
 			if (room >= most)
