@@ -246,6 +246,12 @@ static int watch_async(struct weir_region *r)
 {
 	int err = wr_barrier_create(WR_BARRIER_ASYNC, &r->async);
 
+	if (err == -ENOTSUP)
+		return wr_error(ENOTSUP,
+				"%s; run a kernel that has it, or take "
+				"WEIR_REGION_AUTO and begin-consistent "
+				"snapshots",
+				weir_error_text());
 	if (err)
 		return err;
 	err = wr_barrier_add_range(r->async, (void *)r->start, r->limit);

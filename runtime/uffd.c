@@ -176,9 +176,10 @@ static int explain_features(enum wr_uffd_way way, uint64_t wanted)
 		{UFFD_FEATURE_SIGBUS, "SIGBUS", "it came with Linux 4.14"},
 		{UFFD_FEATURE_EVENT_REMOVE, "EVENT_REMOVE",
 		 "it came with Linux 4.11"},
+		/* The newest first: what has it has the others. */
+		{UFFD_FEATURE_WP_ASYNC, "WP_ASYNC", "it came with Linux 6.7"},
 		{UFFD_FEATURE_WP_UNPOPULATED, "WP_UNPOPULATED",
 		 "it came with Linux 6.4"},
-		{UFFD_FEATURE_WP_ASYNC, "WP_ASYNC", "it came with Linux 6.7"},
 	};
 	uint64_t all = offered_by(wr_uffd_open_way(way));
 
