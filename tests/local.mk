@@ -152,7 +152,7 @@ tests_test_image_hostile_SOURCES = tests/test_image_hostile.c \
 tests_test_image_hostile_LDADD = $(WEIR_IMAGE_TEST_LDADD)
 tests_test_image_index_LDADD = $(WEIR_IMAGE_TEST_LDADD)
 tests_test_image_live_SOURCES = tests/test_image_live.c \
-	tests/snapshot_util.h tests/test_snapshot.h \
+	tests/remove_tree.h tests/snapshot_util.h tests/test_snapshot.h \
 	runtime/image/snapshot_file.c
 tests_test_image_live_LDADD = $(WEIR_IMAGE_TEST_LDADD)
 tests_test_image_map_SOURCES = tests/test_image_map.c \

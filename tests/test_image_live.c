@@ -14,6 +14,7 @@
 
 #include <weir/image.h>
 
+#include "tests/remove_tree.h"
 #include "tests/test_snapshot.h"
 
 #define BYTES (8 * MIB)
@@ -27,10 +28,7 @@ static void make_dir(void)
 
 static void remove_dir(void)
 {
-	char command[sizeof(dir) + 16];
-
-	snprintf(command, sizeof(command), "rm -rf %s", dir);
-	cr_assert_eq(system(command), 0);
+	remove_tree(dir);
 }
 
 static const char *path_of(const char *name)

@@ -124,7 +124,8 @@ ParameterizedTestParameters(snapshot, equals_the_shadow)
 
 ParameterizedTest(struct variant *v, snapshot, equals_the_shadow)
 {
-	struct writers w = {.bytes = 16 * MIB, .hot_pages = v->hot_pages};
+	struct writers w = {.bytes = (size_t)rounds(16) * MIB,
+			    .hot_pages = v->hot_pages};
 	weir_region *r;
 
 	if (v->unprivileged)
@@ -135,7 +136,7 @@ ParameterizedTest(struct variant *v, snapshot, equals_the_shadow)
 	cr_assert(w.shadow);
 	fill(w.memory, w.bytes);
 	writers_start(&w, v->writers);
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < rounds(3); i++)
 		once(v, r, &w, 0);
 	writers_end(&w);
 	free(w.shadow);

@@ -11,7 +11,7 @@
 
 #include "tests/test_snapshot.h"
 
-#define BYTES (8 * MIB)
+#define BYTES (4 * MIB)
 
 struct scene {
 	weir_region *region;
@@ -553,14 +553,15 @@ Test(snapshot_life, growing_and_fixed_addresses)
 {
 	struct weir_region_options o = {.size = sizeof(o)};
 	struct weir_region_info info = {.size = sizeof(info)};
-	char *at = mmap(NULL, 4 * MIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
+	char *at = mmap(NULL, 64 * MIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
 			-1, 0);
 	struct image image;
 	weir_snapshot *s;
 	weir_region *r, *other;
 
-	/* An address that is free. */
-	cr_assert(at != MAP_FAILED && !munmap(at, 4 * MIB));
+	/* An address that is free, and stays so: what else is mapped now goes
+	 * to the upper end of the gap. */
+	cr_assert(at != MAP_FAILED && !munmap(at, 64 * MIB));
 	o.address = at;
 	cr_assert_eq(weir_region_reserve(MIB, 4 * MIB, &o, &r), 0, "%s",
 		     weir_error_text());
@@ -767,7 +768,7 @@ Test(snapshot_life, given_back_and_written_is_in_the_delta)
 		   WEIR_REGION_TRACK | WEIR_REGION_USER_WRITES);
 	c.options.flags = WEIR_SNAPSHOT_DELTA;
 	c.options.pool = MIB;
-	for (int i = 0; i < 300; i++) {
+	for (int i = 0; i < rounds(300); i++) {
 		size_t page = (size_t)i % 50;
 
 		scene_snapshot(&c);
@@ -805,7 +806,7 @@ ParameterizedTest(struct manner *m, snapshot_life, discarding_beside_the_end)
 
 	scene_open(&c, m->barrier, m->flags);
 	c.options.pool = 8 * PAGE;
-	for (int i = 0; i < 20; i++) {
+	for (int i = 0; i < rounds(20); i++) {
 		pthread_t thread;
 
 		scene_begin(&c);
@@ -837,7 +838,7 @@ static void *grow_main(void *arg)
 
 Test(snapshot_life, growing_beside_preparing)
 {
-	for (int i = 0; i < 10; i++) {
+	for (int i = 0; i < rounds(10); i++) {
 		struct weir_region_info info = {.size = sizeof(info)};
 		struct grower g;
 		struct image image;
@@ -901,7 +902,7 @@ ParameterizedTest(struct manner *m, snapshot_life, released_beside_writers)
 	must(storm.memory != MAP_FAILED);
 	for (int i = 0; i < 2; i++)
 		must(!pthread_create(&thread[i], NULL, storm_main, &storm));
-	for (int i = 0; i < 30; i++) {
+	for (int i = 0; i < rounds(30); i++) {
 		struct image image;
 		weir_snapshot *s;
 		weir_region *r;
