@@ -14,7 +14,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <time.h>
@@ -23,6 +22,7 @@
 #include "runtime/check.h"
 #include "runtime/futex_lock.h"
 #include "runtime/own_memory.h"
+#include "runtime/patience.h"
 #include "runtime/region.h"
 
 #define BUFFER ((size_t)256 << 10)
@@ -356,6 +356,7 @@ static int serve_urgent(struct saver *v)
 static int save(struct saver *v)
 {
 	struct weir_snapshot *s = v->s;
+	unsigned tries = 0;
 	bool more = true;
 	int err = 0;
 
@@ -371,7 +372,7 @@ static int save(struct saver *v)
 			if (v->run_count)
 				err = flush(v);
 		} else if (wr_pool_used(&s->pool)) {
-			sched_yield(); /* a handler is copying */
+			wr_wait_a_bit(&tries); /* a handler is copying */
 		} else {
 			break;
 		}

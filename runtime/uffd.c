@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -18,6 +17,7 @@
 
 #include "runtime/check.h"
 #include "runtime/kernel_abi.h"
+#include "runtime/patience.h"
 
 #define DEVICE "/dev/userfaultfd"
 
@@ -346,6 +346,7 @@ int wr_uffd_reopen(struct wr_uffd *u)
 static int set_protection(int fd, uintptr_t start, uintptr_t end, uint64_t mode)
 {
 	int saved = errno;
+	unsigned tries = 0;
 	int calls = 0;
 
 	while (start < end) {
@@ -361,7 +362,7 @@ static int set_protection(int fd, uintptr_t start, uintptr_t end, uint64_t mode)
 		} else if (errno == EAGAIN) {
 			/* An event of another mapping change is unread; its
 			 * reader needs the processor. */
-			sched_yield();
+			wr_wait_a_bit(&tries);
 		} else if (errno != EINTR) {
 			calls = -errno;
 			break;
