@@ -20,7 +20,8 @@ left_out()
 
 # In a short trial only these unit tests: what asks most of the kernel.
 short_tests="test_barrier test_barrier_signal test_dirty test_probe test_sys
-	test_snapshot test_snapshot_life"
+	test_snapshot test_snapshot_delta test_snapshot_life
+	test_snapshot_memory"
 
 # What the guest of $kernel runs.
 plan_trial()

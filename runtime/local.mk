@@ -70,6 +70,7 @@ WEIR_SNAPSHOT_SOURCES += \
 	runtime/regions.h \
 	runtime/snap_arm.c \
 	runtime/snap_end.c \
+	runtime/snap_handle.c \
 	runtime/snap_keep.c \
 	runtime/snap_point.c \
 	runtime/snap_point.h \

@@ -40,6 +40,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include <weir/snapshot.h>
 
@@ -108,20 +109,26 @@ enum wr_snap_state {
 #define WR_URGENT 256
 
 struct weir_snapshot {
-	uint64_t magic;                       /* WR_SNAPSHOT_MAGIC */
+	/* These outlast the handle; see snap_handle.c. */
+	uint64_t magic; /* WR_SNAPSHOT_MAGIC; 0: it ended; atomic */
+	int waiting;    /* writers that wait in handlers; atomic */
+	uint32_t wake;  /* futex of theirs: counts what may end
+			 * it */
+	struct weir_snapshot *ended; /* that ended after this one */
+
+	/* Zeroed for each snapshot, from here on. */
 	struct weir_region **regions;         /* own memory */
 	size_t count;                         /* of them */
 	struct weir_snapshot_options options; /* in full size; pinned: own */
 	struct wr_pool pool;                  /* pages that were written */
 	unsigned state;                       /* enum wr_snap_state */
 	int failed;             /* negative errno, 0: not; set once; atomic */
-	int waiting;            /* writers that wait in handlers; atomic */
-	uint32_t wake;          /* futex of theirs: counts what may end it */
 	uint32_t stop_arming;   /* the armer is to return; atomic */
 	struct wr_mutex arming; /* held by it for a step */
 	uint64_t pass_faults;   /* figures.faults when its last pass began */
 	pthread_t armer;        /* WEIR_PREPARE_NOWAIT */
 	bool has_armer;         /* it is to be joined */
+	pid_t saver;            /* thread that reads it now, or 0; atomic */
 	bool orphan;            /* in a child of fork(): no region's any more */
 	uint32_t urgent_lock;   /* futex lock of the two below */
 	unsigned urgent_count;  /* entries */
@@ -202,7 +209,14 @@ struct weir_region *wr_region_find(uintptr_t p);
 struct weir_region *wr_region_next(unsigned *i);
 
 int wr_region_valid(const struct weir_region *r, const char *function);
+
+/* A handle, zeroed, or NULL; and the end of one.  Its memory stays a
+ * snapshot's: who holds an old handle finds that it has ended. */
+struct weir_snapshot *wr_snapshot_new(void);
+void wr_snapshot_free(struct weir_snapshot *s);
 int wr_snapshot_valid(const struct weir_snapshot *s, const char *function);
+/* In a child of fork(): no thread of the parent's waits any more. */
+void wr_snapshots_fork_child(void);
 
 /* ---- A snapshot's parts ------------------------------------------------- */
 
@@ -241,9 +255,16 @@ enum wr_fault_result {
 	WR_FAULT_WAIT,  /* wait for s->wake, then again (sigbus, discard) */
 };
 
+/* Whose write it is: a thread id, or one of these. */
+#define WR_WRITER_NONE ((pid_t)0)
+#define WR_WRITER_SELF ((pid_t)-1) /* the caller */
+
 /* Pre-image of unit u into the pool, ARMED -> SAVED|NEXT; anything else as the
- * head says.  The caller unprotects on DONE.  All signals blocked. */
-enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u);
+ * head says.  The caller unprotects on DONE.  All signals blocked.  WAIT is
+ * never the answer to the saver's own thread, which would wait for itself: the
+ * snapshot fails. */
+enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u,
+				  pid_t writer);
 
 /* Whether a unit in `state` is to be saved: a delta leaves out what is as it
  * was. */

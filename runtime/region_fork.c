@@ -25,6 +25,7 @@ static void child(void)
 	struct weir_region *r;
 
 	wr_watch_fork_child();
+	wr_snapshots_fork_child();
 	for (unsigned i = 0; (r = wr_region_next(&i));) {
 		struct weir_snapshot *s = r->snapshot;
 
@@ -57,6 +58,8 @@ static void child(void)
 		}
 		if (s)
 			s->orphan = true;
+		if (s)
+			s->waiting = 0;
 	}
 	wr_regions_unlock();
 }

@@ -16,6 +16,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -314,7 +315,7 @@ static void keep_urgent(struct saver *v, const struct wr_unit *units,
 		uintptr_t start = wr_unit_address(r, units[i].unit);
 		uintptr_t end = start + wr_region_unit(r);
 
-		switch (wr_snap_keep(r, units[i].unit)) {
+		switch (wr_snap_keep(r, units[i].unit, WR_WRITER_NONE)) {
 		case WR_FAULT_DONE:
 			wr_watch_unprotect(r->watch, start, end);
 			break;
@@ -421,10 +422,14 @@ int weir_snapshot_read(weir_snapshot *s, weir_snapshot_sink_fn *sink, void *arg)
 						    ? "the snapshot has not "
 						      "begun"
 						    : "the snapshot was read");
+	/* Relaxed: see is_saver(). */
+	__atomic_store_n(&s->saver, (pid_t)syscall(SYS_gettid),
+			 __ATOMIC_RELAXED);
 	if (!wr_snap_failed(s))
 		err = s->options.kind == WEIR_SNAPSHOT_END
 			      ? wr_snap_read_end(s, sink, arg)
 			      : read_begin(s, sink, arg);
+	__atomic_store_n(&s->saver, 0, __ATOMIC_RELAXED);
 	if (!err && !wr_snap_failed(s)) {
 		s->state = WR_SNAP_READ;
 		return 0;

@@ -19,6 +19,7 @@
 #include "runtime/barrier_signal.h"
 #include "runtime/check.h"
 #include "runtime/futex_lock.h"
+#include "runtime/own_memory.h"
 #include "runtime/watch_private.h"
 
 #define TABLE ((uintptr_t)2 << 20) /* what a page table maps, or less */
@@ -80,7 +81,7 @@ static int open_descriptor(struct wr_watch *w)
 	uint64_t features =
 		UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_REMOVE |
 		UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMAP |
-		(w->sigbus ? UFFD_FEATURE_SIGBUS : 0) |
+		(w->sigbus ? UFFD_FEATURE_SIGBUS : UFFD_FEATURE_THREAD_ID) |
 		(offered & UFFD_FEATURE_WP_HUGETLBFS_SHMEM);
 
 	w->reads_first = offered & UFFD_FEATURE_PAGEFAULT_FLAG_WP &&
@@ -132,6 +133,9 @@ void wr_watch_put(struct wr_watch *w)
 	close(w->stop);
 	w->stop = -1;
 	wr_uffd_close(&w->uffd);
+	wr_own_free(w->kept, w->capacity * sizeof(*w->kept));
+	w->kept = NULL;
+	w->capacity = 0;
 }
 
 bool wr_watch_serves_kernel(const struct wr_watch *w)
@@ -196,5 +200,8 @@ void wr_watch_fork_child(void)
 		wr_grace_reset(&w->grace);
 		w->grace_lock = 0;
 		w->users = 0;
+		/* The listener may just have been replacing it: left alone. */
+		w->kept = NULL;
+		w->capacity = 0;
 	}
 }

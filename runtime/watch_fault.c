@@ -97,7 +97,7 @@ static bool failed_already(const struct weir_region *r)
 }
 
 enum wr_fault_result wr_watch_fault(struct wr_watch *w, struct weir_region *r,
-				    uintptr_t p)
+				    uintptr_t p, pid_t writer)
 {
 	size_t u = (p - r->start) >> r->shift;
 	enum wr_fault_result result;
@@ -110,7 +110,7 @@ enum wr_fault_result wr_watch_fault(struct wr_watch *w, struct weir_region *r,
 	case WR_PHASE_ACTIVE:
 		if (u >= r->snap_units || failed_already(r))
 			break;
-		result = wr_snap_keep(r, u);
+		result = wr_snap_keep(r, u, writer);
 		if (result == WR_FAULT_DONE && !try_open(w, r, u))
 			result = WR_FAULT_AGAIN;
 		return result;
@@ -218,7 +218,6 @@ bool wr_watch_on_sigbus(void *owner, uintptr_t p, const siginfo_t *info,
 	static _Thread_local unsigned again
 		__attribute__((tls_model("initial-exec")));
 	struct wr_watch *w = owner;
-	struct weir_region *r;
 	unsigned tries = 0;
 	bool counted = false;
 
@@ -236,11 +235,13 @@ bool wr_watch_on_sigbus(void *owner, uintptr_t p, const siginfo_t *info,
 	for (;;) {
 		unsigned ticket = wr_grace_enter(&w->grace);
 		enum wr_fault_result result = WR_FAULT_DONE;
+		struct weir_region *r = wr_region_find(p);
+		/* A region of another watch has real ones only. */
+		bool none = !r, ours = r && r->watch == w;
 		struct weir_snapshot *s = NULL;
 		uint32_t seen = 0;
 
-		r = wr_region_find(p);
-		if (r && r->watch == w) {
+		if (ours) {
 			if (!counted)
 				wr_watch_count(r);
 			counted = true;
@@ -248,16 +249,16 @@ bool wr_watch_on_sigbus(void *owner, uintptr_t p, const siginfo_t *info,
 			if (s)
 				seen = __atomic_load_n(&s->wake,
 						       __ATOMIC_SEQ_CST);
-			result = wr_watch_fault(w, r, p);
-			/* In the grace period, or the snapshot could go. */
-			if (result == WR_FAULT_WAIT && s)
-				wait_for(s, seen);
+			result = wr_watch_fault(w, r, p, WR_WRITER_SELF);
 		}
 		wr_grace_leave(&w->grace, ticket);
-		/* A region of another watch has real ones only.  One that was
-		 * released meanwhile is not protected any more. */
-		if (!r || r->watch != w)
-			return !r && is_gone(w, p);
+		/* Outside of the grace period, which begin and end of all
+		 * snapshots wait for: what is waited for outlasts this one. */
+		if (result == WR_FAULT_WAIT && s)
+			wait_for(s, seen);
+		/* One that was released meanwhile is not protected any more. */
+		if (!ours)
+			return none && is_gone(w, p);
 		if (result == WR_FAULT_DONE)
 			return true;
 		/* Not for long: begin, the copying of a unit, a loss that the

@@ -21,16 +21,18 @@
 #include <unistd.h>
 
 #include "runtime/check.h"
+#include "runtime/own_memory.h"
 #include "runtime/patience.h"
 #include "runtime/watch_private.h"
 
-static bool on_fault(struct wr_watch *w, uintptr_t p)
+static bool on_fault(struct wr_watch *w, const struct wr_kept_fault *f)
 {
 	unsigned ticket = wr_grace_enter(&w->grace);
-	struct weir_region *r = wr_region_find(p);
+	struct weir_region *r = wr_region_find(f->address);
 	/* None: it is being removed, which wakes the writer. */
-	bool done = !r || r->watch != w ||
-		    wr_watch_fault(w, r, p) != WR_FAULT_AGAIN;
+	bool done =
+		!r || r->watch != w ||
+		wr_watch_fault(w, r, f->address, f->writer) != WR_FAULT_AGAIN;
 
 	wr_grace_leave(&w->grace, ticket);
 	return done;
@@ -39,37 +41,60 @@ static bool on_fault(struct wr_watch *w, uintptr_t p)
 /* Do what can be done; the rest stays, in order. */
 static void work_off(struct wr_watch *w)
 {
-	unsigned left = 0;
+	size_t left = 0;
 
-	for (unsigned i = 0; i < w->count; i++)
-		if (!on_fault(w, (uintptr_t)w->msgs[i].arg.pagefault.address))
-			w->msgs[left++] = w->msgs[i];
+	for (size_t i = 0; i < w->count; i++)
+		if (!on_fault(w, &w->kept[i]))
+			w->kept[left++] = w->kept[i];
 	w->count = left;
 }
 
-static void on_new_fault(uintptr_t p)
+/* Room for one more that is kept. */
+static bool make_room(struct wr_watch *w)
 {
+	size_t more = w->capacity ? 2 * w->capacity : KEPT;
+	struct wr_kept_fault *p;
+
+	if (w->count < w->capacity)
+		return true;
+	p = wr_own_grow(w->kept, w->capacity * sizeof(*p), more * sizeof(*p));
+	if (!p)
+		return false;
+	w->kept = p;
+	w->capacity = more;
+	return true;
+}
+
+/* However many wait: the kernel hands out losses behind faults, and all that
+ * changes protection waits until a loss was read. */
+static void on_new_fault(struct wr_watch *w, const struct uffd_msg *m)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t p = (uintptr_t)m->arg.pagefault.address;
 	struct weir_region *r = wr_region_find(p);
 
 	if (r)
 		wr_watch_count(r);
+	if (make_room(w))
+		w->kept[w->count++] = (struct wr_kept_fault){
+			p, (pid_t)m->arg.pagefault.feat.ptid};
+	else /* it faults anew */
+		wr_watch_wake(w, p & ~(page - 1), (p & ~(page - 1)) + page);
 }
 
-/* What was read behind the faults that are kept: losses at once, whoever was
- * lets go on may count on it; faults are kept. */
+/* What was read: losses at once, whoever was let go on may count on it; faults
+ * are kept. */
 static void sort_out(struct wr_watch *w, ssize_t bytes)
 {
-	unsigned n =
-		bytes > 0 ? (unsigned)((size_t)bytes / sizeof(w->msgs[0])) : 0;
-	unsigned ticket = wr_grace_enter(&w->grace), kept = w->count;
+	size_t n = bytes > 0 ? (size_t)bytes / sizeof(w->msgs[0]) : 0;
+	unsigned ticket = wr_grace_enter(&w->grace);
 
-	for (unsigned i = w->count; i < w->count + n; i++) {
+	for (size_t i = 0; i < n; i++) {
 		const struct uffd_msg *m = &w->msgs[i];
 
 		switch (m->event) {
 		case UFFD_EVENT_PAGEFAULT:
-			on_new_fault((uintptr_t)m->arg.pagefault.address);
-			w->msgs[kept++] = *m;
+			on_new_fault(w, m);
 			break;
 		case UFFD_EVENT_REMOVE:
 		case UFFD_EVENT_UNMAP:
@@ -86,7 +111,6 @@ static void sort_out(struct wr_watch *w, ssize_t bytes)
 				 m->event);
 		}
 	}
-	w->count = kept;
 	wr_grace_leave(&w->grace, ticket);
 }
 
@@ -106,13 +130,10 @@ static void *listen_main(void *arg)
 			wr_fatal("poll on userfaultfd: %s", strerror(errno));
 		if (fds[1].revents)
 			return NULL;
-		n = 0;
 		/* The kernel lets a discard go on inside of read(): see
 		 * wr_watch_settle(). */
 		__atomic_fetch_add(&w->turn, 1, __ATOMIC_SEQ_CST);
-		if (w->count <= KEPT)
-			n = read(w->uffd.fd, &w->msgs[w->count],
-				 BATCH * sizeof(w->msgs[0]));
+		n = read(w->uffd.fd, w->msgs, sizeof(w->msgs));
 		/* EAGAIN: the writer was interrupted and took it back. */
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			wr_fatal("read from userfaultfd: %s", strerror(errno));
@@ -120,7 +141,7 @@ static void *listen_main(void *arg)
 		__atomic_fetch_add(&w->turn, 1, __ATOMIC_SEQ_CST);
 		work_off(w);
 		/* To whom it waits for, who may have a lower priority. */
-		if (w->count)
+		if (w->count && n <= 0)
 			nanosleep(&moment, NULL);
 	}
 }

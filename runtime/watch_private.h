@@ -17,7 +17,12 @@
 
 #define BATCH 16
 #define GONE 16
-#define KEPT 1024 /* events that wait: a thread each, mostly */
+#define KEPT 256 /* entries of `kept` at first */
+
+struct wr_kept_fault {
+	uintptr_t address; /* that was written to */
+	pid_t writer;      /* thread id */
+};
 
 struct wr_watch {
 	bool sigbus;           /* its manner */
@@ -35,16 +40,19 @@ struct wr_watch {
 		uintptr_t end;   /* one past the last; atomic */
 	} gone[GONE];            /* ring of what was released last */
 	unsigned next_gone;      /* its entry to be used next */
-	unsigned count;          /* of msgs: faults, not done */
-	struct uffd_msg msgs[KEPT + BATCH];
+	/* The listener's: faults that wait, one a thread, mostly. */
+	struct wr_kept_fault *kept; /* own memory */
+	size_t capacity;            /* entries allocated */
+	size_t count;               /* entries in use */
+	struct uffd_msg msgs[BATCH];
 };
 
 /* ---- watch_fault.c ------------------------------------------------------- */
 
-/* A thread has written to p, of region r: what that means for its unit.  In a
- * grace period of w; all signals blocked. */
+/* `writer` (see wr_snap_keep()) has written to p, of region r: what that means
+ * for its unit.  In a grace period of w; all signals blocked. */
 enum wr_fault_result wr_watch_fault(struct wr_watch *w, struct weir_region *r,
-				    uintptr_t p);
+				    uintptr_t p, pid_t writer);
 /* One more in the snapshot's figures.  Likewise. */
 void wr_watch_count(struct weir_region *r);
 /* Pages of [start, end) lose their content and their protection.  Likewise. */

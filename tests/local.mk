@@ -66,7 +66,10 @@ WEIR_UNIT_TESTS += \
 	tests/test_scan \
 	tests/test_segments \
 	tests/test_snapshot \
+	tests/test_snapshot_delta \
 	tests/test_snapshot_life \
+	tests/test_snapshot_memory \
+	tests/test_snapshot_wait \
 	tests/test_stats \
 	tests/test_suspend \
 	tests/test_sweep \
@@ -302,7 +305,8 @@ mostlyclean-local:
 	-rm -rf mutants sanitize tests/*.work
 
 # Not under a sanitizer, whose malloc() is the program's.
-EXTRA_DIST += tests/test_jemalloc.c tests/snapshot_util.h tests/test_snapshot.h
+EXTRA_DIST += tests/test_jemalloc.c tests/snapshot_scene.h \
+	tests/snapshot_util.h tests/test_snapshot.h
 if WEIR_JEMALLOC
 if !WEIR_SANITIZED
 WEIR_UNIT_TESTS += tests/test_jemalloc

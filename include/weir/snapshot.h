@@ -6,8 +6,9 @@
  *	struct weir_region_options how = {.size = sizeof(how)};
  *	weir_region_reserve(1 << 30, 0, &how, &region);   // at the start
  *	...
- *	weir_snapshot_create(&region, 1, NULL, &snapshot); // on a saver's
- *thread weir_snapshot_prepare(snapshot, 0);  // protects pages, program running
+ *	// on a saver's thread:
+ *	weir_snapshot_create(&region, 1, NULL, &snapshot);
+ *	weir_snapshot_prepare(snapshot, 0);  // protects, program running
  *	   (no thread writes to the region)
  *	weir_snapshot_begin(snapshot);       // the moment
  *	   (they go on)
@@ -287,11 +288,12 @@ struct weir_snapshot_run {
 			   * all zero */
 };
 
-/* Must not write to the regions, nor may `progress`: the write could wait for
- * the very thread that makes it.  Takes runs, in any order: with BEGIN each
- * page once; with END the last counts.  A run of data, and the data of all runs
- * of a call, is 2 MiB at most.  Returns 0, or a negative errno, which fails the
- * snapshot. */
+/* Takes runs, in any order: with BEGIN each page once; with END the last
+ * counts. It should not write to the regions, nor should `progress`: where the
+ * pool is full such a write waits for the very thread that makes it, and the
+ * snapshot fails (-EDEADLK).  Another thread's write must not be waited for in
+ * it.  A run of data, and the data of all runs of a call, is 2 MiB at most.
+ * Returns 0, or a negative errno, which fails the snapshot. */
 typedef int weir_snapshot_sink_fn(void *arg,
 				  const struct weir_snapshot_run *runs,
 				  size_t count);
@@ -299,8 +301,9 @@ typedef int weir_snapshot_sink_fn(void *arg,
 /*
  * Hand every page to `sink`, on this thread.  0 when all were taken.
  * -ECANCELED: aborted; -ENOBUFS: the pool was full (FAIL); -ESTALE: pages were
- * lost, see above; or what the sink returned.  Then the snapshot has failed and
- * nothing is protected any more.
+ * lost, see above; -EDEADLK: the sink wrote to a region while the pool was
+ * full; or what the sink returned.  Then the snapshot has failed and nothing is
+ * protected any more.
  */
 WEIR_API int weir_snapshot_read(weir_snapshot *snapshot,
 				weir_snapshot_sink_fn *sink, void *arg);
@@ -333,7 +336,8 @@ WEIR_API int weir_snapshot_region(const weir_snapshot *snapshot, size_t i,
 
 /* The end of the handle, in any state; protection comes off.  0 if everything
  * was read; what it failed with; -ECANCELED if it was not read.  NULL is
- * allowed. */
+ * allowed.  A handle that has ended is refused with -EINVAL, until eight more
+ * have: then another snapshot may have it. */
 WEIR_API int weir_snapshot_end(weir_snapshot *snapshot);
 
 #ifdef __cplusplus

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Deltas: what changed since the last snapshot, all of that and little else.
+ */
+#define _GNU_SOURCE
+#include "tests/snapshot_scene.h"
+
+/* What came of a delta over what was there before. */
+static void apply(const struct image *m, char *whole)
+{
+	for (size_t p = 0; p < m->bytes / PAGE; p++)
+		if (m->times[p])
+			memcpy(whole + p * PAGE, m->data + p * PAGE, PAGE);
+}
+
+static size_t pages_of(const struct image *m)
+{
+	size_t n = 0;
+
+	for (size_t p = 0; p < m->bytes / PAGE; p++)
+		n += m->times[p] != 0;
+	return n;
+}
+
+static void chain(unsigned barrier, unsigned flags)
+{
+	struct weir_snapshot_identity id = {.size = sizeof(id)}, last;
+	static const uint8_t none[16];
+	char *whole = malloc(BYTES);
+	struct scene c;
+	uint64_t state = 5;
+
+	cr_assert(whole);
+	scene_open(&c, barrier, flags | WEIR_REGION_TRACK);
+	c.options.flags = WEIR_SNAPSHOT_DELTA;
+	c.image.again = barrier == WEIR_REGION_ASYNC;
+	if (barrier == WEIR_REGION_ASYNC) {
+		c.options.kind = WEIR_SNAPSHOT_END;
+		c.options.stop = (int (*)(void *))writers_stop;
+		c.options.resume = nothing;
+	}
+	for (int i = 0; i < 6; i++) {
+		struct writers none_to_stop = {.memory = c.memory,
+					       .bytes = BYTES};
+		bool whole_one;
+		size_t pages;
+
+		last = id;
+		c.options.stop_arg = &none_to_stop;
+		memcpy(c.shadow, c.memory, BYTES);
+		scene_snapshot(&c);
+		if (i % 2)
+			cr_assert_eq(weir_snapshot_prepare(c.snapshot, 0), 0);
+		cr_assert_eq(weir_snapshot_begin(c.snapshot), 0);
+		/* After the moment: in the next one. */
+		if (barrier != WEIR_REGION_ASYNC)
+			c.memory[(size_t)i * PAGE + 1]++;
+		cr_assert_eq(
+			weir_snapshot_read(c.snapshot, image_sink, &c.image), 0,
+			"%s", weir_error_text());
+		cr_assert_eq(weir_snapshot_identity(c.snapshot, &id), 0);
+		whole_one = !i || (i == 4 && barrier == WEIR_REGION_ASYNC);
+		cr_assert(!memcmp(id.base, whole_one ? none : last.id, 16));
+		/* One that does not count: the next has all of it again. */
+		if (i == 3) {
+			cr_assert_eq(weir_snapshot_abort(c.snapshot), 0);
+			cr_assert_eq(weir_snapshot_end(c.snapshot), -ECANCELED);
+			id = last;
+			renew(&c.image);
+			c.image.again = barrier == WEIR_REGION_ASYNC;
+			continue;
+		}
+		cr_assert_eq(weir_snapshot_end(c.snapshot), 0);
+		apply(&c.image, whole);
+		cr_assert(!memcmp(whole, c.shadow, BYTES), "round %d", i);
+		pages = pages_of(&c.image);
+		if (whole_one)
+			cr_assert_eq(pages, BYTES / PAGE);
+		else
+			cr_assert_leq(pages, 250, "round %d: %zu pages", i,
+				      pages);
+		renew(&c.image);
+		c.image.again = barrier == WEIR_REGION_ASYNC;
+		for (int k = 0; k < 100; k++)
+			c.memory[random_of(&state) % BYTES]++;
+	}
+	free(whole);
+	scene_close(&c);
+}
+
+Test(snapshot_delta, deltas_under_sync)
+{
+	chain(WEIR_REGION_SYNC, 0);
+}
+
+Test(snapshot_delta, deltas_under_sigbus)
+{
+	chain(WEIR_REGION_SIGBUS, WEIR_REGION_USER_WRITES);
+}
+
+Test(snapshot_delta, deltas_under_async)
+{
+	chain(WEIR_REGION_ASYNC, 0);
+}
+
+/* A page that was given back, and written again, has changed: also when the
+ * listener is slow to apply what it has read. */
+Test(snapshot_delta, given_back_and_written_is_in_the_delta)
+{
+	struct scene c;
+
+	scene_open(&c, WEIR_REGION_AUTO,
+		   WEIR_REGION_TRACK | WEIR_REGION_USER_WRITES);
+	c.options.flags = WEIR_SNAPSHOT_DELTA;
+	c.options.pool = MIB;
+	for (int i = 0; i < rounds(300); i++) {
+		size_t page = (size_t)i % 50;
+
+		scene_snapshot(&c);
+		must(!weir_snapshot_prepare(c.snapshot, 0));
+		must(!weir_region_discard(c.region, c.memory + page * PAGE,
+					  PAGE));
+		c.memory[page * PAGE] = (char)(i | 1);
+		must(!weir_snapshot_begin(c.snapshot));
+		renew(&c.image);
+		must(!weir_snapshot_read(c.snapshot, image_sink, &c.image));
+		must(c.image.times[page] == 1);
+		must(c.image.data[page * PAGE] == (char)(i | 1));
+		must(!weir_snapshot_end(c.snapshot));
+	}
+	scene_close(&c);
+}
