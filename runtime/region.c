@@ -228,6 +228,7 @@ static void destroy(struct weir_region *r)
 {
 	wr_own_free(r->state, units(r));
 	wr_own_free(r->hot, groups(r));
+	wr_own_free(r->held, wr_held_bytes(r->held_pages));
 	if (!r->adopted && r->start)
 		munmap((void *)r->start, r->limit);
 	if (r->memfd >= 0)

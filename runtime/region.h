@@ -98,6 +98,9 @@ struct weir_region {
 	uint8_t last[16];    /* id of the last snapshot that counts, or zero */
 	size_t last_count;   /* regions in it */
 	unsigned last_index; /* this one's number there */
+	/* async, TRACK: which pages of it were not zero, a bit each. */
+	uint64_t *held;    /* own memory, or NULL */
+	size_t held_pages; /* of it */
 };
 
 enum wr_snap_state {
@@ -279,6 +282,11 @@ static inline bool wr_snap_needs(const struct weir_snapshot *s, uint8_t state)
 long wr_snap_hand_over(struct weir_snapshot *s, weir_snapshot_sink_fn *sink,
 		       void *arg, const struct weir_snapshot_run *runs,
 		       size_t count, bool again);
+
+static inline size_t wr_held_bytes(size_t pages)
+{
+	return (pages / 64 + 1) * 8;
+}
 
 /* Read a snapshot of kind END. */
 int wr_snap_read_end(struct weir_snapshot *s, weir_snapshot_sink_fn *sink,

@@ -130,3 +130,106 @@ Test(snapshot_delta, given_back_and_written_is_in_the_delta)
 	}
 	scene_close(&c);
 }
+
+/* ---- Holes --------------------------------------------------------------- */
+
+/* What the stop of a delta under async has to do with a region that is mostly
+ * holes: only with pages that were written, or given back. */
+struct sparse {
+	char *memory;         /* of the region */
+	size_t bytes;         /* of it */
+	unsigned calls;       /* of the sink, when the writers were stopped */
+	struct image *image;  /* what was handed over */
+	bool give_back;       /* page 1, in the stop */
+	unsigned stop_sinked; /* calls of the sink in the stop */
+};
+
+static int sparse_stop(void *arg)
+{
+	struct sparse *s = arg;
+
+	if (s->give_back)
+		must(!madvise(s->memory + PAGE, PAGE, MADV_DONTNEED));
+	s->calls = s->image->calls;
+	return 0;
+}
+
+static void sparse_resume(void *arg)
+{
+	struct sparse *s = arg;
+
+	s->stop_sinked = s->image->calls - s->calls;
+}
+
+static void sparse_snapshot(struct sparse *s, weir_region *r)
+{
+	struct weir_snapshot_options o = {
+		.size = sizeof(o),
+		.kind = WEIR_SNAPSHOT_END,
+		.flags = WEIR_SNAPSHOT_DELTA,
+		.pool = 1 << 20,
+		.stop = sparse_stop,
+		.resume = sparse_resume,
+		.stop_arg = s,
+	};
+	weir_snapshot *snapshot;
+
+	image_close(s->image);
+	image_open(s->image, s->bytes);
+	s->image->again = true;
+	must(!weir_snapshot_create(&r, 1, &o, &snapshot));
+	must(!weir_snapshot_begin(snapshot));
+	must(!weir_snapshot_read(snapshot, image_sink, s->image));
+	must(!weir_snapshot_end(snapshot));
+}
+
+Test(snapshot_delta, async_holes_cost_nothing_in_the_stop)
+{
+	struct weir_region_options o = {
+		.size = sizeof(o),
+		.barrier = WEIR_REGION_ASYNC,
+		.flags = WEIR_REGION_TRACK,
+	};
+	struct image image;
+	struct sparse s = {.bytes = 64 * MIB, .image = &image};
+	weir_region *r;
+	int err = weir_region_reserve(s.bytes, s.bytes + MIB, &o, &r);
+
+	if (err == -ENOTSUP)
+		cr_skip("%s", weir_error_text());
+	cr_assert_eq(err, 0, "%s", weir_error_text());
+	s.memory = memory_of(r);
+	image_open(&image, s.bytes);
+	memset(s.memory, 1, 8 * PAGE);
+	sparse_snapshot(&s, r);
+	cr_assert_eq(pages_of(&image), s.bytes / PAGE);
+	/* All of it may be given back: that makes holes where there was nothing
+	 * but zero. */
+	cr_assert(!madvise(s.memory + MIB, 63 * MIB, MADV_DONTNEED));
+
+	/* One that was written, two that are no more, one of them in the
+	 * stop. */
+	s.memory[3 * PAGE] = 2;
+	cr_assert_eq(weir_region_discard(r, s.memory, PAGE), 0);
+	s.give_back = true;
+	sparse_snapshot(&s, r);
+	cr_assert_eq(pages_of(&image), 3);
+	cr_assert(image.times[0] && image.times[1] && image.times[3]);
+	cr_assert_eq(image.data[0], 0);
+	cr_assert_eq(image.data[PAGE], 0);
+	cr_assert_eq(image.data[3 * PAGE], 2);
+	cr_assert_eq(s.stop_sinked, 0);
+
+	/* Nothing; then what it has grown by, though that is a hole. */
+	s.give_back = false;
+	sparse_snapshot(&s, r);
+	cr_assert_leq(pages_of(&image), 3);
+	cr_assert_eq(weir_region_grow(r, s.bytes + MIB), 0);
+	s.bytes += MIB;
+	sparse_snapshot(&s, r);
+	cr_assert(image.times[s.bytes / PAGE - 1]);
+	cr_assert_eq(image.data[s.bytes - 1], 0);
+	cr_assert_leq(pages_of(&image), MIB / PAGE);
+	image_close(&image);
+	cr_assert_eq(weir_region_release(r), 0);
+}
