@@ -96,12 +96,28 @@ int wr_region_open(struct weir_region *r, size_t from, size_t to)
 	return 0;
 }
 
+/* What there is at `at` may not be part of r: why. */
+static int cannot_adopt(uintptr_t at, bool private_file)
+{
+	if (private_file)
+		return wr_error(EINVAL,
+				"at %#lx: a private mapping of a file: what is "
+				"written to that may change it unnoticed; map "
+				"it shared (a memfd), or copy it to anonymous "
+				"memory",
+				(unsigned long)at);
+	return wr_error(EINVAL,
+			"at %#lx: not mapped read-write, or shared where what "
+			"is before is private; adopt memory of one sort",
+			(unsigned long)at);
+}
+
 int wr_region_look(struct weir_region *r)
 {
 	uintptr_t at = r->start, end = r->start + r->limit;
+	bool first = true, private_file = false;
 	struct wr_procmaps maps;
 	struct wr_mapping m;
-	bool first = true;
 	int err = wr_procmaps_open(&maps);
 
 	if (err)
@@ -112,7 +128,8 @@ int wr_region_look(struct weir_region *r)
 			continue;
 		if (m.start > at)
 			break;
-		if (!m.readable || !m.writable ||
+		private_file = m.file && !m.shared;
+		if (!m.readable || !m.writable || private_file ||
 		    (!first && m.shared != r->shared))
 			break;
 		r->shared = m.shared;
@@ -120,11 +137,5 @@ int wr_region_look(struct weir_region *r)
 		at = m.end;
 	}
 	wr_procmaps_close(&maps);
-	if (at < end)
-		return wr_error(EINVAL,
-				"at %#lx: not mapped read-write, or shared "
-				"where what is before is private; adopt memory "
-				"of one sort",
-				(unsigned long)at);
-	return 0;
+	return at < end ? cannot_adopt(at, private_file) : 0;
 }

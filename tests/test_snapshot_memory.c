@@ -4,8 +4,11 @@
  * adopted, pinned, released, beside them.
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/syscall.h>
 
+#include "tests/seccomp.h"
 #include "tests/snapshot_scene.h"
 
 /* ---- Pages that go ------------------------------------------------------ */
@@ -183,6 +186,52 @@ Test(snapshot_memory, adopted_memory)
 	cr_assert_eq(weir_region_release(r), 0);
 	p[0] = 1;
 	munmap(p, 2 * MIB);
+}
+
+/* A memfd may be adopted where it is shared.  Private, what others write to it
+ * would change pages that were not yet copied. */
+Test(snapshot_memory, adopted_memfd)
+{
+	int fd = memfd_create("test", MFD_CLOEXEC);
+	struct image image;
+	weir_snapshot *s;
+	weir_region *r;
+	char *p;
+
+	cr_assert(fd >= 0 && !ftruncate(fd, MIB));
+	p = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	cr_assert_neq(p, MAP_FAILED);
+	cr_assert_eq(weir_region_adopt(p, MIB, NULL, &r), -EINVAL);
+	cr_assert(strstr(weir_error_text(), "private mapping of a file"), "%s",
+		  weir_error_text());
+	munmap(p, MIB);
+	p = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	cr_assert_neq(p, MAP_FAILED);
+	memset(p, 5, MIB);
+	cr_assert_eq(weir_region_adopt(p, MIB, NULL, &r), 0, "%s",
+		     weir_error_text());
+	cr_assert_eq(weir_snapshot_create(&r, 1, NULL, &s), 0);
+	cr_assert_eq(weir_snapshot_begin(s), 0, "%s", weir_error_text());
+	memset(p, 6, MIB);
+	image_open(&image, MIB);
+	cr_assert_eq(weir_snapshot_read(s, image_sink, &image), 0);
+	for (size_t i = 0; i < MIB; i++)
+		cr_assert_eq(image.data[i], 5);
+	image_close(&image);
+	cr_assert_eq(weir_snapshot_end(s), 0);
+	cr_assert_eq(weir_region_release(r), 0);
+	munmap(p, MIB);
+	/* Anonymous, though /proc has a name for it. */
+	close(fd);
+	fd = open("/dev/zero", O_RDWR | O_CLOEXEC);
+	cr_assert_geq(fd, 0);
+	p = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	cr_assert_neq(p, MAP_FAILED);
+	cr_assert_eq(weir_region_adopt(p, MIB, NULL, &r), 0, "%s",
+		     weir_error_text());
+	cr_assert_eq(weir_region_release(r), 0);
+	munmap(p, MIB);
+	close(fd);
 }
 
 Test(snapshot_memory, pinned_memory_is_copied_at_the_moment)
@@ -377,5 +426,24 @@ Test(snapshot_memory, async_pinned_memory_is_read_in_the_stop)
 	scene_begin(&c);
 	scene_read(&c);
 	cr_assert_eq(weir_snapshot_end(c.snapshot), 0);
+	scene_close(&c);
+}
+
+/* Without memory for the pool a snapshot is refused, and no handler is left to
+ * find out. */
+Test(snapshot_memory, a_pool_that_is_not_to_be_had)
+{
+	struct scene c;
+
+	scene_open(&c, WEIR_REGION_AUTO, 0);
+	scene_snapshot(&c);
+	/* MADV_POPULATE_WRITE; other advice has not all of these bits, but
+	 * some of them. */
+	cr_assert(!seccomp_deny_if(SYS_madvise, 2, 16, ENOMEM));
+	cr_assert_eq(weir_snapshot_prepare(c.snapshot, 0), -ENOMEM);
+	cr_assert(strstr(weir_error_text(), "pool"), "%s", weir_error_text());
+	cr_assert_eq(weir_snapshot_begin(c.snapshot), -ENOMEM);
+	cr_assert_eq(weir_snapshot_end(c.snapshot), -ENOMEM);
+	all_writable(&c);
 	scene_close(&c);
 }

@@ -133,8 +133,9 @@ WEIR_API int weir_region_reserve(size_t bytes, size_t limit,
  * Memory that is there already, [start, start + bytes), whole pages (huge
  * ones, aligned, with WEIR_REGION_HUGE): private anonymous memory or a shared
  * mapping of a memfd, read-write, in one mapping or several.  It stays the
- * caller's and must stay mapped until weir_region_release().  -EBUSY: another
- * userfaultfd has a part of it; -EEXIST: another region has.
+ * caller's and must stay mapped until weir_region_release().  -EINVAL: it is
+ * something else, as a private mapping of a file; -EBUSY: another userfaultfd
+ * has a part of it; -EEXIST: another region has.
  */
 WEIR_API int weir_region_adopt(void *start, size_t bytes,
 			       const struct weir_region_options *options,
