@@ -181,9 +181,9 @@ wr_unit_copy(void *to, const void *from, size_t bytes)
 static int check_options(const struct weir_region_options *given,
 			 struct weir_region_options *o)
 {
-	static const unsigned known = WEIR_REGION_HUGE |
-				      WEIR_REGION_USER_WRITES |
-				      WEIR_REGION_SHARED | WEIR_REGION_TRACK;
+	static const unsigned known =
+		WEIR_REGION_HUGE | WEIR_REGION_USER_WRITES |
+		WEIR_REGION_SHARED | WEIR_REGION_TRACK | WEIR_REGION_PAGES;
 
 	*o = (struct weir_region_options){.size = sizeof(*o)};
 	if (given) {
@@ -199,6 +199,11 @@ static int check_options(const struct weir_region_options *given,
 	if (o->flags & ~known)
 		return wr_error(EINVAL, "options: flags %#x are not known",
 				o->flags & ~known);
+	if (o->flags & WEIR_REGION_PAGES && !(o->flags & WEIR_REGION_HUGE))
+		return wr_error(EINVAL,
+				"options: WEIR_REGION_PAGES is for memory with "
+				"WEIR_REGION_HUGE; other memory is saved by "
+				"pages anyway");
 	if (o->barrier > WEIR_REGION_ASYNC)
 		return wr_error(EINVAL, "options: %u is not a barrier",
 				o->barrier);
@@ -236,6 +241,13 @@ static void destroy(struct weir_region *r)
 	wr_own_free(r, sizeof(*r));
 }
 
+size_t wr_region_grain(const struct weir_region *r)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+	return r->flags & WEIR_REGION_HUGE && page < HUGE ? HUGE : page;
+}
+
 static struct weir_region *new_region(const struct weir_region_options *o)
 {
 	struct weir_region *r = wr_own_alloc(sizeof(*r));
@@ -248,7 +260,7 @@ static struct weir_region *new_region(const struct weir_region_options *o)
 	r->memfd = -1;
 	r->flags = o->flags;
 	r->shift = (unsigned)__builtin_ctzl(
-		o->flags & WEIR_REGION_HUGE && page < HUGE ? HUGE : page);
+		o->flags & WEIR_REGION_PAGES ? page : wr_region_grain(r));
 	if (o->name)
 		strcpy(r->name, o->name);
 	return r;
@@ -308,7 +320,7 @@ int weir_region_reserve(size_t bytes, size_t limit,
 	r = new_region(&o);
 	if (!r)
 		return -ENOMEM;
-	unit = wr_region_unit(r);
+	unit = wr_region_grain(r);
 	r->bytes = (bytes + unit - 1) & ~(unit - 1);
 	r->limit = (limit + unit - 1) & ~(unit - 1);
 	err = (uintptr_t)o.address & (unit - 1)
@@ -377,7 +389,7 @@ int weir_region_grow(weir_region *r, size_t bytes)
 	if (r->adopted)
 		return wr_error(EINVAL, "the region was adopted: its memory is "
 					"yours; adopt what is new as another");
-	unit = wr_region_unit(r);
+	unit = wr_region_grain(r);
 	now = __atomic_load_n(&r->bytes, __ATOMIC_RELAXED);
 	if (bytes < now)
 		return wr_error(EINVAL,

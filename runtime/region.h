@@ -152,6 +152,9 @@ static inline size_t wr_region_unit(const struct weir_region *r)
 	return (size_t)1 << r->shift;
 }
 
+/* What its size and its limit are multiples of, and it is aligned to. */
+size_t wr_region_grain(const struct weir_region *r);
+
 static inline uintptr_t wr_unit_address(const struct weir_region *r, size_t u)
 {
 	return r->start + (u << r->shift);

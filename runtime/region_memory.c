@@ -20,7 +20,7 @@ int wr_region_map(struct weir_region *r, void *address)
 	int prot = r->flags & WEIR_REGION_SHARED ? PROT_READ | PROT_WRITE
 						 : PROT_NONE;
 	int flags = MAP_NORESERVE;
-	size_t align = wr_region_unit(r), slack = address ? 0 : align;
+	size_t align = wr_region_grain(r), slack = address ? 0 : align;
 	char *p;
 
 	if (r->flags & WEIR_REGION_SHARED) {

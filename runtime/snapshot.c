@@ -168,8 +168,8 @@ static int check_all(const struct weir_snapshot *s)
 		err = check_region(s, s->regions[i], i);
 		if (!err && s->regions[i]->shift != s->regions[0]->shift)
 			err = wr_error(EINVAL,
-				       "regions with and without "
-				       "WEIR_REGION_HUGE do not go in one "
+				       "regions of different units (huge "
+				       "pages and pages) do not go in one "
 				       "snapshot");
 	}
 	return err;

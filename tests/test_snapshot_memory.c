@@ -6,8 +6,11 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/syscall.h>
 
+#include "runtime/kernel_abi.h"
+#include "runtime/uffd.h"
 #include "tests/seccomp.h"
 #include "tests/snapshot_scene.h"
 
@@ -152,6 +155,58 @@ Test(snapshot_memory, growing_and_fixed_addresses)
 		cr_assert_eq(image.data[i], i <= 2 * MIB, "byte %zu", i);
 	image_close(&image);
 	cr_assert_eq(weir_snapshot_end(s), 0);
+	cr_assert_eq(weir_region_release(r), 0);
+}
+
+/* Whether the kernel may give the mapping that has p huge pages: its VmFlags.
+ */
+static bool may_be_huge(const char *p)
+{
+	FILE *f = fopen("/proc/self/smaps", "r");
+	char line[512], *flags = NULL;
+	bool here = false;
+
+	cr_assert(f);
+	while (!flags && fgets(line, sizeof(line), f)) {
+		unsigned long start, end;
+
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			here = (uintptr_t)p >= start && (uintptr_t)p < end;
+		else if (here && !strncmp(line, "VmFlags:", 8))
+			flags = line;
+	}
+	fclose(f);
+	cr_assert(flags);
+	return strstr(flags, " hg") != NULL;
+}
+
+Test(snapshot_memory, huge_pages_by_pages)
+{
+	struct weir_region_options o = {.size = sizeof(o),
+					.flags = WEIR_REGION_PAGES};
+	struct weir_region_info info = {.size = sizeof(info)};
+	weir_region *r;
+
+	cr_assert_eq(weir_region_reserve(MIB, 0, &o, &r), -EINVAL);
+	cr_assert(strstr(weir_error_text(), "WEIR_REGION_HUGE"), "%s",
+		  weir_error_text());
+	o.flags |= WEIR_REGION_HUGE;
+	cr_assert_eq(weir_region_reserve(3 * MIB, 9 * MIB, &o, &r), 0, "%s",
+		     weir_error_text());
+	cr_assert_eq(weir_region_info(r, &info), 0);
+	cr_assert_eq(info.unit, PAGE);
+	cr_assert_eq(info.bytes, 4 * MIB);
+	cr_assert_eq(info.limit, 10 * MIB);
+	cr_assert_eq((uintptr_t)info.address % (2 * MIB), 0);
+	cr_assert_eq(weir_region_grow(r, 5 * MIB), 0);
+	cr_assert_eq(weir_region_info(r, &info), 0);
+	cr_assert_eq(info.bytes, 6 * MIB);
+	/* Before Linux 6.4 none may, nor on a kernel without. */
+	if (wr_uffd_offered() & UFFD_FEATURE_WP_UNPOPULATED &&
+	    !access("/sys/kernel/mm/transparent_hugepage", F_OK))
+		cr_assert(may_be_huge(info.address));
+	cr_assert_eq(weir_region_discard(r, (char *)info.address + PAGE, PAGE),
+		     0);
 	cr_assert_eq(weir_region_release(r), 0);
 }
 
