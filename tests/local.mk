@@ -25,6 +25,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_deque \
 	tests/test_dirty \
 	tests/test_disable \
+	tests/test_disable_limit \
 	tests/test_disclaim \
 	tests/test_ephemeron \
 	tests/test_ephemeron_chain \
@@ -48,6 +49,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_latency \
 	tests/test_limits \
 	tests/test_link \
+	tests/test_link_race \
 	tests/test_lock \
 	tests/test_locked \
 	tests/test_lost \
@@ -119,7 +121,12 @@ tests_test_trim_SOURCES = tests/test_trim.c tests/memory.h
 
 tests_test_disclaim_SOURCES = \
 	tests/test_disclaim.c tests/finalize.h tests/hidden.h
-tests_test_link_SOURCES = tests/test_link.c tests/finalize.h tests/hidden.h
+tests_test_disable_SOURCES = tests/test_disable.c tests/disable.h
+tests_test_disable_limit_SOURCES = tests/test_disable_limit.c tests/disable.h
+tests_test_link_SOURCES = \
+	tests/test_link.c tests/link.h tests/finalize.h tests/hidden.h
+tests_test_link_race_SOURCES = \
+	tests/test_link_race.c tests/link.h tests/finalize.h tests/hidden.h
 tests_test_segments_SOURCES = tests/test_segments.c tests/hidden.h
 
 tests_test_fiber_SOURCES = \
