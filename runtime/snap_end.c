@@ -16,7 +16,9 @@
  * gone.  So it is known of each page whether it was zero when it was read last,
  * in this snapshot or the one that it follows (`held`), and the last fetch
  * reports holes too: those that held something come again, as zero.  The others
- * are not looked at, or the stop would grow with the region.
+ * are not looked at, or the stop would grow with the region.  Shared memory
+ * that was given back keeps its protection, and so does what was only
+ * reclaimed: there such places are read.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -310,6 +312,18 @@ static void add_new(struct copier *c, const struct wr_run *run)
 			add(&c->list, p, p + c->page);
 }
 
+/* Of run, where no page is, what held something and is zero now.  Shared memory
+ * that was given back. */
+static void add_gone(struct copier *c, const struct wr_run *run)
+{
+	const struct weir_region *r = region_of(c->s, run->start);
+
+	for (uintptr_t p = run->start; p < run->end; p += c->page)
+		if (was_held(c, r, (p - r->start) / c->page) &&
+		    wr_unit_copy(c->buffer, (void *)p, c->page))
+			add(&c->list, p, p + c->page);
+}
+
 /* What is reported of region r goes to f. */
 static int look(struct copier *c, struct weir_region *r, unsigned flags,
 		void (*f)(struct copier *c, const struct wr_run *run))
@@ -340,6 +354,8 @@ static int last_look(struct copier *c)
 		err = look(c, r, WR_FETCH_HOLES, add_held);
 		if (!err)
 			err = look(c, r, 0, add_new);
+		if (!err && r->shared)
+			err = look(c, r, WR_FETCH_VACANT, add_gone);
 		/* So that the next delta knows; holes stay holes. */
 		if (!err && r->flags & WEIR_REGION_TRACK)
 			err = wr_barrier_arm(r->async, (void *)r->start,
