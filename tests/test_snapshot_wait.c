@@ -145,7 +145,7 @@ static pthread_t small_thread(void *(*main)(void *), void *arg)
 	pthread_t thread;
 
 	must(!pthread_attr_init(&small));
-	must(!pthread_attr_setstacksize(&small, 64 << 10));
+	must(!pthread_attr_setstacksize(&small, 256 << 10));
 	must(!pthread_create(&thread, &small, main, arg));
 	must(!pthread_attr_destroy(&small));
 	return thread;
