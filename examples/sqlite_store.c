@@ -111,23 +111,14 @@ static int region_memory(struct store *s, const struct store_options *o)
 	struct weir_region_options how = {
 		.size = sizeof(how),
 		.flags = WEIR_REGION_USER_WRITES |
-			 (o->huge && !o->small_units ? WEIR_REGION_HUGE : 0),
+			 (o->huge ? WEIR_REGION_HUGE : 0) |
+			 (o->huge && o->small_units ? WEIR_REGION_PAGES : 0),
 		.barrier = o->barrier,
 		.name = "sqlite",
 	};
 	struct weir_region_info info = {.size = sizeof(info)};
-	int err;
 
-	/* Huge pages that are protected and saved by 4 KiB: memory of our
-	 * own, for what weir reserves has huge pages just with huge units. */
-	if (o->small_units) {
-		if (plain_memory(s, o->huge))
-			return -1;
-		err = weir_region_adopt(s->memory, s->limit, &how, &s->region);
-	} else {
-		err = weir_region_reserve(STEP, s->limit, &how, &s->region);
-	}
-	if (err)
+	if (weir_region_reserve(STEP, s->limit, &how, &s->region))
 		return store_complain(NULL, weir_error_text());
 	weir_region_info(s->region, &info);
 	s->memory = info.address;

@@ -19,7 +19,10 @@ left_out()
 }
 
 # In a short trial only these unit tests: what asks most of the kernel.
-short_tests="test_barrier test_barrier_signal test_dirty test_probe test_sys"
+short_tests="test_barrier test_barrier_signal test_dirty test_probe test_sys
+	test_snapshot test_snapshot_delta test_snapshot_life"
+# And where holes cannot be protected.
+short_tests_old="test_snapshot_memory"
 
 # What the guest of $kernel runs.
 plan_trial()
@@ -33,8 +36,13 @@ plan_trial()
 	add "$user/weir-info" /bin/weir-info
 	plan 60 /bin/weir-info
 	case ${TRY:-} in
-	short) tests=$short_tests seconds=5 ;;
+	short)
+		tests=$short_tests seconds=5 short=WEIR_TEST_SHORT=1
+		case $kernel in
+		*-6.1 | *-6.1-*) tests="$tests $short_tests_old" ;;
+		esac ;;
 	*)
+		short=
 		tests=$(cd "$user/tests" && echo test_*.o | sed 's/\.o//g')
 		seconds=20 ;;
 	esac
@@ -48,7 +56,8 @@ plan_trial()
 			printf '%s %s\n' "$t" "$why" >>"$skipped"
 		else
 			add "$user/tests/$t" "/bin/$t"
-			plan 900 WEIR_BUILDDIR=/b "/bin/$t" --timeout 300
+			# shellcheck disable=SC2086 # a word or none
+			plan 900 WEIR_BUILDDIR=/b $short "/bin/$t" --timeout 300
 		fi
 	done
 	add "$user/tests/torture/torture" /bin/torture
@@ -56,6 +65,9 @@ plan_trial()
 		plan $((seconds * 10 + 120)) /bin/torture --barrier "$b" \
 			--seed 1 --seconds "$seconds" --live 4m --threads 2
 	done
+	add "$user/tests/torture/snapshots" /bin/snapshots
+	plan $((seconds * 10 + 120)) /bin/snapshots --seed 1 \
+		--seconds "$seconds"
 }
 
 # The console of a trial as TAP, each line with the kernel's name.
@@ -82,6 +94,8 @@ show_trial()
 		what = program
 		if (program == "torture")
 			what = "torture --barrier " $(i + 2)
+		else if (program == "snapshots")
+			what = "torture of snapshots"
 		else if ($(i + 1) == "--count")
 			what = "events of " $(i + 2) " pages, " $(i + 3) \
 				" of them protected, after a fork"
@@ -104,14 +118,14 @@ show_trial()
 		lines++
 	}
 	/^> pages / { counted = $0; sub("> ", "", counted) }
-	/^[>|] torture: SKIP: / { why = $0; sub(/.*SKIP: /, "", why) }
+	/^[>|] (torture|snapshots): SKIP: / { why = $0; sub(/.*SKIP: /, "", why) }
 	/^\| weir-kernel-check: cannot count: / {
 		why = $0
 		sub(/.*cannot count: /, "", why)
 	}
 	/^guest: exit / {
 		status = $3
-		if (program == "torture")
+		if (program == "torture" || program == "snapshots")
 			result(status == 0 || status == 77, what,
 			       status == 77 ? why : "")
 		else if (what ~ /^events of/ && status == 2 && why)

@@ -64,6 +64,10 @@ typedef void wr_run_fn(void *arg, const struct wr_run *runs, size_t count);
 /* Unpopulated pages may be reported too.  Twice as fast for async without
  * REARM, no difference elsewhere. */
 #define WR_FETCH_HOLES 2u
+/* async: instead of dirty pages, places of shared memory that are protected and
+ * have no page just now, be it that it was given back (which leaves its
+ * protection there) or reclaimed. */
+#define WR_FETCH_VACANT 4u
 
 struct wr_barrier_stats {
 	uint64_t

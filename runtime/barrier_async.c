@@ -70,8 +70,27 @@ static int scan_error(int err)
 	return wr_error(err, "PAGEMAP_SCAN: %s; see weir-info", strerror(err));
 }
 
+/* Which pages: as in struct wr_pm_scan_arg. */
+struct which {
+	uint64_t inverted; /* category_inverted */
+	uint64_t mask;     /* category_mask */
+	uint64_t anyof;    /* category_anyof_mask */
+};
+
+#define POPULATED (WR_PAGE_IS_PRESENT | WR_PAGE_IS_SWAPPED)
+
+static const struct which written = {.mask = WR_PAGE_IS_WRITTEN,
+				     .anyof = POPULATED};
+static const struct which written_or_hole = {.mask = WR_PAGE_IS_WRITTEN};
+/* A marker passes for a page that is swapped out, which in shared memory none
+ * is: those leave markers, too. */
+static const struct which vacant = {.inverted = WR_PAGE_IS_WRITTEN,
+				    .mask = WR_PAGE_IS_WRITTEN |
+					    WR_PAGE_IS_SWAPPED};
+
 static int walk(struct wr_barrier *b, uintptr_t start, uintptr_t end,
-		uint64_t anyof, uint64_t flags, wr_run_fn *fn, void *arg)
+		const struct which *which, uint64_t flags, wr_run_fn *fn,
+		void *arg)
 {
 	uintptr_t piece =
 		flags & WR_PM_SCAN_WP_MATCHING ? PIECE_PROTECT : PIECE_LOOK;
@@ -82,8 +101,9 @@ static int walk(struct wr_barrier *b, uintptr_t start, uintptr_t end,
 		.flags = flags | WR_PM_SCAN_CHECK_WPASYNC,
 		.vec = (uintptr_t)regions,
 		.vec_len = VECTOR,
-		.category_mask = WR_PAGE_IS_WRITTEN,
-		.category_anyof_mask = anyof,
+		.category_inverted = which->inverted,
+		.category_mask = which->mask,
+		.category_anyof_mask = which->anyof,
 		.return_mask = WR_PAGE_IS_WRITTEN,
 	};
 	uint64_t calls = 0;
@@ -112,13 +132,11 @@ static int walk(struct wr_barrier *b, uintptr_t start, uintptr_t end,
 	return err;
 }
 
-#define POPULATED (WR_PAGE_IS_PRESENT | WR_PAGE_IS_SWAPPED)
-
 static int async_arm(struct wr_barrier *b, uintptr_t start, uintptr_t end)
 {
 	/* With a vector although nobody reads it: without one the kernel puts
 	 * markers on the holes of populated page tables. */
-	return walk(b, start, end, POPULATED, WR_PM_SCAN_WP_MATCHING, NULL,
+	return walk(b, start, end, &written, WR_PM_SCAN_WP_MATCHING, NULL,
 		    NULL);
 }
 
@@ -126,12 +144,15 @@ static int async_fetch(struct wr_barrier *b, uintptr_t start, uintptr_t end,
 		       unsigned flags, wr_run_fn *fn, void *arg)
 {
 	if (flags & WR_FETCH_REARM)
-		return walk(b, start, end, POPULATED, WR_PM_SCAN_WP_MATCHING,
-			    fn, arg);
+		return walk(b, start, end, &written, WR_PM_SCAN_WP_MATCHING, fn,
+			    arg);
+	if (flags & WR_FETCH_VACANT)
+		return walk(b, start, end, &vacant, 0, fn, arg);
 	/* WRITTEN alone is the kernel's fast path, twice as fast, but it
 	 * cannot tell holes from dirty pages. */
-	return walk(b, start, end, flags & WR_FETCH_HOLES ? 0 : POPULATED, 0,
-		    fn, arg);
+	return walk(b, start, end,
+		    flags & WR_FETCH_HOLES ? &written_or_hole : &written, 0, fn,
+		    arg);
 }
 
 static int async_forget(struct wr_barrier *b, uintptr_t start, uintptr_t end)

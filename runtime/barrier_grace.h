@@ -17,8 +17,9 @@
 #ifndef WEIR_RUNTIME_BARRIER_GRACE_H
 #define WEIR_RUNTIME_BARRIER_GRACE_H
 
-#include <sched.h>
 #include <stdint.h>
+
+#include "runtime/patience.h"
 
 struct wr_grace {
 	uint32_t index;    /* low bit: the counter of new readers */
@@ -42,9 +43,10 @@ static inline void wr_grace_wait(struct wr_grace *g)
 {
 	for (int round = 0; round < 2; round++) {
 		unsigned i = __atomic_fetch_add(&g->index, 1, __ATOMIC_SEQ_CST);
+		unsigned tries = 0;
 
 		while (__atomic_load_n(&g->count[i & 1], __ATOMIC_SEQ_CST))
-			sched_yield();
+			wr_wait_a_bit(&tries);
 	}
 }
 

@@ -33,7 +33,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +45,7 @@
 #include "runtime/barrier_wp.h"
 #include "runtime/check.h"
 #include "runtime/kernel_abi.h"
+#include "runtime/patience.h"
 
 #define BATCH 16
 #define KEPT 1024 /* events that wait: a thread each, mostly */
@@ -97,9 +97,10 @@ static void wp_settle(struct wr_barrier *b)
 {
 	uint64_t *turn = &b->listener->turn;
 	uint64_t seen = __atomic_load_n(turn, __ATOMIC_SEQ_CST);
+	unsigned tries = 0;
 
 	while (seen & 1 && __atomic_load_n(turn, __ATOMIC_SEQ_CST) == seen)
-		sched_yield();
+		wr_wait_a_bit(&tries);
 }
 
 static int wp_try_unprotect(struct wr_barrier *b, uintptr_t start,
@@ -205,6 +206,7 @@ static void *listen_main(void *arg)
 		{.fd = l->stop, .events = POLLIN},
 	};
 	uint64_t *turn = &l->turn;
+	unsigned tries = 0;
 	ssize_t n;
 
 	prctl(PR_SET_NAME, "weir-barrier");
@@ -215,6 +217,8 @@ static void *listen_main(void *arg)
 			return NULL;
 		if (!(*turn & 1))
 			__atomic_fetch_add(turn, 1, __ATOMIC_SEQ_CST);
+		if (!l->count)
+			tries = 0;
 		n = 0;
 		if (l->count <= KEPT)
 			n = read(b->uffd.fd, &l->msgs[l->count],
@@ -230,7 +234,7 @@ static void *listen_main(void *arg)
 		if (!l->count)
 			__atomic_fetch_add(turn, 1, __ATOMIC_SEQ_CST);
 		else
-			sched_yield(); /* to who holds the stripe */
+			wr_wait_a_bit(&tries); /* for who holds the stripe */
 	}
 }
 

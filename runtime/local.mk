@@ -61,12 +61,16 @@ WEIR_SOURCES += \
 # Regions and snapshots.
 WEIR_SNAPSHOT_SOURCES += \
 	runtime/own_memory.h \
+	runtime/patience.h \
 	runtime/region.c \
 	runtime/region.h \
 	runtime/region_fork.c \
+	runtime/region_memory.c \
+	runtime/region_watch.c \
 	runtime/regions.h \
 	runtime/snap_arm.c \
 	runtime/snap_end.c \
+	runtime/snap_handle.c \
 	runtime/snap_keep.c \
 	runtime/snap_point.c \
 	runtime/snap_point.h \
@@ -75,4 +79,7 @@ WEIR_SNAPSHOT_SOURCES += \
 	runtime/snap_read.c \
 	runtime/snapshot.c \
 	runtime/watch.c \
-	runtime/watch.h
+	runtime/watch.h \
+	runtime/watch_fault.c \
+	runtime/watch_listen.c \
+	runtime/watch_private.h

@@ -28,6 +28,8 @@ struct wr_mapping {
 	bool readable;   /* 'r' */
 	bool writable;   /* 'w' */
 	bool shared;     /* 's' */
+	bool file;       /* of a file; not of /dev/zero or huge pages without
+			  * a name, which are anonymous memory */
 };
 
 /* 0 or a negative errno value; errno is that then. */

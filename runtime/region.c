@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Regions: memory that snapshots can be taken of.  How their pages are watched
- * is in watch.c, what a snapshot does with them in snapshot.c.
+ * Regions: memory that snapshots can be taken of.  Where it comes from is in
+ * region_memory.c, how its pages are watched in watch.c, what a snapshot does
+ * with them in snapshot.c.
  *
  * A table of all regions is read by fault handlers without a lock: an entry is
  * published by a release store when all of the region is there, withdrawn
@@ -11,9 +12,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,7 +20,7 @@
 
 #include "runtime/check.h"
 #include "runtime/own_memory.h"
-#include "runtime/procmaps.h"
+#include "runtime/patience.h"
 #include "runtime/region.h"
 #include "runtime/regions.h"
 #include "runtime/sys.h"
@@ -45,10 +44,12 @@ void wr_regions_unlock(void)
 
 void wr_regions_lock_fork(void)
 {
+	unsigned tries = 0;
+
 	/* Whatever fork() holds already: trylock does not mind the order, and
 	 * who has the lock waits for nothing that fork() takes. */
 	while (!wr_mutex_trylock(&lock))
-		sched_yield();
+		wr_wait_a_bit(&tries);
 }
 
 /* ---- The table ---------------------------------------------------------- */
@@ -180,9 +181,9 @@ wr_unit_copy(void *to, const void *from, size_t bytes)
 static int check_options(const struct weir_region_options *given,
 			 struct weir_region_options *o)
 {
-	static const unsigned known = WEIR_REGION_HUGE |
-				      WEIR_REGION_USER_WRITES |
-				      WEIR_REGION_SHARED | WEIR_REGION_TRACK;
+	static const unsigned known =
+		WEIR_REGION_HUGE | WEIR_REGION_USER_WRITES |
+		WEIR_REGION_SHARED | WEIR_REGION_TRACK | WEIR_REGION_PAGES;
 
 	*o = (struct weir_region_options){.size = sizeof(*o)};
 	if (given) {
@@ -198,6 +199,11 @@ static int check_options(const struct weir_region_options *given,
 	if (o->flags & ~known)
 		return wr_error(EINVAL, "options: flags %#x are not known",
 				o->flags & ~known);
+	if (o->flags & WEIR_REGION_PAGES && !(o->flags & WEIR_REGION_HUGE))
+		return wr_error(EINVAL,
+				"options: WEIR_REGION_PAGES is for memory with "
+				"WEIR_REGION_HUGE; other memory is saved by "
+				"pages anyway");
 	if (o->barrier > WEIR_REGION_ASYNC)
 		return wr_error(EINVAL, "options: %u is not a barrier",
 				o->barrier);
@@ -211,83 +217,6 @@ static int check_options(const struct weir_region_options *given,
 		return wr_error(EINVAL, "options: the name is longer than 31 "
 					"bytes");
 	return 0;
-}
-
-/* Lock held. */
-static int watch_with(struct weir_region *r, bool sigbus)
-{
-	int err = wr_watch_get(sigbus, &r->watch);
-
-	if (err) {
-		r->watch = NULL;
-		return err;
-	}
-	if (!sigbus && !(r->flags & WEIR_REGION_USER_WRITES) &&
-	    !wr_watch_serves_kernel(r->watch))
-		err = wr_error(
-			ENOTSUP,
-			"system calls that write to the region would fail "
-			"(sync without privilege): sysctl "
-			"vm.unprivileged_userfaultfd=1, CAP_SYS_PTRACE or "
-			"access to /dev/userfaultfd would allow it; or promise "
-			"that there are none (WEIR_REGION_USER_WRITES)");
-	if (!err)
-		err = wr_watch_add(r->watch, r);
-	if (err) {
-		wr_watch_put(r->watch);
-		r->watch = NULL;
-		return err;
-	}
-	r->barrier = sigbus ? WEIR_REGION_SIGBUS : WEIR_REGION_SYNC;
-	return 0;
-}
-
-static int watch_async(struct weir_region *r)
-{
-	int err = wr_barrier_create(WR_BARRIER_ASYNC, &r->async);
-
-	if (err)
-		return err;
-	err = wr_barrier_add_range(r->async, (void *)r->start, r->limit);
-	if (err) {
-		wr_barrier_destroy(r->async);
-		r->async = NULL;
-		return err;
-	}
-	r->barrier = WEIR_REGION_ASYNC;
-	return 0;
-}
-
-/* sigbus first where it is allowed to be: no thread is woken for a fault, which
- * takes a fifth of the time.  Measured with 100,000 writes a second: 0.57 s of
- * CPU for a snapshot of 1 GiB instead of 1.00. */
-static int watch_auto(struct weir_region *r)
-{
-	int err = -ENOTSUP;
-
-	if (r->flags & WEIR_REGION_USER_WRITES) {
-		r->why = "no system call writes to it, as was promised";
-		err = watch_with(r, true);
-	}
-	if (!err || err == -EBUSY)
-		return err;
-	r->why = "the thread that hears of writes hears of the kernel's, too";
-	return watch_with(r, false);
-}
-
-int wr_region_watch(struct weir_region *r, unsigned wanted)
-{
-	r->why = "asked for, and it works here";
-	switch (wanted) {
-	case WEIR_REGION_ASYNC:
-		return watch_async(r);
-	case WEIR_REGION_SIGBUS:
-		return watch_with(r, true);
-	case WEIR_REGION_SYNC:
-		return watch_with(r, false);
-	default:
-		return watch_auto(r);
-	}
 }
 
 static size_t units(const struct weir_region *r)
@@ -304,11 +233,19 @@ static void destroy(struct weir_region *r)
 {
 	wr_own_free(r->state, units(r));
 	wr_own_free(r->hot, groups(r));
+	wr_own_free(r->held, wr_held_bytes(r->held_pages));
 	if (!r->adopted && r->start)
 		munmap((void *)r->start, r->limit);
 	if (r->memfd >= 0)
 		close(r->memfd);
 	wr_own_free(r, sizeof(*r));
+}
+
+size_t wr_region_grain(const struct weir_region *r)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+	return r->flags & WEIR_REGION_HUGE && page < HUGE ? HUGE : page;
 }
 
 static struct weir_region *new_region(const struct weir_region_options *o)
@@ -323,7 +260,7 @@ static struct weir_region *new_region(const struct weir_region_options *o)
 	r->memfd = -1;
 	r->flags = o->flags;
 	r->shift = (unsigned)__builtin_ctzl(
-		o->flags & WEIR_REGION_HUGE && page < HUGE ? HUGE : page);
+		o->flags & WEIR_REGION_PAGES ? page : wr_region_grain(r));
 	if (o->name)
 		strcpy(r->name, o->name);
 	return r;
@@ -360,88 +297,6 @@ static int finish(struct weir_region *r, const struct weir_region_options *o,
 	return err;
 }
 
-static int reserve_memory(struct weir_region *r, void *address)
-{
-	int prot = r->flags & WEIR_REGION_SHARED ? PROT_READ | PROT_WRITE
-						 : PROT_NONE;
-	int flags = MAP_NORESERVE;
-	size_t align = wr_region_unit(r), slack = address ? 0 : align;
-	char *p;
-
-	if (r->flags & WEIR_REGION_SHARED) {
-		r->memfd = memfd_create(r->name[0] ? r->name : "weir-region",
-					MFD_CLOEXEC);
-		if (r->memfd < 0 || ftruncate(r->memfd, (off_t)r->limit))
-			return wr_error(errno,
-					"memfd_create: %s; raise "
-					"RLIMIT_NOFILE or free memory",
-					strerror(errno));
-		r->shared = true;
-	}
-#ifdef MAP_FIXED_NOREPLACE
-	if (address)
-		flags |= MAP_FIXED_NOREPLACE;
-#endif
-	/* Address space first, aligned, then the file over it. */
-	p = mmap(address, r->limit + slack, PROT_NONE,
-		 flags | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (p != MAP_FAILED && address && p != address) {
-		munmap(p, r->limit);
-		p = MAP_FAILED;
-		errno = EEXIST;
-	}
-	if (p == MAP_FAILED) {
-		if (errno == EEXIST)
-			return wr_error(EEXIST,
-					"something is mapped in the %zu bytes "
-					"from %p; choose another address",
-					r->limit, address);
-		return wr_error(ENOMEM,
-				"no address space for %zu bytes: %s; raise "
-				"RLIMIT_AS",
-				r->limit, strerror(errno));
-	}
-	if (slack) {
-		size_t head = (size_t)(-(uintptr_t)p & (align - 1));
-
-		if (head)
-			munmap(p, head);
-		munmap(p + head + r->limit, slack - head);
-		p += head;
-	}
-	if (r->shared && mmap(p, r->limit, prot, MAP_SHARED | MAP_FIXED,
-			      r->memfd, 0) == MAP_FAILED) {
-		int err = errno;
-
-		munmap(p, r->limit);
-		return wr_error(err,
-				"the region's file cannot be mapped: %s; "
-				"raise vm.max_map_count or free memory",
-				strerror(err));
-	}
-	r->start = (uintptr_t)p;
-	return 0;
-}
-
-/* Make [from, to) usable. */
-static int open_memory(struct weir_region *r, size_t from, size_t to)
-{
-	void *p = (void *)(r->start + from);
-
-	if (from < to && !r->shared &&
-	    mprotect(p, to - from, PROT_READ | PROT_WRITE))
-		return wr_error(errno,
-				"the system refused %zu bytes more: %s; raise "
-				"RLIMIT_DATA or vm.overcommit_memory",
-				to - from, strerror(errno));
-	/* EINVAL: a kernel without huge pages. */
-	if (from < to)
-		madvise(p, to - from,
-			r->flags & WEIR_REGION_HUGE ? MADV_HUGEPAGE
-						    : MADV_NOHUGEPAGE);
-	return 0;
-}
-
 int weir_region_reserve(size_t bytes, size_t limit,
 			const struct weir_region_options *options,
 			weir_region **region)
@@ -465,15 +320,15 @@ int weir_region_reserve(size_t bytes, size_t limit,
 	r = new_region(&o);
 	if (!r)
 		return -ENOMEM;
-	unit = wr_region_unit(r);
+	unit = wr_region_grain(r);
 	r->bytes = (bytes + unit - 1) & ~(unit - 1);
 	r->limit = (limit + unit - 1) & ~(unit - 1);
 	err = (uintptr_t)o.address & (unit - 1)
 		      ? wr_error(EINVAL, "address %p is not aligned to %zu",
 				 o.address, unit)
-		      : reserve_memory(r, o.address);
+		      : wr_region_map(r, o.address);
 	if (!err)
-		err = open_memory(r, 0, r->bytes);
+		err = wr_region_open(r, 0, r->bytes);
 	if (err) {
 		destroy(r);
 		return err;
@@ -534,7 +389,7 @@ int weir_region_grow(weir_region *r, size_t bytes)
 	if (r->adopted)
 		return wr_error(EINVAL, "the region was adopted: its memory is "
 					"yours; adopt what is new as another");
-	unit = wr_region_unit(r);
+	unit = wr_region_grain(r);
 	now = __atomic_load_n(&r->bytes, __ATOMIC_RELAXED);
 	if (bytes < now)
 		return wr_error(EINVAL,
@@ -547,7 +402,7 @@ int weir_region_grow(weir_region *r, size_t bytes)
 				"with more",
 				r->limit);
 	bytes = (bytes + unit - 1) & ~(unit - 1);
-	err = open_memory(r, now, bytes);
+	err = wr_region_open(r, now, bytes);
 	if (err)
 		return err;
 	/* Release: pairs with the acquire in begin; the memory is usable. */

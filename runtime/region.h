@@ -41,6 +41,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include <weir/snapshot.h>
 
@@ -99,6 +100,9 @@ struct weir_region {
 	uint8_t last[16];    /* id of the last snapshot that counts, or zero */
 	size_t last_count;   /* regions in it */
 	unsigned last_index; /* this one's number there */
+	/* async, TRACK: which pages of it were not zero, a bit each. */
+	uint64_t *held;    /* own memory, or NULL */
+	size_t held_pages; /* of it */
 };
 
 enum wr_snap_state {
@@ -110,20 +114,26 @@ enum wr_snap_state {
 #define WR_URGENT 256
 
 struct weir_snapshot {
-	uint64_t magic;                       /* WR_SNAPSHOT_MAGIC */
+	/* These outlast the handle; see snap_handle.c. */
+	uint64_t magic; /* WR_SNAPSHOT_MAGIC; 0: it ended; atomic */
+	int waiting;    /* writers that wait in handlers; atomic */
+	uint32_t wake;  /* futex of theirs: counts what may end
+			 * it */
+	struct weir_snapshot *ended; /* that ended after this one */
+
+	/* Zeroed for each snapshot, from here on. */
 	struct weir_region **regions;         /* own memory */
 	size_t count;                         /* of them */
 	struct weir_snapshot_options options; /* in full size; pinned: own */
 	struct wr_pool pool;                  /* pages that were written */
 	unsigned state;                       /* enum wr_snap_state */
 	int failed;             /* negative errno, 0: not; set once; atomic */
-	int waiting;            /* writers that wait in handlers; atomic */
-	uint32_t wake;          /* futex of theirs: counts what may end it */
 	uint32_t stop_arming;   /* the armer is to return; atomic */
 	struct wr_mutex arming; /* held by it for a step */
 	uint64_t pass_faults;   /* figures.faults when its last pass began */
 	pthread_t armer;        /* WEIR_PREPARE_NOWAIT */
 	bool has_armer;         /* it is to be joined */
+	pid_t saver;            /* thread that reads it now, or 0; atomic */
 	bool orphan;            /* in a child of fork(): no region's any more */
 	uint32_t urgent_lock;   /* futex lock of the two below */
 	unsigned urgent_count;  /* entries */
@@ -143,6 +153,9 @@ static inline size_t wr_region_unit(const struct weir_region *r)
 {
 	return (size_t)1 << r->shift;
 }
+
+/* What its size and its limit are multiples of, and it is aligned to. */
+size_t wr_region_grain(const struct weir_region *r);
 
 static inline uintptr_t wr_unit_address(const struct weir_region *r, size_t u)
 {
@@ -204,7 +217,14 @@ struct weir_region *wr_region_find(uintptr_t p);
 struct weir_region *wr_region_next(unsigned *i);
 
 int wr_region_valid(const struct weir_region *r, const char *function);
+
+/* A handle, zeroed, or NULL; and the end of one.  Its memory stays a
+ * snapshot's: who holds an old handle finds that it has ended. */
+struct weir_snapshot *wr_snapshot_new(void);
+void wr_snapshot_free(struct weir_snapshot *s);
 int wr_snapshot_valid(const struct weir_snapshot *s, const char *function);
+/* In a child of fork(): no thread of the parent's waits any more. */
+void wr_snapshots_fork_child(void);
 
 /* ---- A snapshot's parts ------------------------------------------------- */
 
@@ -243,9 +263,16 @@ enum wr_fault_result {
 	WR_FAULT_WAIT,  /* wait for s->wake, then again (sigbus, discard) */
 };
 
+/* Whose write it is: a thread id, or one of these. */
+#define WR_WRITER_NONE ((pid_t)0)
+#define WR_WRITER_SELF ((pid_t)-1) /* the caller */
+
 /* Pre-image of unit u into the pool, ARMED -> SAVED|NEXT; anything else as the
- * head says.  The caller unprotects on DONE.  All signals blocked. */
-enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u);
+ * head says.  The caller unprotects on DONE.  All signals blocked.  WAIT is
+ * never the answer to the saver's own thread, which would wait for itself: the
+ * snapshot fails. */
+enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u,
+				  pid_t writer);
 
 /* Whether a unit in `state` is to be saved: a delta leaves out what is as it
  * was. */
@@ -260,6 +287,11 @@ static inline bool wr_snap_needs(const struct weir_snapshot *s, uint8_t state)
 long wr_snap_hand_over(struct weir_snapshot *s, weir_snapshot_sink_fn *sink,
 		       void *arg, const struct weir_snapshot_run *runs,
 		       size_t count, bool again);
+
+static inline size_t wr_held_bytes(size_t pages)
+{
+	return (pages / 64 + 1) * 8;
+}
 
 /* Read a snapshot of kind END. */
 int wr_snap_read_end(struct weir_snapshot *s, weir_snapshot_sink_fn *sink,

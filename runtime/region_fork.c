@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Regions of others' making: memory that is adopted, and children of fork().
+ * Regions in children of fork().
  *
  * A child has the memory, unprotected and watched by nobody; descriptors and
  * the listener were the parent's.  Only the forking thread came along, with the
@@ -17,48 +17,15 @@
 #include <unistd.h>
 
 #include "runtime/check.h"
-#include "runtime/procmaps.h"
 #include "runtime/region.h"
 #include "runtime/regions.h"
-
-int wr_region_look(struct weir_region *r)
-{
-	uintptr_t at = r->start, end = r->start + r->limit;
-	struct wr_procmaps maps;
-	struct wr_mapping m;
-	bool first = true;
-	int err = wr_procmaps_open(&maps);
-
-	if (err)
-		return wr_error(-err, WR_PROCMAPS ": %s; mount /proc",
-				strerror(-err));
-	while (at < end && wr_procmaps_next(&maps, &m)) {
-		if (m.end <= at)
-			continue;
-		if (m.start > at)
-			break;
-		if (!m.readable || !m.writable ||
-		    (!first && m.shared != r->shared))
-			break;
-		r->shared = m.shared;
-		first = false;
-		at = m.end;
-	}
-	wr_procmaps_close(&maps);
-	if (at < end)
-		return wr_error(EINVAL,
-				"at %#lx: not mapped read-write, or shared "
-				"where what is before is private; adopt memory "
-				"of one sort",
-				(unsigned long)at);
-	return 0;
-}
 
 static void child(void)
 {
 	struct weir_region *r;
 
 	wr_watch_fork_child();
+	wr_snapshots_fork_child();
 	for (unsigned i = 0; (r = wr_region_next(&i));) {
 		struct weir_snapshot *s = r->snapshot;
 
@@ -91,6 +58,8 @@ static void child(void)
 		}
 		if (s)
 			s->orphan = true;
+		if (s)
+			s->waiting = 0;
 	}
 	wr_regions_unlock();
 }
@@ -108,11 +77,4 @@ int wr_regions_fork_ready(void)
 				     "some");
 	done = true;
 	return 0;
-}
-
-int wr_region_ready(struct weir_region *r)
-{
-	if (r->watch || r->async)
-		return 0;
-	return wr_region_watch(r, r->barrier);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Between region.c, region_fork.c and snapshot.c.
+ * Between region.c, region_memory.c, region_watch.c, region_fork.c and
+ * snapshot.c.
  */
 #ifndef WEIR_RUNTIME_REGIONS_H
 #define WEIR_RUNTIME_REGIONS_H
@@ -15,6 +16,11 @@ void wr_regions_unlock(void);
  * and why. */
 int wr_region_watch(struct weir_region *r, unsigned wanted);
 
+/* Address space for all of r, at `address` if that is not NULL: sets start,
+ * and memfd and `shared` where it is to be shared. */
+int wr_region_map(struct weir_region *r, void *address);
+/* Make its bytes [from, to) usable. */
+int wr_region_open(struct weir_region *r, size_t from, size_t to);
 /* Is there memory to adopt, of a sort that can be?  Sets `shared`. */
 int wr_region_look(struct weir_region *r);
 

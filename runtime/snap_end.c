@@ -13,8 +13,12 @@
  * is dirty, and the whole of it comes again.
  *
  * Pages that were given back meanwhile are not reported as written, they are
- * gone: the last fetch reports holes too, and those that held something when
- * they were read come again, as zero.
+ * gone.  So it is known of each page whether it was zero when it was read last,
+ * in this snapshot or the one that it follows (`held`), and the last fetch
+ * reports holes too: those that held something come again, as zero.  The others
+ * are not looked at, or the stop would grow with the region.  Shared memory
+ * that was given back keeps its protection, and so does what was only
+ * reclaimed: there such places are read.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -212,39 +216,42 @@ static int pass_list(struct copier *c, bool again)
 
 /* ---- The steps ---------------------------------------------------------- */
 
-/* Everything, or with DELTA what was written since the last snapshot. */
+/* Into the list what r has from `from` on, in bytes. */
+static int list_from(struct copier *c, const struct weir_region *r, size_t from)
+{
+	uintptr_t start = r->start + from;
+	uintptr_t end = r->start + (r->snap_units << r->shift);
+	int err;
+
+	if (start >= end)
+		return 0;
+	/* What is not there is read anyway: before it is armed, or it would
+	 * count as written. */
+	wr_uffd_populate(start, end);
+	err = wr_barrier_arm(r->async, (void *)start, end - start);
+	if (err)
+		return failed(c->s, err);
+	add(&c->list, start, end);
+	return 0;
+}
+
+/* Everything, or with DELTA what was written since the last snapshot, and what
+ * the region has grown by. */
 static int first_pass(struct copier *c, bool delta)
 {
 	struct weir_snapshot *s = c->s;
-	uint64_t total = 0;
 
-	if (delta) {
-		if (fetch(c, WR_FETCH_REARM | WR_FETCH_HOLES))
+	c->list.count = c->list.bytes = 0;
+	if (delta && fetch(c, WR_FETCH_REARM))
+		return -1;
+	for (size_t i = 0; i < s->count; i++)
+		if (list_from(c, s->regions[i],
+			      delta ? s->regions[i]->held_pages * c->page : 0))
 			return -1;
-		total = c->list.bytes;
-	} else {
-		c->list.count = c->list.bytes = 0;
-		for (size_t i = 0; i < s->count; i++) {
-			struct weir_region *r = s->regions[i];
-			size_t bytes = r->snap_units << r->shift;
-			int err;
-
-			if (!bytes)
-				continue;
-			/* What is not there is read anyway: before it is armed,
-			 * or it would count as written. */
-			wr_uffd_populate(r->start, r->start + bytes);
-			err = wr_barrier_arm(r->async, (void *)r->start, bytes);
-
-			if (err)
-				return failed(s, err);
-			add(&c->list, r->start, r->start + bytes);
-			total += bytes;
-		}
-		if (c->list.lost)
-			return no_memory(s);
-	}
-	__atomic_store_n(&s->figures.bytes_total, total, __ATOMIC_RELAXED);
+	if (c->list.lost)
+		return no_memory(s);
+	__atomic_store_n(&s->figures.bytes_total, c->list.bytes,
+			 __ATOMIC_RELAXED);
 	return pass_list(c, false);
 }
 
@@ -272,39 +279,87 @@ struct kept {
 	struct weir_snapshot_run *run; /* own memory */
 };
 
+/* Of run, the pages that held something: written or given back, they come. */
+static void add_held(struct copier *c, const struct wr_run *run)
+{
+	const struct weir_region *r = region_of(c->s, run->start);
+	size_t page = (run->start - r->start) / c->page;
+	size_t end = (run->end - r->start) / c->page;
+
+	while (page < end) {
+		uint64_t bits = c->held[r->index][page / 64] >> page % 64;
+
+		if (!bits) {
+			page = (page / 64 + 1) * 64;
+			continue;
+		}
+		page += (size_t)__builtin_ctzll(bits);
+		if (page < end)
+			add(&c->list, r->start + page * c->page,
+			    r->start + (page + 1) * c->page);
+		page++;
+	}
+}
+
+/* Of run, which was written, the pages that were zero and are no more. */
+static void add_new(struct copier *c, const struct wr_run *run)
+{
+	const struct weir_region *r = region_of(c->s, run->start);
+
+	for (uintptr_t p = run->start; p < run->end; p += c->page)
+		if (!was_held(c, r, (p - r->start) / c->page) &&
+		    !wr_unit_copy(c->buffer, (void *)p, c->page))
+			add(&c->list, p, p + c->page);
+}
+
+/* Of run, where no page is, what held something and is zero now.  Shared memory
+ * that was given back. */
+static void add_gone(struct copier *c, const struct wr_run *run)
+{
+	const struct weir_region *r = region_of(c->s, run->start);
+
+	for (uintptr_t p = run->start; p < run->end; p += c->page)
+		if (was_held(c, r, (p - r->start) / c->page) &&
+		    wr_unit_copy(c->buffer, (void *)p, c->page))
+			add(&c->list, p, p + c->page);
+}
+
+/* What is reported of region r goes to f. */
+static int look(struct copier *c, struct weir_region *r, unsigned flags,
+		void (*f)(struct copier *c, const struct wr_run *run))
+{
+	int err;
+
+	c->found.count = c->found.bytes = 0;
+	err = wr_barrier_fetch(r->async, (void *)r->start,
+			       r->snap_units << r->shift, flags, report,
+			       &c->found);
+	for (size_t i = 0; i < c->found.count && !err; i++)
+		f(c, &c->found.runs[i]);
+	return err;
+}
+
 /* The writers are quiet.  Pages that were written, and those that were given
  * back: of the latter only what is not known to be zero. */
 static int last_look(struct copier *c)
 {
-	struct list *from = &c->found, *to = &c->list;
 	int err = 0;
 
-	from->count = from->bytes = 0;
-	to->count = to->bytes = 0;
+	c->list.count = c->list.bytes = 0;
 	for (size_t i = 0; i < c->s->count && !err; i++) {
 		struct weir_region *r = c->s->regions[i];
-		size_t bytes = r->snap_units << r->shift;
 
-		if (!bytes)
+		if (!r->snap_units)
 			continue;
-		err = wr_barrier_fetch(r->async, (void *)r->start, bytes,
-				       WR_FETCH_HOLES, report, from);
+		err = look(c, r, WR_FETCH_HOLES, add_held);
+		if (!err)
+			err = look(c, r, 0, add_new);
+		if (!err && r->shared)
+			err = look(c, r, WR_FETCH_VACANT, add_gone);
 		/* So that the next delta knows; holes stay holes. */
 		if (!err && r->flags & WEIR_REGION_TRACK)
-			err = wr_barrier_arm(r->async, (void *)r->start, bytes);
-	}
-	for (size_t i = 0; i < from->count && !err; i++) {
-		const struct weir_region *r =
-			region_of(c->s, from->runs[i].start);
-		uintptr_t p = from->runs[i].start;
-
-		for (; p < from->runs[i].end; p += c->page) {
-			size_t page = (p - r->start) / c->page;
-
-			if (was_held(c, r, page) ||
-			    !wr_unit_copy(c->buffer, (void *)p, c->page))
-				add(to, p, p + c->page);
-		}
+			err = wr_barrier_arm(r->async, (void *)r->start,
+					     r->snap_units << r->shift);
 	}
 	/* Pinned memory: written by what nobody notices. */
 	for (size_t i = 0; i < c->s->options.pinned_count && !err; i++) {
@@ -313,11 +368,11 @@ static int last_look(struct copier *c)
 		uintptr_t p = (uintptr_t)pin->start & ~(c->page - 1);
 
 		for (; p < (uintptr_t)pin->start + pin->bytes; p += c->page)
-			add(to, p, p + c->page);
+			add(&c->list, p, p + c->page);
 	}
 	if (err)
 		return failed(c->s, err);
-	return from->lost || to->lost ? no_memory(c->s) : 0;
+	return c->found.lost || c->list.lost ? no_memory(c->s) : 0;
 }
 
 /* Into the pool what fits it; returns how many runs of the list did. */
@@ -438,25 +493,44 @@ static int finish(struct copier *c)
 	return err;
 }
 
-static int prepare(struct copier *c)
+static size_t pages_of(const struct copier *c, const struct weir_region *r)
+{
+	return (r->snap_units << r->shift) / c->page;
+}
+
+static int prepare(struct copier *c, bool delta)
 {
 	c->page = (size_t)sysconf(_SC_PAGESIZE);
 	c->buffer = wr_own_alloc(BUFFER);
 	if (!c->buffer)
 		return no_memory(c->s);
 	for (size_t i = 0; i < c->s->count; i++) {
-		struct weir_region *r = c->s->regions[i];
-		size_t pages;
+		const struct weir_region *r = c->s->regions[i];
 
-		pages = (r->snap_units << r->shift) / c->page;
-		c->held[i] = wr_own_alloc((pages / 64 + 1) * 8);
+		c->held[i] = wr_own_alloc(wr_held_bytes(pages_of(c, r)));
 		if (!c->held[i])
 			return no_memory(c->s);
-		/* With DELTA what is not looked at may hold anything. */
-		if (c->s->options.flags & WEIR_SNAPSHOT_DELTA)
-			memset(c->held[i], 0xff, (pages / 64 + 1) * 8);
+		/* A region does not shrink. */
+		if (delta)
+			memcpy(c->held[i], r->held,
+			       wr_held_bytes(r->held_pages));
 	}
 	return wr_snap_open_pool(c->s);
+}
+
+/* Read to the end: what is known of the pages is for the next delta. */
+static void pass_on(struct copier *c)
+{
+	for (size_t i = 0; i < c->s->count; i++) {
+		struct weir_region *r = c->s->regions[i];
+
+		if (!(r->flags & WEIR_REGION_TRACK))
+			continue;
+		wr_own_free(r->held, wr_held_bytes(r->held_pages));
+		r->held = c->held[i];
+		r->held_pages = pages_of(c, r);
+		c->held[i] = NULL;
+	}
 }
 
 int wr_snap_read_end(struct weir_snapshot *s, weir_snapshot_sink_fn *sink,
@@ -466,19 +540,17 @@ int wr_snap_read_end(struct weir_snapshot *s, weir_snapshot_sink_fn *sink,
 	static const uint8_t none[16];
 	bool delta = s->options.flags & WEIR_SNAPSHOT_DELTA &&
 		     memcmp(s->base, none, sizeof(none)) != 0;
-	int err = prepare(&c);
+	int err = prepare(&c, delta);
 
 	s->begun_ns = wr_snap_now();
 	if (err && !wr_snap_failed(s))
 		failed(s, err);
-	if (!err && !first_pass(&c, delta) && !more_passes(&c))
-		finish(&c);
+	if (!err && !first_pass(&c, delta) && !more_passes(&c) && !finish(&c))
+		pass_on(&c);
 	wr_own_free(c.buffer, BUFFER);
 	for (size_t i = 0; i < s->count; i++)
-		wr_own_free(c.held[i], ((s->regions[i]->snap_units
-					 << s->regions[i]->shift) /
-						c.page / 64 +
-					1) * 8);
+		wr_own_free(c.held[i],
+			    wr_held_bytes(pages_of(&c, s->regions[i])));
 	drop(&c.list);
 	drop(&c.found);
 	return wr_snap_failed(s);

@@ -54,8 +54,19 @@ static void want(struct weir_snapshot *s, const struct weir_region *r, size_t u)
 	wr_futex_leave(&s->urgent_lock, &saved);
 }
 
-static enum wr_fault_result no_room(struct weir_snapshot *s,
-				    struct weir_region *r, size_t u)
+/* Relaxed: what the thread itself has set, it sees, and so does whoever hears
+ * of its fault; of another's value it is enough that it is another. */
+static bool is_saver(const struct weir_snapshot *s, pid_t writer)
+{
+	pid_t saver = __atomic_load_n(&s->saver, __ATOMIC_RELAXED);
+
+	if (writer == WR_WRITER_SELF)
+		writer = (pid_t)syscall(SYS_gettid);
+	return writer != WR_WRITER_NONE && writer == saver;
+}
+
+static enum wr_fault_result
+no_room(struct weir_snapshot *s, struct weir_region *r, size_t u, pid_t writer)
 {
 	if (s->options.full == WEIR_FULL_FAIL) {
 		wr_snap_fail(s, ENOBUFS,
@@ -64,13 +75,21 @@ static enum wr_fault_result no_room(struct weir_snapshot *s,
 			     "writers wait (WEIR_FULL_STALL)");
 		return WR_FAULT_AGAIN;
 	}
+	if (is_saver(s, writer)) {
+		wr_snap_fail(
+			s, EDEADLK,
+			"the sink, or progress, wrote to a region while "
+			"the pool was full, which only it could empty; let "
+			"it not write there, or make the pool larger");
+		return WR_FAULT_AGAIN;
+	}
 	want(s, r, u);
 	return WR_FAULT_WAIT;
 }
 
 /* ---- Keeping ------------------------------------------------------------ */
 
-enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u)
+enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u, pid_t writer)
 {
 	/* Acquire: pairs with the release in create. */
 	struct weir_snapshot *s =
@@ -96,7 +115,7 @@ enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u)
 			       : WR_FAULT_AGAIN;
 	unit.slot = wr_pool_get(&s->pool);
 	if (unit.slot == WR_SLOT_NONE)
-		return no_room(s, r, u);
+		return no_room(s, r, u, writer);
 	if (!wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_TAKEN, 0)) {
 		wr_pool_put(&s->pool, unit.slot);
 		return WR_FAULT_AGAIN;
@@ -136,7 +155,7 @@ static bool try_keep(struct weir_region *r, size_t u)
 		done = false;
 	} else if (s && phase == WR_PHASE_ACTIVE && u < r->snap_units &&
 		   !wr_snap_failed(s)) {
-		done = wr_snap_keep(r, u) == WR_FAULT_DONE;
+		done = wr_snap_keep(r, u, WR_WRITER_SELF) == WR_FAULT_DONE;
 		/* Who waits for it finds it SAVED. */
 		if (done)
 			wr_watch_wake(r->watch, wr_unit_address(r, u),

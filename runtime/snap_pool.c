@@ -34,6 +34,29 @@ static void leave(struct wr_pool *p, const sigset_t *saved)
 	pthread_sigmask(SIG_SETMASK, saved, NULL);
 }
 
+static int no_memory(size_t bytes)
+{
+	return wr_error(ENOMEM,
+			"no memory for a pool of %zu bytes; free some, or make "
+			"the snapshot's pool smaller",
+			bytes);
+}
+
+/* Now and not in a handler, where there would be nobody to tell that there is
+ * no memory.  Where the kernel cannot do it at once (before 5.14), by hand. */
+static int touch(void *memory, size_t bytes)
+{
+#ifdef MADV_POPULATE_WRITE
+	if (!madvise(memory, bytes, MADV_POPULATE_WRITE))
+		return 0;
+	if (errno != EINVAL)
+		return -errno;
+#endif
+	for (size_t at = 0; at < bytes; at += 4096)
+		((volatile char *)memory)[at] = 0;
+	return 0;
+}
+
 int wr_pool_open(struct wr_pool *p, size_t bytes, unsigned shift)
 {
 	size_t slots = bytes >> shift;
@@ -55,22 +78,17 @@ int wr_pool_open(struct wr_pool *p, size_t bytes, unsigned shift)
 	if (!memory) {
 		bytes = p->bytes;
 		wr_pool_close(p);
-		return wr_error(ENOMEM,
-				"no memory for a pool of %zu bytes; free some, "
-				"or make the snapshot's pool smaller",
-				bytes);
+		return no_memory(bytes);
 	}
-	/* Not in the children of fork(): they have no use for it.  Touched now
-	 * and not in a handler; where the kernel cannot do it at once (before
-	 * 5.14), by hand. */
+	p->memory = memory;
+	/* Not in the children of fork(): they have no use for it. */
 	madvise(memory, p->bytes, MADV_DONTFORK);
 	madvise(memory, p->bytes, MADV_HUGEPAGE);
-#ifdef MADV_POPULATE_WRITE
-	if (madvise(memory, p->bytes, MADV_POPULATE_WRITE))
-#endif
-		for (size_t at = 0; at < p->bytes; at += 4096)
-			((volatile char *)memory)[at] = 0;
-	p->memory = memory;
+	if (touch(memory, p->bytes)) {
+		bytes = p->bytes;
+		wr_pool_close(p);
+		return no_memory(bytes);
+	}
 	for (size_t i = 0; i < slots; i++)
 		p->free[i] = (uint32_t)(slots - 1 - i);
 	p->free_count = p->slots;

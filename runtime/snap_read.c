@@ -14,15 +14,16 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "runtime/check.h"
 #include "runtime/futex_lock.h"
 #include "runtime/own_memory.h"
+#include "runtime/patience.h"
 #include "runtime/region.h"
 
 #define BUFFER ((size_t)256 << 10)
@@ -314,7 +315,7 @@ static void keep_urgent(struct saver *v, const struct wr_unit *units,
 		uintptr_t start = wr_unit_address(r, units[i].unit);
 		uintptr_t end = start + wr_region_unit(r);
 
-		switch (wr_snap_keep(r, units[i].unit)) {
+		switch (wr_snap_keep(r, units[i].unit, WR_WRITER_NONE)) {
 		case WR_FAULT_DONE:
 			wr_watch_unprotect(r->watch, start, end);
 			break;
@@ -356,6 +357,7 @@ static int serve_urgent(struct saver *v)
 static int save(struct saver *v)
 {
 	struct weir_snapshot *s = v->s;
+	unsigned tries = 0;
 	bool more = true;
 	int err = 0;
 
@@ -371,7 +373,7 @@ static int save(struct saver *v)
 			if (v->run_count)
 				err = flush(v);
 		} else if (wr_pool_used(&s->pool)) {
-			sched_yield(); /* a handler is copying */
+			wr_wait_a_bit(&tries); /* a handler is copying */
 		} else {
 			break;
 		}
@@ -420,10 +422,14 @@ int weir_snapshot_read(weir_snapshot *s, weir_snapshot_sink_fn *sink, void *arg)
 						    ? "the snapshot has not "
 						      "begun"
 						    : "the snapshot was read");
+	/* Relaxed: see is_saver(). */
+	__atomic_store_n(&s->saver, (pid_t)syscall(SYS_gettid),
+			 __ATOMIC_RELAXED);
 	if (!wr_snap_failed(s))
 		err = s->options.kind == WEIR_SNAPSHOT_END
 			      ? wr_snap_read_end(s, sink, arg)
 			      : read_begin(s, sink, arg);
+	__atomic_store_n(&s->saver, 0, __ATOMIC_RELAXED);
 	if (!err && !wr_snap_failed(s)) {
 		s->state = WR_SNAP_READ;
 		return 0;

@@ -45,14 +45,6 @@ static uint64_t wall_clock(void)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-int wr_snapshot_valid(const struct weir_snapshot *s, const char *function)
-{
-	if (s && s->magic == WR_SNAPSHOT_MAGIC)
-		return 0;
-	return wr_invalid(function, s ? "the snapshot has ended"
-				      : "the snapshot is NULL");
-}
-
 /* ---- Making one --------------------------------------------------------- */
 
 static int check_pins(const struct weir_snapshot *s)
@@ -176,8 +168,8 @@ static int check_all(const struct weir_snapshot *s)
 		err = check_region(s, s->regions[i], i);
 		if (!err && s->regions[i]->shift != s->regions[0]->shift)
 			err = wr_error(EINVAL,
-				       "regions with and without "
-				       "WEIR_REGION_HUGE do not go in one "
+				       "regions of different units (huge "
+				       "pages and pages) do not go in one "
 				       "snapshot");
 	}
 	return err;
@@ -201,13 +193,12 @@ static int join(struct weir_snapshot *s)
 
 static void free_snapshot(struct weir_snapshot *s)
 {
-	s->magic = 0;
 	wr_pool_close(&s->pool);
 	wr_mutex_destroy(&s->arming);
 	wr_own_free(s->regions, s->count * sizeof(*s->regions));
 	wr_own_free((void *)s->options.pinned,
 		    s->options.pinned_count * sizeof(*s->options.pinned));
-	wr_own_free(s, sizeof(*s));
+	wr_snapshot_free(s);
 }
 
 static int fill_in(struct weir_snapshot *s, weir_region *const *regions,
@@ -248,10 +239,9 @@ int weir_snapshot_create(weir_region *const *regions, size_t count,
 		err = wr_region_valid(regions[i], __func__);
 	if (err)
 		return err;
-	s = wr_own_alloc(sizeof(*s));
+	s = wr_snapshot_new();
 	if (!s)
 		return wr_error(ENOMEM, "no memory for a snapshot; free some");
-	s->magic = WR_SNAPSHOT_MAGIC;
 	wr_mutex_init(&s->arming, WR_RANK_arming);
 	err = check_options(s, options);
 	if (err)

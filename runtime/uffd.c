@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -18,6 +17,7 @@
 
 #include "runtime/check.h"
 #include "runtime/kernel_abi.h"
+#include "runtime/patience.h"
 
 #define DEVICE "/dev/userfaultfd"
 
@@ -176,9 +176,10 @@ static int explain_features(enum wr_uffd_way way, uint64_t wanted)
 		{UFFD_FEATURE_SIGBUS, "SIGBUS", "it came with Linux 4.14"},
 		{UFFD_FEATURE_EVENT_REMOVE, "EVENT_REMOVE",
 		 "it came with Linux 4.11"},
+		/* The newest first: what has it has the others. */
+		{UFFD_FEATURE_WP_ASYNC, "WP_ASYNC", "it came with Linux 6.7"},
 		{UFFD_FEATURE_WP_UNPOPULATED, "WP_UNPOPULATED",
 		 "it came with Linux 6.4"},
-		{UFFD_FEATURE_WP_ASYNC, "WP_ASYNC", "it came with Linux 6.7"},
 	};
 	uint64_t all = offered_by(wr_uffd_open_way(way));
 
@@ -345,6 +346,7 @@ int wr_uffd_reopen(struct wr_uffd *u)
 static int set_protection(int fd, uintptr_t start, uintptr_t end, uint64_t mode)
 {
 	int saved = errno;
+	unsigned tries = 0;
 	int calls = 0;
 
 	while (start < end) {
@@ -360,7 +362,7 @@ static int set_protection(int fd, uintptr_t start, uintptr_t end, uint64_t mode)
 		} else if (errno == EAGAIN) {
 			/* An event of another mapping change is unread; its
 			 * reader needs the processor. */
-			sched_yield();
+			wr_wait_a_bit(&tries);
 		} else if (errno != EINTR) {
 			calls = -errno;
 			break;

@@ -11,7 +11,7 @@ work=$WEIR_BUILDDIR/tests/fuzz_image.work
 mkdir -p "$work/seeds"
 seconds=${FUZZ_SECONDS:-600}
 
-if ! command -v afl-fuzz >/dev/null || ! command -v afl-cc >/dev/null; then
+if ! command -v afl-fuzz >/dev/null || ! command -v afl-clang-fast >/dev/null; then
 	seed=$(date +%s)
 	echo "fuzz-image: AFL++ is not installed: $seconds seconds of our own" \
 		"mutations, tests/fuzz_image $seconds $seed"
@@ -21,8 +21,10 @@ fi
 "$WEIR_BUILDDIR/tests/fuzz_image" --seeds "$work/seeds"
 sources=$(find "$WEIR_SRCDIR/runtime/image" -name '*.c' \
 	! -name snapshot_file.c)
+# AFL++'s driver in place of main(): many inputs a process.
 # shellcheck disable=SC2046,SC2086 # words on purpose
-afl-cc -std=gnu11 -g -O1 -fsanitize=address,undefined \
+AFL_QUIET=1 afl-clang-fast -std=gnu11 -g -O1 -DFUZZ_LIBFUZZER \
+	-fsanitize=fuzzer,address,undefined \
 	-fno-sanitize-recover=undefined -include "$WEIR_BUILDDIR/config.h" \
 	-I"$WEIR_SRCDIR/include" -I"$WEIR_SRCDIR" -o "$work/fuzz_image" \
 	"$WEIR_SRCDIR/tests/fuzz_image.c" "$WEIR_SRCDIR/tests/image_fuzz.c" \
@@ -31,10 +33,21 @@ afl-cc -std=gnu11 -g -O1 -fsanitize=address,undefined \
 	$($PKG_CONFIG --cflags --libs libisal) \
 	$($PKG_CONFIG --libs liblz4 2>/dev/null || :) \
 	$($PKG_CONFIG --libs libzstd 2>/dev/null || :) -pthread
-AFL_SKIP_CPUFREQ=1 AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES=1 AFL_NO_UI=1 \
-	afl-fuzz -m none -V "$seconds" -i "$work/seeds" -o "$work/found" -- \
-	"$work/fuzz_image" @@
-if find "$work/found" -path '*/crashes/id*' | grep .; then
-	echo "fuzz-image: the files above break something" >&2
+# Goes on where the last call ended.  +: what is slower than that is no finding
+# while the seeds are tried.
+AFL_AUTORESUME=1 AFL_SKIP_CPUFREQ=1 AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES=1 \
+	AFL_NO_UI=1 AFL_NO_COLOR=1 \
+	afl-fuzz -m none -t 2000+ -V "$seconds" -i "$work/seeds" \
+	-o "$work/found" -- "$work/fuzz_image" >"$work/log" 2>&1 || {
+	tail -n 30 "$work/log" >&2
+	echo "fuzz-image: afl-fuzz failed (log: $work/log)" >&2
+	exit 1
+}
+# Of this call and of those that it went on from.
+sed -n -E '/^(run_time|execs_done|execs_per_sec|corpus_count|bitmap_cvg|saved_crashes|saved_hangs) /p' \
+	"$work/found/default/fuzzer_stats"
+if find "$work/found" -path '*/crashes/id*' -o -path '*/hangs/id*' | grep .; then
+	echo "fuzz-image: the files above break something, or take seconds:" \
+		"tests/fuzz_image FILE shows what" >&2
 	exit 1
 fi

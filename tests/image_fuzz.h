@@ -10,10 +10,11 @@
 #include <stdint.h>
 
 /*
- * Open the bytes as a file, alone and as a delta on top of a whole one.  What
- * opens must hold what was promised: every region reads, in parts as at once,
- * what weir_image_data() says; aborts if not.  Returns 0, as libFuzzer wants
- * it.
+ * Open the bytes as a file, alone and as a delta on top of a whole one; then
+ * the same with the checksums made right, and with numbers and offsets made
+ * right too.  What opens must hold what was promised: every region reads, in
+ * parts as at once, what weir_image_data() says; aborts if not.  Returns 0, as
+ * libFuzzer wants it.
  */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 #
 # Debian's own kernels for Debian 12, as they are, in guests: the kernel check,
-# the back ends' tests and the torture program on 6.1, which has no WP_ASYNC,
-# and on 6.12.  Skipped where the means are lacking; `make kernel-check` tries
+# the back ends' and the snapshots' tests and both torture programs on 6.1, which
+# has no WP_ASYNC, and on 6.12.  Skipped where the means are lacking; `make kernel-check` tries
 # all of the tests on more kernels.
 set -u
 . "$WEIR_SRCDIR/tests/tap.sh"
@@ -39,8 +39,9 @@ for k in $stock; do
 	tap_take "$log"
 	tap_run "$k: the trial ended well" test "$status" = 0
 	# So that a guest in which all is skipped does not count as tried.
-	tap_run "$k: the kernel check and torture under sync were made" \
+	tap_run "$k: kernel check, torture under sync and of snapshots were made" \
 		sh -c "grep -q '^ok [0-9]* - $k: weir-kernel-check: .*[^#]* copy\$' \
-			'$log' && grep -q '^ok .* torture --barrier sync\$' '$log'"
+			'$log' && grep -q '^ok .* torture --barrier sync\$' '$log' &&
+			grep -q '^ok .* torture of snapshots\$' '$log'"
 done
 tap_done

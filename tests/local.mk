@@ -25,6 +25,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_deque \
 	tests/test_dirty \
 	tests/test_disable \
+	tests/test_disable_limit \
 	tests/test_disclaim \
 	tests/test_ephemeron \
 	tests/test_ephemeron_chain \
@@ -48,6 +49,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_latency \
 	tests/test_limits \
 	tests/test_link \
+	tests/test_link_race \
 	tests/test_lock \
 	tests/test_locked \
 	tests/test_lost \
@@ -66,7 +68,10 @@ WEIR_UNIT_TESTS += \
 	tests/test_scan \
 	tests/test_segments \
 	tests/test_snapshot \
+	tests/test_snapshot_delta \
 	tests/test_snapshot_life \
+	tests/test_snapshot_memory \
+	tests/test_snapshot_wait \
 	tests/test_stats \
 	tests/test_suspend \
 	tests/test_sweep \
@@ -116,7 +121,12 @@ tests_test_trim_SOURCES = tests/test_trim.c tests/memory.h
 
 tests_test_disclaim_SOURCES = \
 	tests/test_disclaim.c tests/finalize.h tests/hidden.h
-tests_test_link_SOURCES = tests/test_link.c tests/finalize.h tests/hidden.h
+tests_test_disable_SOURCES = tests/test_disable.c tests/disable.h
+tests_test_disable_limit_SOURCES = tests/test_disable_limit.c tests/disable.h
+tests_test_link_SOURCES = \
+	tests/test_link.c tests/link.h tests/finalize.h tests/hidden.h
+tests_test_link_race_SOURCES = \
+	tests/test_link_race.c tests/link.h tests/finalize.h tests/hidden.h
 tests_test_segments_SOURCES = tests/test_segments.c tests/hidden.h
 
 tests_test_fiber_SOURCES = \
@@ -152,7 +162,7 @@ tests_test_image_hostile_SOURCES = tests/test_image_hostile.c \
 tests_test_image_hostile_LDADD = $(WEIR_IMAGE_TEST_LDADD)
 tests_test_image_index_LDADD = $(WEIR_IMAGE_TEST_LDADD)
 tests_test_image_live_SOURCES = tests/test_image_live.c \
-	tests/snapshot_util.h tests/test_snapshot.h \
+	tests/remove_tree.h tests/snapshot_util.h tests/test_snapshot.h \
 	runtime/image/snapshot_file.c
 tests_test_image_live_LDADD = $(WEIR_IMAGE_TEST_LDADD)
 tests_test_image_map_SOURCES = tests/test_image_map.c \
@@ -302,7 +312,8 @@ mostlyclean-local:
 	-rm -rf mutants sanitize tests/*.work
 
 # Not under a sanitizer, whose malloc() is the program's.
-EXTRA_DIST += tests/test_jemalloc.c tests/snapshot_util.h tests/test_snapshot.h
+EXTRA_DIST += tests/test_jemalloc.c tests/snapshot_scene.h \
+	tests/snapshot_util.h tests/test_snapshot.h
 if WEIR_JEMALLOC
 if !WEIR_SANITIZED
 WEIR_UNIT_TESTS += tests/test_jemalloc

@@ -282,7 +282,7 @@ static const struct lie lies[] = {
 	{0, 88, 8, 2 * PAGE, "are not in region 0"},
 	{0, 96, 8, 0, "a unit of 0"},
 	{0, 96, 8, 3 * PAGE, "a unit of"},
-	{0, 104, 4, 16, "flags that do not exist"},
+	{0, 104, 4, 32, "flags that do not exist"},
 	{0, 108, 4, 1, "flags that do not exist"},
 	{0, 143, 1, 'x', "the name of a region does not end"},
 	{1, 0, 1, 'x', "neither a chunk nor the end"},

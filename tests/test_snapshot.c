@@ -37,6 +37,11 @@ static struct variant variants[] = {
 	 500, true, false},
 	{"sync, huge, little pool", SYNC, WEIR_REGION_HUGE,
 	 WEIR_FULL_WRITE_THROUGH, 3, 0, 1, 500, false, false},
+	{"sync, huge, by pages", SYNC, WEIR_REGION_HUGE | WEIR_REGION_PAGES,
+	 WEIR_FULL_STALL, 2, 64, 8 << 20, 100, true, false},
+	{"sync, huge, by pages, tracked", SYNC,
+	 WEIR_REGION_HUGE | WEIR_REGION_PAGES | WEIR_REGION_TRACK,
+	 WEIR_FULL_STALL, 3, 0, 64 << 10, 100, true, false},
 	{"sync, shared", SYNC, WEIR_REGION_SHARED, WEIR_FULL_STALL, 2, 64,
 	 8 << 20, 100, true, false},
 	{"sync, tracked", SYNC, WEIR_REGION_TRACK, WEIR_FULL_STALL, 2, 64,
@@ -56,6 +61,9 @@ static struct variant variants[] = {
 	{"sigbus, huge, shared", WEIR_REGION_SIGBUS,
 	 WEIR_REGION_USER_WRITES | WEIR_REGION_HUGE | WEIR_REGION_SHARED,
 	 WEIR_FULL_STALL, 2, 64, 8 << 20, 500, true, true},
+	{"sigbus, huge, by pages", WEIR_REGION_SIGBUS,
+	 WEIR_REGION_USER_WRITES | WEIR_REGION_HUGE | WEIR_REGION_PAGES,
+	 WEIR_FULL_WRITE_THROUGH, 3, 0, 64 << 10, 100, true, true},
 	{"async", WEIR_REGION_ASYNC, 0, WEIR_FULL_STALL, 2, 64, 8 << 20, 0,
 	 false, false},
 	{"async, nobody's, little pool", WEIR_REGION_ASYNC, 0, WEIR_FULL_STALL,
@@ -124,7 +132,8 @@ ParameterizedTestParameters(snapshot, equals_the_shadow)
 
 ParameterizedTest(struct variant *v, snapshot, equals_the_shadow)
 {
-	struct writers w = {.bytes = 16 * MIB, .hot_pages = v->hot_pages};
+	struct writers w = {.bytes = (size_t)rounds(16) * MIB,
+			    .hot_pages = v->hot_pages};
 	weir_region *r;
 
 	if (v->unprivileged)
@@ -135,7 +144,7 @@ ParameterizedTest(struct variant *v, snapshot, equals_the_shadow)
 	cr_assert(w.shadow);
 	fill(w.memory, w.bytes);
 	writers_start(&w, v->writers);
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < rounds(3); i++)
 		once(v, r, &w, 0);
 	writers_end(&w);
 	free(w.shadow);

@@ -21,6 +21,13 @@ static inline void drop_privileges(void)
 	cr_assert(!prctl(PR_SET_DUMPABLE, 1));
 }
 
+/* How often a test does something, or how much of it there is: a third with
+ * WEIR_TEST_SHORT, for guests that are emulated. */
+static inline int rounds(int n)
+{
+	return getenv("WEIR_TEST_SHORT") ? (n + 2) / 3 : n;
+}
+
 /* A region, or the test is skipped where the kernel has no such barrier. */
 static inline weir_region *region_of(size_t bytes, unsigned flags,
 				     unsigned barrier)

@@ -79,6 +79,9 @@ WEIR_API int weir_locked_end(weir_heap *heap);
  */
 #define WEIR_TRACE_ALWAYS 2u
 
+#define WEIR_DISCLAIM_ORDERED 1u
+typedef int weir_disclaim_fn(void *object, void *arg);
+
 /*
  * Objects that are asked before they go.  A kind like `like`, of whose objects
  * fn(object, arg) is called once one was found unreachable, before its memory
@@ -104,8 +107,6 @@ WEIR_API int weir_locked_end(weir_heap *heap);
  * (ENOMEM).  The errors are those of weir_kind_trace(); -EINVAL also if `like`
  * has such a function.
  */
-#define WEIR_DISCLAIM_ORDERED 1u
-typedef int weir_disclaim_fn(void *object, void *arg);
 WEIR_API int weir_kind_disclaim(weir_heap *heap, weir_kind like,
 				weir_disclaim_fn *fn, void *arg, unsigned flags,
 				weir_kind *kind);
@@ -262,7 +263,9 @@ WEIR_API int weir_finalizers_on_queued(weir_heap *heap, weir_queued_fn *fn,
  * callback.
  */
 WEIR_API int weir_thread_suspend(weir_heap *heap, pthread_t thread);
+/* It goes on; 0 also if it was not held. */
 WEIR_API int weir_thread_resume(weir_heap *heap, pthread_t thread);
+/* Whether it is held: 1 or 0. */
 WEIR_API int weir_thread_suspended(weir_heap *heap, pthread_t thread);
 
 /* The same for all attached threads but the caller, and those that attach
@@ -288,6 +291,9 @@ WEIR_API int weir_root_data_segments(weir_heap *heap, int on);
 WEIR_API int weir_root_exclude(weir_heap *heap, const void *start, size_t size);
 WEIR_API int weir_root_exclude_none(weir_heap *heap);
 
+typedef int weir_segment_fn(const char *name, const void *start, size_t size,
+			    void *arg);
+
 /*
  * Of data segments scan those only for which fn(file name of the object, start,
  * size, arg) is not 0; the name is "" for the program.  NULL: all.  fn is asked
@@ -296,8 +302,6 @@ WEIR_API int weir_root_exclude_none(weir_heap *heap);
  * load anything.  One for a heap; when the call returns the old one is not
  * called any more.  Places and errors are those of weir_root_data_segments().
  */
-typedef int weir_segment_fn(const char *name, const void *start, size_t size,
-			    void *arg);
 WEIR_API int weir_root_segment_filter(weir_heap *heap, weir_segment_fn *fn,
 				      void *arg);
 

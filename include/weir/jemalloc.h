@@ -43,9 +43,14 @@ WEIR_API weir_region *weir_arena_region(const weir_arena *arena);
 /* As malloc(), calloc(), realloc(), free() and malloc_usable_size(); NULL with
  * errno ENOMEM at the limit. */
 WEIR_API void *weir_arena_malloc(weir_arena *arena, size_t size);
+/* Zeroed. */
 WEIR_API void *weir_arena_calloc(weir_arena *arena, size_t count, size_t size);
+/* p: of this arena, or NULL; where the result is NULL it stays. */
 WEIR_API void *weir_arena_realloc(weir_arena *arena, void *p, size_t size);
+/* p: of this arena, or NULL.  Any thread. */
 WEIR_API void weir_arena_free(weir_arena *arena, void *p);
+/* Bytes that may be used from p on, no fewer than were asked for; 0 for NULL.
+ */
 WEIR_API size_t weir_arena_usable_size(weir_arena *arena, const void *p);
 
 /* The flags that mallocx(), rallocx() and dallocx() take for it, for those who

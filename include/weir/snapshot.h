@@ -6,8 +6,9 @@
  *	struct weir_region_options how = {.size = sizeof(how)};
  *	weir_region_reserve(1 << 30, 0, &how, &region);   // at the start
  *	...
- *	weir_snapshot_create(&region, 1, NULL, &snapshot); // on a saver's
- *thread weir_snapshot_prepare(snapshot, 0);  // protects pages, program running
+ *	// on a saver's thread:
+ *	weir_snapshot_create(&region, 1, NULL, &snapshot);
+ *	weir_snapshot_prepare(snapshot, 0);  // protects, program running
  *	   (no thread writes to the region)
  *	weir_snapshot_begin(snapshot);       // the moment
  *	   (they go on)
@@ -75,8 +76,10 @@ typedef struct weir_snapshot weir_snapshot;
 
 /* ---- Regions ------------------------------------------------------------ */
 
-#define WEIR_REGION_HUGE \
-	1u /* transparent huge pages, and 2 MiB the unit of saving */
+#define WEIR_REGION_HUGE                                            \
+	1u /* transparent huge pages, and 2 MiB the unit of saving. \
+	    * Before Linux 6.4 the unit only: under sync and sigbus \
+	    * private memory has no huge pages there */
 #define WEIR_REGION_USER_WRITES                                   \
 	2u /* no system call writes to it while a snapshot is on; \
 	    * reading from it is no matter */
@@ -88,6 +91,10 @@ typedef struct weir_snapshot weir_snapshot;
 #define WEIR_REGION_TRACK                                            \
 	8u /* know what changed since the last snapshot, for deltas: \
 	    * pages stay protected after they were saved */
+#define WEIR_REGION_PAGES                                                   \
+	16u /* with HUGE: huge pages, of which each 4 KiB page is protected \
+	     * and saved by itself.  The first write to a protected huge    \
+	     * page splits it; then a write keeps a page, not 2 MiB */
 
 enum weir_region_barrier {
 	WEIR_REGION_AUTO,   /* sigbus if USER_WRITES, else sync */
@@ -120,19 +127,20 @@ struct weir_region_info {
 /*
  * New memory of `bytes` bytes, zeroed, which may grow to `limit` (0: bytes)
  * without moving.  Both are rounded up to whole pages (huge ones with
- * WEIR_REGION_HUGE).  -ENOTSUP: no barrier that is safe for this program is to
- * be had here; the text names the cause and the cure.  -EEXIST: something is
- * mapped at `address`.  -EINVAL, -ENOMEM.
+ * WEIR_REGION_HUGE, to which the memory is aligned then).  -ENOTSUP: no barrier
+ * that is safe for this program is to be had here; the text names the cause and
+ * the cure.  -EEXIST: something is mapped at `address`.  -EINVAL, -ENOMEM.
  */
 WEIR_API int weir_region_reserve(size_t bytes, size_t limit,
 				 const struct weir_region_options *options,
 				 weir_region **region);
 
 /*
- * Memory that is there already, [start, start + bytes), whole pages (huge
- * ones, aligned, with WEIR_REGION_HUGE): private anonymous memory or a shared
- * mapping of a memfd, read-write, in one mapping or several.  It stays the
- * caller's and must stay mapped until weir_region_release().  -EBUSY: another
+ * Memory that is there already, [start, start + bytes), whole units (pages, or
+ * with WEIR_REGION_HUGE without PAGES huge ones): private anonymous memory or a
+ * shared mapping of a memfd, read-write, in one mapping or several.  It stays
+ * the caller's and must stay mapped until weir_region_release().  -EINVAL: it
+ * is something else, as a private mapping of a file; -EBUSY: another
  * userfaultfd has a part of it; -EEXIST: another region has.
  */
 WEIR_API int weir_region_adopt(void *start, size_t bytes,
@@ -146,8 +154,8 @@ WEIR_API int weir_region_grow(weir_region *region, size_t bytes);
 
 /* Give whole pages back to the system: they read as zero.  Allowed during a
  * snapshot: there it is like a write to each of them (the pool keeps what they
- * held), and may wait like one.  -EINVAL: not whole pages of the region; with
- * WEIR_REGION_HUGE, of 2 MiB. */
+ * held), and may wait like one.  -EINVAL: not whole units of the region (see
+ * weir_region_info()). */
 WEIR_API int weir_region_discard(weir_region *region, void *start,
 				 size_t bytes);
 
@@ -287,11 +295,12 @@ struct weir_snapshot_run {
 			   * all zero */
 };
 
-/* Must not write to the regions, nor may `progress`: the write could wait for
- * the very thread that makes it.  Takes runs, in any order: with BEGIN each
- * page once; with END the last counts.  A run of data, and the data of all runs
- * of a call, is 2 MiB at most.  Returns 0, or a negative errno, which fails the
- * snapshot. */
+/* Takes runs, in any order: with BEGIN each page once; with END the last
+ * counts. It should not write to the regions, nor should `progress`: where the
+ * pool is full such a write waits for the very thread that makes it, and the
+ * snapshot fails (-EDEADLK).  Another thread's write must not be waited for in
+ * it.  A run of data, and the data of all runs of a call, is 2 MiB at most.
+ * Returns 0, or a negative errno, which fails the snapshot. */
 typedef int weir_snapshot_sink_fn(void *arg,
 				  const struct weir_snapshot_run *runs,
 				  size_t count);
@@ -299,8 +308,9 @@ typedef int weir_snapshot_sink_fn(void *arg,
 /*
  * Hand every page to `sink`, on this thread.  0 when all were taken.
  * -ECANCELED: aborted; -ENOBUFS: the pool was full (FAIL); -ESTALE: pages were
- * lost, see above; or what the sink returned.  Then the snapshot has failed and
- * nothing is protected any more.
+ * lost, see above; -EDEADLK: the sink wrote to a region while the pool was
+ * full; or what the sink returned.  Then the snapshot has failed and nothing is
+ * protected any more.
  */
 WEIR_API int weir_snapshot_read(weir_snapshot *snapshot,
 				weir_snapshot_sink_fn *sink, void *arg);
@@ -333,7 +343,8 @@ WEIR_API int weir_snapshot_region(const weir_snapshot *snapshot, size_t i,
 
 /* The end of the handle, in any state; protection comes off.  0 if everything
  * was read; what it failed with; -ECANCELED if it was not read.  NULL is
- * allowed. */
+ * allowed.  A handle that has ended is refused with -EINVAL, until eight more
+ * have: then another snapshot may have it. */
 WEIR_API int weir_snapshot_end(weir_snapshot *snapshot);
 
 #ifdef __cplusplus

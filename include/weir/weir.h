@@ -216,7 +216,9 @@ WEIR_API void weir_safepoint_slow(weir_mutator *mutator);
  * thread's, or is in a blocking region.
  */
 WEIR_API void *weir_alloc(weir_mutator *mutator, size_t size);
+/* Of an object without references: it is not scanned. */
 WEIR_API void *weir_alloc_leaf(weir_mutator *mutator, size_t size);
+/* Of an object of that kind: scanned as it says. */
 WEIR_API void *weir_alloc_kind(weir_mutator *mutator, size_t size,
 			       weir_kind kind);
 
@@ -297,6 +299,7 @@ typedef void weir_root_fn(weir_visitor *visitor, void *arg);
  * -EINVAL: fn NULL, unknown flags; the rest as above. */
 WEIR_API int weir_root_add_callback(weir_heap *heap, weir_root_fn *fn,
 				    void *arg, unsigned flags);
+/* The callback that was added with this fn and arg; errors as above. */
 WEIR_API int weir_root_remove_callback(weir_heap *heap, weir_root_fn *fn,
 				       void *arg);
 

@@ -80,7 +80,7 @@ static const uint8_t finish_magic[4] = {'W', 'E', 'N', 'D'};
 #define RUN_IS_ZERO 1u
 #define REGION_FLAGS_KNOWN                                                 \
 	(WEIR_REGION_HUGE | WEIR_REGION_USER_WRITES | WEIR_REGION_SHARED | \
-	 WEIR_REGION_TRACK)
+	 WEIR_REGION_TRACK | WEIR_REGION_PAGES)
 
 /* ---- Numbers ------------------------------------------------------------- */
 
