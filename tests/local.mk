@@ -61,6 +61,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_preclean \
 	tests/test_probe \
 	tests/test_read \
+	tests/test_redis_memory \
 	tests/test_roots \
 	tests/test_rootscan \
 	tests/test_scan \
@@ -111,6 +112,9 @@ tests_test_limits_SOURCES = tests/test_limits.c tests/memory.h
 
 tests_test_thread_SOURCES = tests/test_thread.c tests/test_thread.h \
 	tests/test_thread_churn.c tests/test_thread_found.c tests/markers.h
+
+tests_test_redis_memory_SOURCES = tests/test_redis_memory.c \
+	compat/redis/memory.c compat/redis/memory.h
 
 tests_test_trim_SOURCES = tests/test_trim.c tests/memory.h
 
