@@ -244,6 +244,41 @@ Test(redis_memory, holes_stay_holes)
 	wr_memory_close(&memory);
 }
 
+/* Half of the file is holes when it is split, which the writers fill beside the
+ * fold. */
+Test(redis_memory, holes_are_filled_beside_it)
+{
+	pthread_t thread[THREADS];
+	uint64_t state = 4711;
+
+	open_or_skip();
+	for (uintptr_t i = 0; i < THREADS; i++)
+		must(!pthread_create(&thread[i], NULL, write_main, (void *)i));
+	for (unsigned i = 0; i < 15; i++) {
+		stop();
+		for (unsigned k = 0; k < 100; k++) {
+			size_t at = random_of(&state) % (BYTES / 4096 - 40);
+
+			must(!wr_memory_discard(
+				&memory, memory.start + at * 4096, 40 * 4096));
+			memset((char *)shadow + at * 4096, 0, 40 * 4096);
+		}
+		must(!wr_memory_split(&memory, BYTES));
+		go();
+		wait_for_writes(3000);
+		for (int err = 1; err > 0;) {
+			err = wr_memory_fold(&memory);
+			must(err >= 0);
+			sched_yield();
+		}
+		whole();
+	}
+	__atomic_store_n(&finish, 1, __ATOMIC_RELEASE);
+	for (unsigned i = 0; i < THREADS; i++)
+		must(!pthread_join(thread[i], NULL));
+	wr_memory_close(&memory);
+}
+
 /* A child that lives on has the memory for itself and can split it again. */
 Test(redis_memory, child_renews)
 {

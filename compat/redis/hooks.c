@@ -11,8 +11,10 @@
  *
  * Extents from before the hooks, and those of a child, are ordinary memory.
  *
- *   bits   set by decommit, under the lock; cleared under it by commit and by
- *          the keeper, when the pages have gone
+ *   noted    set by decommit, under the lock; cleared under it by commit and by
+ *            the keeper, when the pages have gone
+ *   in_use   set by commit before the page is used, cleared by decommit; what
+ *            folds passes by pages that are not
  *
  * Called with locks of jemalloc's held, so that nothing here allocates, and the
  * lock is never held while something of jemalloc's is waited for.
@@ -60,6 +62,7 @@ static uint32_t lock;      /* futex lock of the following */
 static size_t used;        /* bytes that extents were cut from */
 static bool held;          /* none is cut just now */
 static bool full_said;     /* that the memory is full */
+static uint64_t *in_use;   /* a bit a page: committed; words atomic */
 static uint64_t *noted;    /* a bit a page of the memory; words atomic */
 static size_t noted_at;    /* word where the keeper goes on */
 static size_t noted_count; /* bits set; atomic */
@@ -134,7 +137,7 @@ static void *hook_alloc(struct extent_hooks *hooks, void *at, size_t size,
 		p = ordinary(size, alignment);
 	if (p) {
 		*zero = true;
-		*commit = true;
+		*commit = !ours(p);
 	}
 	return p;
 }
@@ -235,6 +238,19 @@ static void unnote(size_t from, size_t to, bool clear)
 	__atomic_fetch_sub(&noted_count, n, __ATOMIC_RELAXED);
 }
 
+/* Release: pairs with the look of who folds, and comes before any write. */
+static void set_in_use(size_t from, size_t to, bool value)
+{
+	for (size_t w = from / 64; w <= (to - 1) / 64; w++) {
+		uint64_t bits = bits_of(from, to, w);
+
+		if (value)
+			__atomic_fetch_or(&in_use[w], bits, __ATOMIC_SEQ_CST);
+		else
+			__atomic_fetch_and(&in_use[w], ~bits, __ATOMIC_SEQ_CST);
+	}
+}
+
 static bool hook_commit(struct extent_hooks *hooks, void *p, size_t size,
 			size_t offset, size_t length, unsigned arena)
 {
@@ -246,7 +262,10 @@ static bool hook_commit(struct extent_hooks *hooks, void *p, size_t size,
 	(void)hooks;
 	(void)size;
 	(void)arena;
-	if (!ours(p) || !length || !any_noted(from, to))
+	if (!ours(p) || !length)
+		return false;
+	set_in_use(from, to, true);
+	if (!any_noted(from, to))
 		return false;
 	if (wr_redis_role == WR_REDIS_CHILD) {
 		unnote(from, to, true);
@@ -262,7 +281,8 @@ static bool hook_decommit(struct extent_hooks *hooks, void *p, size_t size,
 			  size_t offset, size_t length, unsigned arena)
 {
 	char *at = (char *)p + offset;
-	size_t from;
+	size_t from = (size_t)(at - wr_redis_memory.start) / page;
+	size_t to = from + length / page;
 
 	(void)hooks;
 	(void)size;
@@ -272,12 +292,15 @@ static bool hook_decommit(struct extent_hooks *hooks, void *p, size_t size,
 	/* Acquire: pairs with the release in wr_redis_keep_pages().  Whoever
 	 * is overtaken by a fork() between the look and the hole gives back
 	 * what was free before it, which no child reads. */
-	if (!__atomic_load_n(&keep, __ATOMIC_ACQUIRE))
-		return wr_memory_discard(&wr_redis_memory, at, length) != 0;
-	from = (size_t)(at - wr_redis_memory.start) / page;
-	wr_futex_lock(&lock);
-	note(from, from + length / page);
-	wr_futex_unlock(&lock);
+	if (!__atomic_load_n(&keep, __ATOMIC_ACQUIRE)) {
+		if (wr_memory_discard(&wr_redis_memory, at, length))
+			return true;
+	} else {
+		wr_futex_lock(&lock);
+		note(from, to);
+		wr_futex_unlock(&lock);
+	}
+	set_in_use(from, to, false);
 	return false;
 }
 
@@ -373,6 +396,15 @@ static struct extent_hooks hooks = {
 	.merge = hook_merge,
 };
 
+static uint64_t *new_table(void)
+{
+	void *p = mmap(NULL, wr_redis_memory.limit / page / 8,
+		       PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
 int wr_redis_hook(void *function)
 {
 	mallctl_fn *mallctl = (mallctl_fn *)function;
@@ -392,11 +424,11 @@ int wr_redis_hook(void *function)
 				"weir-redis, which sets MALLOC_CONF to "
 				"narenas:1,oversize_threshold:0",
 				arenas, oversize);
-	noted = mmap(NULL, wr_redis_memory.limit / page / 8,
-		     PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (noted == MAP_FAILED)
+	noted = new_table();
+	in_use = new_table();
+	if (!noted || !in_use)
 		return wr_error(ENOMEM, "no memory for a table; free some");
+	wr_redis_memory.used = in_use;
 	err = mallctl("arena.0.extent_hooks", NULL, NULL, &new, sizeof(new));
 	if (err)
 		return wr_error(ENOTSUP,

@@ -133,26 +133,57 @@ static void populate(const struct wr_memory *m, size_t from, size_t end)
 				 (uintptr_t)m->start + to);
 }
 
-/* Copies of pages of [from, end) into the file.  Nobody writes to them. */
+static bool is_zero(const char *p, size_t bytes)
+{
+	return !*p && !memcmp(p, p + 1, bytes - 1);
+}
+
+/* Whether somebody may want what page n holds.  Acquire: pairs with who sets
+ * the bit before he writes; the page was protected before this look. */
+static bool in_use(const struct wr_memory *m, size_t n)
+{
+	return !m->used ||
+	       __atomic_load_n(&m->used[n / 64], __ATOMIC_ACQUIRE) >> n % 64 &
+		       1;
+}
+
+/*
+ * Copies of pages of [from, end) into the file.  Nobody writes to them.  What
+ * the file is said to have (it need not be the truth while it is written to)
+ * decides only whether a page that is read here, and zero, is a hole again.
+ */
 static int copy_back(struct wr_memory *m, size_t from, size_t end)
 {
 	uint64_t entry[MOST_PAGES];
-	size_t page = (size_t)sysconf(_SC_PAGESIZE), base = from, to;
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), base = from;
 	size_t n = (end - from) / page * sizeof(entry[0]);
+	size_t data = from, hole = from;
 
 	if (pread(m->pagemap, entry, n,
 		  (off_t)(((uintptr_t)m->start + from) / page *
 			  sizeof(entry[0]))) != (ssize_t)n)
 		return errno ? -errno : -EIO;
-	for (; next_data(m, &from, end, &to); from = to)
-		for (; from < to; from += page) {
-			uint64_t e = entry[(from - base) / page];
+	for (; from < end; from += page) {
+		uint64_t e = entry[(from - base) / page];
+		const char *p = m->start + from;
 
-			if ((e & (PRESENT | OF_FILE)) == (PRESENT | OF_FILE))
+		if ((e & (PRESENT | OF_FILE)) == (PRESENT | OF_FILE) ||
+		    !in_use(m, from / page))
+			continue;
+		if (!(e & PRESENT)) {
+			while (hole <= from) {
+				data = hole;
+				if (!next_data(m, &data, end, &hole))
+					data = hole = end;
+			}
+			if (from < data && is_zero(p, page)) {
+				wr_memory_discard(m, m->start + from, page);
 				continue;
-			memcpy(m->alias + from, m->start + from, page);
-			m->copied++;
+			}
 		}
+		memcpy(m->alias + from, p, page);
+		m->copied++;
+	}
 	return 0;
 }
 
@@ -368,17 +399,13 @@ void wr_memory_close(struct wr_memory *m)
 	wr_uffd_close(&m->uffd);
 }
 
-static bool is_zero(const char *p, size_t bytes)
-{
-	return !*p && !memcmp(p, p + 1, bytes - 1);
-}
-
 int wr_memory_renew(struct wr_memory *m, size_t bytes)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	struct wr_memory n = {
 		.start = m->start,
 		.limit = m->limit,
+		.used = m->used,
 		.file = -1,
 		.pagemap = -1,
 		.uffd = {.fd = -1},

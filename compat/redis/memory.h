@@ -42,16 +42,18 @@
 #define WR_MEMORY_CHUNK ((size_t)2 << 20)
 
 struct wr_memory {
-	char *start;         /* first byte, aligned to 1 GiB */
-	char *alias;         /* of the other mapping, likewise */
-	size_t limit;        /* bytes of both, whole GiB */
-	size_t split;        /* bytes that were split; whole chunks */
-	size_t folded;       /* of them, shared again; whole chunks */
-	bool registered;     /* [folded, split) is known to uffd */
-	int file;            /* the memory; close-on-exec */
-	int pagemap;         /* /proc/self/pagemap */
-	struct wr_uffd uffd; /* protects what is folded */
-	uint64_t copied;     /* pages that were copied into the file, ever */
+	char *start;          /* first byte, aligned to 1 GiB */
+	char *alias;          /* of the other mapping, likewise */
+	size_t limit;         /* bytes of both, whole GiB */
+	size_t split;         /* bytes that were split; whole chunks */
+	size_t folded;        /* of them, shared again; whole chunks */
+	bool registered;      /* [folded, split) is known to uffd */
+	const uint64_t *used; /* a bit a page: what it holds matters, set before
+			       * it is written; atomic words.  NULL: all do */
+	int file;             /* the memory; close-on-exec */
+	int pagemap;          /* /proc/self/pagemap */
+	struct wr_uffd uffd;  /* protects what is folded */
+	uint64_t copied;      /* pages that were copied into the file, ever */
 };
 
 /* `limit` bytes, rounded up.  -ENOTSUP with a text that names the cause and

@@ -1,0 +1,485 @@
+# SPDX-License-Identifier: MIT
+"""What tests/redis.sh runs: redis.py LAUNCHER DIRECTORY ROUNDS, prints TAP.
+
+A server's digest (DEBUG DIGEST) is taken in the same pause of its writers in
+which the save begins; that of a plain redis-server that loads what was saved
+must equal it.  Meanwhile a writer changes data of every type.
+"""
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+LAUNCHER, WORK, ROUNDS = sys.argv[1], sys.argv[2], int(sys.argv[3])
+PATIENCE = 120  # seconds, for anything
+count = 0
+
+
+class Failed(Exception):
+    """What was expected did not happen."""
+
+
+class Client:
+    """A connection that speaks RESP2."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(path)
+        self.file = self.socket.makefile("rb")
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+    def read(self):
+        line = self.file.readline()
+        if not line:
+            raise Failed("the server closed the connection")
+        kind, rest = line[:1], line[1:-2]
+        if kind == b"+":
+            return rest.decode()
+        if kind == b"-":
+            return Failed(rest.decode())
+        if kind == b":":
+            return int(rest)
+        if kind == b"$":
+            n = int(rest)
+            return None if n < 0 else self.file.read(n + 2)[:-2]
+        return [self.read() for _ in range(int(rest))]
+
+    def pipeline(self, commands):
+        out = []
+        for command in commands:
+            words = [w if isinstance(w, bytes) else str(w).encode()
+                     for w in command]
+            out.append(b"*%d\r\n" % len(words))
+            out += [b"$%d\r\n%s\r\n" % (len(w), w) for w in words]
+        self.socket.sendall(b"".join(out))
+        return [self.read() for _ in commands]
+
+    def call(self, *command):
+        answer = self.pipeline([command])[0]
+        if isinstance(answer, Failed):
+            raise answer
+        return answer
+
+    def info(self, section, field):
+        text = self.call("INFO", section).decode()
+        return re.search(r"^%s:(.*?)\r?$" % field, text, re.M).group(1)
+
+
+def wait_until(what, condition, seconds=PATIENCE):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise Failed("waited in vain: " + what)
+        time.sleep(0.02)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Server:
+    """A redis-server in a directory of its own."""
+
+    number = 0
+
+    def __init__(self, *options, weir=True, port=0, directory=None):
+        Server.number += 1
+        self.directory = directory or os.path.join(WORK, str(Server.number))
+        os.makedirs(self.directory, exist_ok=True)
+        self.path = os.path.join(self.directory, "socket")
+        self.log = os.path.join(self.directory, "log")
+        self.port = port
+        command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1",
+                   "--unixsocket", self.path, "--dir", self.directory,
+                   "--save", "", "--enable-debug-command", "yes",
+                   "--repl-diskless-sync-delay", "0"] + list(options)
+        if weir:
+            command = [LAUNCHER] + command
+        env = dict(os.environ, WEIR_REDIS_LOG="1")
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                command, env=env, stdout=log, stderr=log)
+        self.client = None
+        wait_until("a server", self.is_up)
+
+    def is_up(self):
+        if self.process.poll():
+            raise Failed("the server ended:\n" + self.text())
+        try:
+            self.client = Client(self.path)
+            self.client.call("PING")
+            return True
+        except (OSError, Failed):
+            return False
+
+    def text(self):
+        with open(self.log, errors="replace") as log:
+            return log.read()
+
+    def stop(self):
+        try:
+            self.client.pipeline([["SHUTDOWN", "NOSAVE"]])
+        except (OSError, Failed):
+            pass
+        self.client.close()
+        if self.process.wait(PATIENCE):
+            raise Failed("the server ended unhappily:\n" + self.text())
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def busy(self):
+        text = self.client.call("INFO", "persistence").decode()
+        return ("rdb_bgsave_in_progress:1" in text or
+                "aof_rewrite_in_progress:1" in text or
+                "aof_rewrite_scheduled:1" in text)
+
+    def moment(self, *command):
+        """The digest at the moment of a command that forks."""
+        answers = self.client.pipeline(
+            [["CLIENT", "PAUSE", "60000", "WRITE"], ["DEBUG", "DIGEST"],
+             list(command), ["CLIENT", "UNPAUSE"]])
+        for a in answers:
+            if isinstance(a, Failed):
+                raise a
+        return answers[1]
+
+    def child(self):
+        return int(re.findall(r"saving started by pid (\d+)", self.text())[-1])
+
+    def status(self):
+        return self.client.info("persistence", "rdb_last_bgsave_status")
+
+
+def some_writes(dice, n):
+    """Commands that change data of all types."""
+    out = []
+    for _ in range(n):
+        k, v = dice.randrange(600), dice.getrandbits(48)
+        big = b"%d" % v * dice.choice([1, 3, 30, 300])
+        out.append(dice.choice([
+            ["SET", "string:%d" % k, big],
+            ["SET", "expires:%d" % k, v, "EX", 100000 + k],
+            ["APPEND", "string:%d" % k, v],
+            ["DEL", "string:%d" % dice.randrange(600)],
+            ["UNLINK", "list:%d" % (k % 100)],
+            ["RPUSH", "list:%d" % (k % 100), v, big, k],
+            ["LPOP", "list:%d" % (k % 100)],
+            ["SADD", "set:%d" % (k % 50), v, k],
+            ["SADD", "ints:%d" % (k % 50), k],
+            ["SPOP", "set:%d" % (k % 50)],
+            ["ZADD", "zset:%d" % (k % 50), v % 1000, k, v % 99, big[:40]],
+            ["ZREMRANGEBYRANK", "zset:%d" % (k % 50), 0, 0],
+            ["HSET", "hash:%d" % (k % 80), k, big, v % 500, v],
+            ["HDEL", "hash:%d" % (k % 80), v % 500],
+            ["XADD", "stream:%d" % (k % 20), "*", k, big],
+            ["XTRIM", "stream:%d" % (k % 20), "MAXLEN", "500"],
+            ["SETRANGE", "big:%d" % (k % 4), v % 3000000, big],
+            ["INCR", "counter"]]))
+    return out
+
+
+class Load:
+    """Writes from a thread until it is stopped; what broke it is kept."""
+
+    def __init__(self, server, seed=1):
+        self.client, self.dice = Client(server.path), random.Random(seed)
+        self.end, self.error, self.writes = threading.Event(), None, 0
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self):
+        try:
+            while not self.end.is_set():
+                self.client.pipeline(some_writes(self.dice, 50))
+                self.writes += 50
+        except (OSError, Failed) as error:
+            self.error = error
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.end.set()
+        self.thread.join()
+        self.client.close()
+
+    def goes_on(self, n=200):
+        start = self.writes
+        wait_until("writes", lambda: self.error or self.writes > start + n)
+        if self.error:
+            raise self.error
+
+
+def loaded(directory, *options):
+    """The digest of a plain server that loads what is there."""
+    server = Server(*options, weir=False, directory=directory)
+    try:
+        digest = server.client.call("DEBUG", "DIGEST")
+    finally:
+        server.stop()
+    return digest
+
+
+def rdb_alone(server, name):
+    """A directory with a copy of the server's dump."""
+    directory = os.path.join(WORK, name)
+    os.makedirs(directory)
+    shutil.copy(os.path.join(server.directory, "dump.rdb"), directory)
+    return directory
+
+
+def same(one, other):
+    if one != other:
+        raise Failed("the digests differ: %s, %s" % (one, other))
+
+
+def fill(server, n=6000):
+    dice = random.Random(4711)
+    for _ in range(n // 200):
+        server.client.pipeline(some_writes(dice, 200))
+
+
+# ---- Tests ------------------------------------------------------------------
+
+def saves(server, rounds):
+    with Load(server) as load:
+        for i in range(rounds):
+            wait_until("an idle server", lambda: not server.busy())
+            load.goes_on()
+            digest = server.moment("BGSAVE")
+            load.goes_on()
+            # At once after one another, too: what was split is not folded.
+            wait_until("the save", lambda: not server.busy())
+            if server.status() != "ok":
+                raise Failed("the save failed")
+            same(digest, loaded(rdb_alone(server, "rdb%d" % i)))
+        forks = server.text().count("weir-redis: fork: split")
+        if forks < rounds:
+            raise Failed("%d of %d forks were split" % (forks, rounds))
+
+
+def one_after_another(server):
+    with Load(server, 2) as load:
+        for _ in range(10):
+            wait_until("an idle server", lambda: not server.busy())
+            digest = server.moment("BGSAVE")
+        load.goes_on()
+        wait_until("the save", lambda: not server.busy())
+    same(digest, loaded(rdb_alone(server, "rdb-last")))
+    # Nothing of the server's own was lost, either.
+    digest = server.client.call("DEBUG", "DIGEST")
+    server.client.call("SAVE")
+    same(digest, loaded(rdb_alone(server, "rdb-own")))
+
+
+def rewrite(server):
+    server.client.call("CONFIG", "SET", "appendonly", "yes")
+    wait_until("the first rewrite", lambda: not server.busy())
+    with Load(server, 3) as load:
+        load.goes_on()
+        server.client.call("BGREWRITEAOF")
+        load.goes_on()
+        wait_until("the rewrite", lambda: not server.busy())
+        if server.client.info("persistence", "aof_last_bgrewrite_status") \
+                != "ok":
+            raise Failed("the rewrite failed")
+        load.goes_on()
+    digest = server.client.call("DEBUG", "DIGEST")
+    server.stop()
+    same(digest, loaded(server.directory, "--appendonly", "yes"))
+
+
+def replica(diskless):
+    server = Server("--repl-diskless-sync", diskless, port=free_port())
+    copy = None
+    try:
+        fill(server)
+        with Load(server, 4) as load:
+            load.goes_on()
+            copy = Server("--replicaof", "127.0.0.1 %d" % server.port,
+                          port=free_port())
+            wait_until("the replica", lambda: copy.client.info(
+                "replication", "master_link_status") == "up")
+            load.goes_on()
+        wait_until("the same offset", lambda: server.client.info(
+            "replication", "master_repl_offset") == copy.client.info(
+                "replication", "master_repl_offset"))
+        same(server.client.call("DEBUG", "DIGEST"),
+             copy.client.call("DEBUG", "DIGEST"))
+        if "weir-redis: fork: split" not in server.text():
+            raise Failed("it was not forked")
+        copy.stop()
+        server.stop()
+    finally:
+        server.kill()
+        if copy:
+            copy.kill()
+
+
+def slow_save(server):
+    """A save that is under way and takes long."""
+    server.client.call("CONFIG", "SET", "rdb-key-save-delay", "20000")
+    digest = server.moment("BGSAVE")
+    wait_until("its child", lambda: "saving started" in server.text())
+    return digest
+
+
+def killed_server():
+    server = Server()
+    try:
+        fill(server, 2000)
+        server.client.call("SAVE")
+        dump = os.path.join(server.directory, "dump.rdb")
+        with open(dump, "rb") as f:
+            before = f.read()
+        fill(server, 2000)
+        slow_save(server)
+        time.sleep(0.2)
+        child = server.child()
+        server.kill()
+        os.kill(child, signal.SIGKILL)
+        with open(dump, "rb") as f:
+            if f.read() != before:
+                raise Failed("the dump has changed")
+    finally:
+        server.kill()
+
+
+def killed_child():
+    server = Server()
+    try:
+        fill(server, 2000)
+        with Load(server, 5) as load:
+            slow_save(server)
+            load.goes_on()
+            os.kill(server.child(), signal.SIGKILL)
+            wait_until("the end of the save", lambda: not server.busy())
+            if server.status() != "err":
+                raise Failed("the save did not fail")
+            load.goes_on()
+            server.client.call("CONFIG", "SET", "rdb-key-save-delay", "0")
+            digest = server.moment("BGSAVE")
+            load.goes_on()
+            wait_until("the save", lambda: not server.busy())
+        same(digest, loaded(rdb_alone(server, "rdb-again")))
+        server.stop()
+    finally:
+        server.kill()
+
+
+def in_background():
+    server = Server("--daemonize", "yes", "--logfile",
+                    os.path.join(WORK, "background.log"), "--pidfile",
+                    os.path.join(WORK, "pid"))
+    pid = server.client.info("server", "process_id")
+    try:
+        if server.process.wait(PATIENCE):
+            raise Failed("the parent ended unhappily")
+        fill(server)
+        with open("/proc/%s/smaps" % pid) as f:
+            maps = f.read()
+        if "memfd:weir-redis" not in maps:
+            raise Failed("its data are in ordinary memory")
+        with Load(server, 6) as load:
+            load.goes_on()
+            digest = server.moment("BGSAVE")
+            load.goes_on()
+            wait_until("the save", lambda: not server.busy())
+        same(digest, loaded(rdb_alone(server, "rdb-background")))
+    finally:
+        try:
+            server.client.pipeline([["SHUTDOWN", "NOSAVE"]])
+        except (OSError, Failed):
+            os.kill(int(pid), signal.SIGKILL)
+
+
+def memory_comes_back(server):
+    """What is deleted during a save is given back after it."""
+    client = server.client
+    client.call("CONFIG", "SET", "rdb-key-save-delay", "0")
+    client.pipeline([["SET", "heap:%d" % i, b"x" * 100000]
+                     for i in range(600)])
+    client.call("CONFIG", "SET", "rdb-key-save-delay", "1000")
+    before = int(client.info("memory", "used_memory_rss"))
+    digest = server.moment("BGSAVE")
+    client.pipeline([["UNLINK", "heap:%d" % i] for i in range(600)])
+    client.call("MEMORY", "PURGE")
+    wait_until("the save", lambda: not server.busy())
+    same(digest, loaded(rdb_alone(server, "rdb-unlinked")))
+    wait_until("less memory", lambda: int(client.info(
+        "memory", "used_memory_rss")) < before - 40000000 or
+        client.call("MEMORY", "PURGE") is None, 20)
+
+
+def without_privilege():
+    if os.geteuid():
+        user = []
+    else:
+        user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    done = subprocess.run(
+        user + [LAUNCHER, "redis-server", "--port", "0"],
+        env=dict(os.environ, WEIR_REDIS_CHECK="1"), timeout=PATIENCE,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/")
+    text = done.stdout.decode()
+    allowed = "it runs" in text and not done.returncode
+    named = "unprivileged_userfaultfd" in text and done.returncode == 1
+    if not allowed and not named:
+        raise Failed("status %d: %s" % (done.returncode, text))
+
+
+def other_programs():
+    done = subprocess.run([LAUNCHER, "true"], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=PATIENCE)
+    if done.returncode != 127 or b"jemalloc" not in done.stdout:
+        raise Failed(done.stdout.decode())
+
+
+def test(what, function, *arguments):
+    global count
+    count += 1
+    try:
+        function(*arguments)
+        print("ok %d - %s" % (count, what), flush=True)
+    except (Failed, OSError, subprocess.SubprocessError) as error:
+        print("not ok %d - %s" % (count, what), flush=True)
+        print("%s: %s" % (type(error).__name__, error), file=sys.stderr)
+
+
+def main():
+    os.environ["TZ"] = "UTC"
+    test("a program without jemalloc is refused", other_programs)
+    test("without privilege it runs, or is refused with the cure",
+         without_privilege)
+    server = Server()
+    try:
+        fill(server)
+        test("a save is what was there, under load", saves, server, ROUNDS)
+        test("saves one after another", one_after_another, server)
+        test("memory comes back after the save", memory_comes_back, server)
+        test("the log is rewritten under load", rewrite, server)
+    finally:
+        server.kill()
+    test("a replica, without disk", replica, "yes")
+    test("a replica, by disk", replica, "no")
+    test("a killed server leaves the old dump", killed_server)
+    test("a killed child fails the save and nothing else", killed_child)
+    test("in the background", in_background)
+    print("1..%d" % count)
+
+
+main()
