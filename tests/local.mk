@@ -155,6 +155,7 @@ WEIR_SCRIPT_TESTS += \
 	tests/libgc_programs.sh \
 	tests/model/check.sh \
 	tests/mutants.sh \
+	tests/redis.sh \
 	tests/sanitizers.sh \
 	tests/style.sh \
 	tests/symbols.sh \
@@ -199,6 +200,7 @@ WEIR_TEST_TOOLS = tests/heap_util.h tests/leaks.supp tests/libgc_more.sh \
 	tests/summary.sh tests/take_away.h tests/tap.sh
 
 EXTRA_DIST += $(WEIR_SCRIPT_TESTS) $(WEIR_TEST_TOOLS) tests/model/weir.pml \
+	tests/redis.py \
 	tests/libgc_suite
 
 TEST_EXTENSIONS = .sh
