@@ -465,7 +465,8 @@ def main():
     test("a program without jemalloc is refused", other_programs)
     test("without privilege it runs, or is refused with the cure",
          without_privilege)
-    server = Server()
+    # Other threads write to the memory, too.
+    server = Server("--io-threads", "2", "--io-threads-do-reads", "yes")
     try:
         fill(server)
         test("a save is what was there, under load", saves, server, ROUNDS)

@@ -51,6 +51,16 @@ else
 	tap_skip "symbols of libweir.so" "configured with --disable-shared"
 fi
 
+redis=$WEIR_BUILDDIR/compat/redis/.libs/libweir-redis.so
+if [ -f "$redis" ]; then
+	$NM -D --defined-only "$redis" | awk '{ print $NF }' | sort |
+		tr '\n' ' ' >"$work/redis"
+	tap_run "libweir-redis.so puts fork() and setsid() in place, no more" \
+		test "$(cat "$work/redis")" = "fork setsid "
+else
+	tap_skip "symbols of libweir-redis.so" "it was not built"
+fi
+
 if [ -f "$static" ]; then
 	$NM -g --defined-only "$static" | awk 'NF == 3 { print $3 }' |
 		sort -u >"$work/global"
