@@ -48,7 +48,7 @@ class Server:
         command = ["redis-server", "--port", "0", "--unixsocket", self.path,
                    "--dir", self.directory, "--save", "",
                    "--enable-debug-command", "yes"]
-        env = dict(os.environ, WEIR_REDIS_DIR=os.path.join(
+        env = dict(os.environ, WEIR_REDIS_LOG="1", WEIR_REDIS_DIR=os.path.join(
             args.build, "compat/redis/.libs"))
         if weir:
             command.insert(0, os.path.join(args.build, "weir-redis"))
@@ -127,6 +127,9 @@ def once(args, weir):
     time.sleep(args.pause)
     server.ask("BGSAVE")
     record["second_fork_us"] = int(server.info("stats", "latest_fork_usec"))
+    if args.log:
+        with open(os.path.join(server.directory, "log")) as log:
+            sys.stderr.writelines(line for line in log if "weir" in line)
     server.stop()
     return record
 
@@ -170,6 +173,8 @@ def main():
     parser.add_argument("--pause", type=float, default=5,
                         help="seconds before the next save")
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--log", action="store_true",
+                        help="what weir-redis logs, on standard error")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     args.keys = int(args.gib * (1 << 30) / args.value)

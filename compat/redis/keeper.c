@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -137,6 +138,7 @@ static void wait_for_news(void)
 /* One step.  False: there is nothing to be done. */
 static bool step(uint64_t *started)
 {
+	static uint64_t longest; /* step of this fold */
 	struct wr_memory *m = &wr_redis_memory;
 	bool more = false;
 	int err = 0;
@@ -146,19 +148,25 @@ static bool step(uint64_t *started)
 	if (!child_count && m->split) {
 		size_t bytes = m->split;
 
+		uint64_t from = now_ns();
+
 		if (!*started) {
-			*started = now_ns();
-			m->copied = 0;
+			*started = from;
+			m->copied = longest = 0;
 		}
 		err = wr_memory_fold(m);
+		if (now_ns() - from > longest)
+			longest = now_ns() - from;
 		more = true;
 		if (!m->split) {
 			wr_redis_keep_pages(false);
 			wr_redis_say(false,
-				     "fold: %zu MiB, %lu pages copied, %lu us",
+				     "fold: %zu MiB, %lu pages copied, %lu us, "
+				     "the longest chunk %lu us",
 				     bytes >> 20, (unsigned long)m->copied,
 				     (unsigned long)(now_ns() - *started) /
-					     1000);
+					     1000,
+				     (unsigned long)longest / 1000);
 			*started = 0;
 		}
 	} else if (!m->split) {
@@ -205,6 +213,8 @@ static void *keep_main(void *arg)
 
 int wr_redis_start_keeper(void)
 {
+	struct sched_param low = {.sched_priority =
+					  sched_get_priority_min(SCHED_FIFO)};
 	sigset_t all, saved;
 	pthread_t thread;
 	int err;
@@ -221,6 +231,9 @@ int wr_redis_start_keeper(void)
 	err = pthread_create(&thread, NULL, keep_main, NULL);
 	pthread_sigmask(SIG_SETMASK, &saved, NULL);
 	if (!err) {
+		/* Where it is allowed: writers wait for a chunk, at which it
+		 * is not to be interrupted. */
+		pthread_setschedparam(thread, SCHED_FIFO, &low);
 		pthread_detach(thread);
 		return 0;
 	}

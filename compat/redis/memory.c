@@ -106,31 +106,25 @@ static int watch(struct wr_memory *m)
 	return 0;
 }
 
-/* The next run of pages of [*from, end) that the file has. */
-static bool next_data(const struct wr_memory *m, size_t *from, size_t end,
-		      size_t *to)
+/*
+ * Which pages of [from, end) the file has, as far as one can tell while it is
+ * written to (lseek() with SEEK_HOLE would look through all of the file); and
+ * these are made present, so that few are in doubt while writers have to wait.
+ */
+static void populate(const struct wr_memory *m, size_t from, size_t end,
+		     unsigned char *had)
 {
-	off_t data, hole;
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), n = (end - from) / page;
+	uintptr_t p = (uintptr_t)m->start + from;
 
-	if (*from >= end)
-		return false;
-	data = lseek(m->file, (off_t)*from, SEEK_DATA);
-	if (data < 0 || (size_t)data >= end)
-		return false;
-	hole = lseek(m->file, data, SEEK_HOLE);
-	*from = (size_t)data;
-	*to = hole < 0 || (size_t)hole > end ? end : (size_t)hole;
-	return true;
-}
-
-/* So that few pages are in doubt while writers have to wait. */
-static void populate(const struct wr_memory *m, size_t from, size_t end)
-{
-	size_t to;
-
-	for (; next_data(m, &from, end, &to); from = to)
-		wr_uffd_populate((uintptr_t)m->start + from,
-				 (uintptr_t)m->start + to);
+	if (mincore(m->alias + from, end - from, had))
+		memset(had, 1, n);
+	for (size_t i = 0, to; i < n; i = to + 1) {
+		for (to = i; to < n && had[to] & 1;)
+			to++;
+		if (i < to)
+			wr_uffd_populate(p + i * page, p + to * page);
+	}
 }
 
 __attribute__((no_sanitize("thread", "address"), noinline)) static bool
@@ -172,39 +166,30 @@ static bool in_use(const struct wr_memory *m, size_t n)
 		       1;
 }
 
-/*
- * Copies of pages of [from, end) into the file.  Nobody writes to them.  What
- * the file is said to have (it need not be the truth while it is written to)
- * decides only whether a page that is read here, and zero, is a hole again.
- */
-static int copy_back(struct wr_memory *m, size_t from, size_t end)
+/* Copies of pages of [from, end) into the file.  Nobody writes to them.  What
+ * the file did not have, was read here and is zero, is a hole again. */
+static int copy_back(struct wr_memory *m, size_t from, size_t end,
+		     const unsigned char *had)
 {
 	uint64_t entry[MOST_PAGES];
 	size_t page = (size_t)sysconf(_SC_PAGESIZE), base = from;
 	size_t n = (end - from) / page * sizeof(entry[0]);
-	size_t data = from, hole = from;
 
 	if (pread(m->pagemap, entry, n,
 		  (off_t)(((uintptr_t)m->start + from) / page *
 			  sizeof(entry[0]))) != (ssize_t)n)
 		return errno ? -errno : -EIO;
 	for (; from < end; from += page) {
-		uint64_t e = entry[(from - base) / page];
+		size_t i = (from - base) / page;
 		const char *p = m->start + from;
 
-		if ((e & (PRESENT | OF_FILE)) == (PRESENT | OF_FILE) ||
+		if ((entry[i] & (PRESENT | OF_FILE)) == (PRESENT | OF_FILE) ||
 		    !in_use(m, from / page))
 			continue;
-		if (!(e & PRESENT)) {
-			while (hole <= from) {
-				data = hole;
-				if (!next_data(m, &data, end, &hole))
-					data = hole = end;
-			}
-			if (from < data && is_zero(p, page)) {
-				wr_memory_discard(m, m->start + from, page);
-				continue;
-			}
+		if (!(entry[i] & PRESENT) && !(had[i] & 1) &&
+		    is_zero(p, page)) {
+			wr_memory_discard(m, m->start + from, page);
+			continue;
 		}
 		copy_page(m->alias + from, p, page);
 		m->copied++;
@@ -241,6 +226,7 @@ int wr_memory_fold(struct wr_memory *m)
 {
 	size_t from = m->folded, end = from + WR_MEMORY_CHUNK;
 	uintptr_t p = (uintptr_t)m->start + from;
+	unsigned char had[MOST_PAGES];
 	int err;
 
 	if (m->folded == m->split)
@@ -248,10 +234,10 @@ int wr_memory_fold(struct wr_memory *m)
 	err = watch(m);
 	if (err)
 		return err;
-	populate(m, from, end);
+	populate(m, from, end, had);
 	err = wr_uffd_protect(m->uffd.fd, p, p + (end - from));
 	if (err >= 0)
-		err = copy_back(m, from, end);
+		err = copy_back(m, from, end, had);
 	if (!err)
 		err = put_back(m, from, end);
 	if (err) {
