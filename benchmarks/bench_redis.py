@@ -4,8 +4,8 @@
 
 In each run a server is filled, an open-loop client (redis-load) writes to it
 for SECONDS without a save, which is the noise, and again with a BGSAVE begun
-at the start.  Memory is Pss_Anon + Pss_Shmem of parent and child, sampled;
-extra is its peak in the save less what it was before.
+at the start.  Then a second time, for the memory: Pss_Anon + Pss_Shmem of
+parent and child, sampled; extra is the peak less what it was before.
 """
 import argparse
 import json
@@ -96,40 +96,45 @@ def result_of(process):
     return json.loads(out)
 
 
+def save(args, server, sample):
+    """A load with a save in it; `sample` says how memory is looked at."""
+    pid = server.process.pid
+    client = load(args, server, args.seconds)
+    start = time.monotonic()
+    server.ask("BGSAVE")
+    saved = None
+    while client.poll() is None or saved is None:
+        sample(pid)
+        if saved is None and not children_of(pid):
+            saved = time.monotonic() - start
+        time.sleep(0.1)
+    if server.info("persistence", "rdb_last_bgsave_status") != "ok":
+        sys.exit("bench_redis: the save failed")
+    return {"save": result_of(client), "save_s": saved,
+            "fork_us": int(server.info("stats", "latest_fork_usec"))}
+
+
 def once(args, weir):
     server = Server(args, weir)
     pid = server.process.pid
     start = time.monotonic()
     server.ask("DEBUG", "POPULATE", str(args.keys), "key", str(args.value))
-    filled = time.monotonic() - start
-    record = {"fill_s": filled, "quiet": result_of(
-        load(args, server, args.seconds))}
-    before = peak = memory_of(pid)
-    client = load(args, server, args.seconds)
-    start = time.monotonic()
-    server.ask("BGSAVE")
-    saving, saved = True, None
-    while client.poll() is None or saving:
-        peak = max(peak, memory_of(pid) + sum(
-            memory_of(c) for c in children_of(pid)))
-        if saving and not children_of(pid):
-            saving, saved = False, time.monotonic() - start
-        time.sleep(0.1)
-    record["save"] = result_of(client)
-    record["save_s"] = saved
-    record["fork_us"] = int(server.info("stats", "latest_fork_usec"))
-    record["memory"] = before
-    record["extra"] = peak - before
-    record["second_fork_us"] = None
-    if server.info("persistence", "rdb_last_bgsave_status") != "ok":
-        sys.exit("bench_redis: the save failed")
-    # Once more, a moment after it, as the next save will find it.
+    record = {"fill_s": time.monotonic() - start}
+    record["quiet"] = result_of(load(args, server, args.seconds))
+    record.update(save(args, server, lambda _: None))
     time.sleep(args.pause)
-    server.ask("BGSAVE")
-    record["second_fork_us"] = int(server.info("stats", "latest_fork_usec"))
+    # Once more for the memory: who looks at it holds the server up, for as
+    # long as the kernel takes to walk its page tables.
+    record["memory"] = memory_of(pid)
+    seen = [record["memory"]]
+    second = save(args, server, lambda parent: seen.append(
+        memory_of(parent) + sum(memory_of(c) for c in children_of(parent))))
+    record["extra"] = max(seen) - record["memory"]
+    record["second_fork_us"] = second["fork_us"]
     if args.log:
         with open(os.path.join(server.directory, "log")) as log:
-            sys.stderr.writelines(line for line in log if "weir" in line)
+            sys.stderr.writelines(line for line in log
+                                  if line.startswith("weir"))
     server.stop()
     return record
 

@@ -138,7 +138,6 @@ static void wait_for_news(void)
 /* One step.  False: there is nothing to be done. */
 static bool step(uint64_t *started)
 {
-	static uint64_t longest; /* step of this fold */
 	struct wr_memory *m = &wr_redis_memory;
 	bool more = false;
 	int err = 0;
@@ -148,25 +147,21 @@ static bool step(uint64_t *started)
 	if (!child_count && m->split) {
 		size_t bytes = m->split;
 
-		uint64_t from = now_ns();
-
 		if (!*started) {
-			*started = from;
-			m->copied = longest = 0;
+			*started = now_ns();
+			m->copied = m->held_ns = 0;
 		}
 		err = wr_memory_fold(m);
-		if (now_ns() - from > longest)
-			longest = now_ns() - from;
 		more = true;
 		if (!m->split) {
 			wr_redis_keep_pages(false);
 			wr_redis_say(false,
 				     "fold: %zu MiB, %lu pages copied, %lu us, "
-				     "the longest chunk %lu us",
+				     "writers held %lu us at most",
 				     bytes >> 20, (unsigned long)m->copied,
 				     (unsigned long)(now_ns() - *started) /
 					     1000,
-				     (unsigned long)longest / 1000);
+				     (unsigned long)m->held_ns / 1000);
 			*started = 0;
 		}
 	} else if (!m->split) {

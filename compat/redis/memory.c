@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "runtime/check.h"
@@ -34,6 +35,14 @@
 #define CURE_UFFD                                                  \
 	"sysctl vm.unprivileged_userfaultfd=1, CAP_SYS_PTRACE or " \
 	"permission to open /dev/userfaultfd would allow it, and root has it"
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
 
 /* The page tables of [at, at + bytes) of one mapping become those of the other;
  * the first stays mapped, without any. */
@@ -227,6 +236,7 @@ int wr_memory_fold(struct wr_memory *m)
 	size_t from = m->folded, end = from + WR_MEMORY_CHUNK;
 	uintptr_t p = (uintptr_t)m->start + from;
 	unsigned char had[MOST_PAGES];
+	uint64_t since;
 	int err;
 
 	if (m->folded == m->split)
@@ -235,6 +245,7 @@ int wr_memory_fold(struct wr_memory *m)
 	if (err)
 		return err;
 	populate(m, from, end, had);
+	since = now_ns();
 	err = wr_uffd_protect(m->uffd.fd, p, p + (end - from));
 	if (err >= 0)
 		err = copy_back(m, from, end, had);
@@ -248,6 +259,9 @@ int wr_memory_fold(struct wr_memory *m)
 		return err;
 	}
 	let_go(m, from, end);
+	since = now_ns() - since;
+	if (since > m->held_ns)
+		m->held_ns = since;
 	m->folded = end;
 	if (m->folded < m->split)
 		return 1;

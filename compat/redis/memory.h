@@ -53,6 +53,7 @@ struct wr_memory {
 	int file;             /* the memory; close-on-exec */
 	int pagemap;          /* /proc/self/pagemap */
 	struct wr_uffd uffd;  /* protects what is folded */
+	uint64_t held_ns;     /* the longest that writers could have to wait */
 	uint64_t copied;      /* pages that were copied into the file, ever */
 };
 
