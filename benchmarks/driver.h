@@ -82,8 +82,23 @@ extern unsigned run_timeout_s;    /* how long one may take */
 #define MAX_PEERS 16
 #define MAX_ROUNDS 100
 
+/* What is told of each peer, and how. */
+struct column {
+	const char *head; /* of the table; NULL ends them */
+	const char *key;  /* in the records */
+	double divisor;   /* from the record's unit to the table's */
+	int digits;       /* after the point */
+};
+
+/* What is told of a benchmark. */
+struct table {
+	const struct column *const *rows; /* one below the other, up to NULL */
+	const struct column *ratios;      /* of each peer to the first */
+};
+
 struct series {
-	const char *const *args; /* workload and parameters */
+	const char *const *args;   /* workload and parameters */
+	const struct table *table; /* NULL: as the collector's benchmarks */
 	const struct peer *peer[MAX_PEERS];
 	size_t peers;
 	unsigned rounds;                     /* pairs */
@@ -144,6 +159,24 @@ typedef void barrier_fn(const char *barrier, const char *what,
  * could not be measured.  fn may be NULL. */
 bool barrier_run(unsigned rounds, const char *const *args, bool json,
 		 barrier_fn *fn);
+
+/* ---- driver_snapshot.c --------------------------------------------------- */
+
+extern const struct table snapshot_table;
+
+/* Told of each promise about snapshots: the value and its limit, at most. */
+typedef void snapshot_judge_fn(const char *bench, const char *what,
+			       struct spread value, double limit);
+/* Told of each series that was run. */
+typedef void snapshot_tell_fn(const struct series *s);
+
+/* Run what the promises about snapshots need.  False if it could not be. */
+bool snapshot_targets(unsigned rounds, snapshot_judge_fn *judge,
+		      snapshot_tell_fn *tell);
+
+/* weir and fork at one rate of writes after the other: from where on fork is
+ * the better one.  args: parameters of all runs.  False if it could not be. */
+bool snapshot_rates(unsigned rounds, const char *const *args, bool json);
 
 /* ---- driver_targets.c ---------------------------------------------------- */
 

@@ -43,6 +43,15 @@ static const struct peer peers[] = {
 	{.name = "guile-libgc", .program = "bench-guile", .word = {"libgc"}},
 	{.name = "malloc", .program = "bench-malloc"},
 	{.name = "jemalloc", .program = "bench-jemalloc"},
+	{.name = "snapshot-weir",
+	 .program = "bench-snapshot",
+	 .word = {"--method", "weir"}},
+	{.name = "snapshot-sigbus",
+	 .program = "bench-snapshot",
+	 .word = {"--method", "sigbus"}},
+	{.name = "snapshot-fork",
+	 .program = "bench-snapshot",
+	 .word = {"--method", "fork"}},
 };
 #define PEERS (sizeof(peers) / sizeof(peers[0]))
 

@@ -6,14 +6,6 @@
 
 #include "benchmarks/driver.h"
 
-/* What is told of each peer, and how. */
-struct column {
-	const char *head; /* of the table */
-	const char *key;  /* in the records */
-	double divisor;   /* from the record's unit to the table's */
-	int digits;       /* after the point */
-};
-
 static const struct column work[] = {
 	{"wall s", "wall_s", 1, 2},
 	{"kops/s", "throughput", 1e3, 1},
@@ -53,6 +45,14 @@ static const struct column ratios[] = {
 	{"longest stall", "stall_max_ns", 1, 5},
 	{NULL, NULL, 0, 0},
 };
+
+static const struct column *const rows_of_all[] = {work, latency, holds, NULL};
+static const struct table standard = {rows_of_all, ratios};
+
+static const struct table *table_of(const struct series *s)
+{
+	return s->table ? s->table : &standard;
+}
 
 #define CELL 28
 
@@ -183,6 +183,7 @@ static const char *params(const struct series *s)
 
 void table_print(const struct series *s, FILE *f)
 {
+	const struct column *const *part;
 	const struct column *c;
 	struct spread busy = foreign(s);
 	char cell[CELL], pair[128];
@@ -196,19 +197,18 @@ void table_print(const struct series *s, FILE *f)
 		100 * busy.median, 100 * busy.min, 100 * busy.max,
 		busy.max > 0.05 ? ": THE FIGURES ARE DISTURBED" : "");
 	trials(s, f);
-	rows(s, f, work);
-	rows(s, f, latency);
-	rows(s, f, holds);
+	for (part = table_of(s)->rows; *part; part++)
+		rows(s, f, *part);
 	if (s->peers < 2) {
 		fprintf(f, "\n");
 		return;
 	}
-	heads(f, "ratio to the first", ratios);
+	heads(f, "ratio to the first", table_of(s)->ratios);
 	for (i = 1; i < s->peers; i++) {
 		snprintf(pair, sizeof(pair), "%s/%s", s->peer[0]->name,
 			 s->peer[i]->name);
 		fprintf(f, "%-24.24s", pair);
-		for (c = ratios; c->head; c++) {
+		for (c = table_of(s)->ratios; c->head; c++) {
 			format(cell, series_ratio(s, 0, (int)i, c->key), c);
 			fprintf(f, " %-27s", cell);
 		}
@@ -266,8 +266,8 @@ void table_json(const struct series *s, FILE *f)
 	for (i = 1; i < s->peers; i++) {
 		fprintf(f, "%s\"%s/%s\":{", i > 1 ? "," : "", s->peer[0]->name,
 			s->peer[i]->name);
-		for (c = ratios; c->head; c++) {
-			fprintf(f, "%s", c == ratios ? "" : ",");
+		for (c = table_of(s)->ratios; c->head; c++) {
+			fprintf(f, "%s", c == table_of(s)->ratios ? "" : ",");
 			json_spread(c->key, series_ratio(s, 0, (int)i, c->key),
 				    f);
 		}

@@ -265,6 +265,17 @@ static bool barrier(void)
 	return barrier_run(rounds, args, json, judge_barrier);
 }
 
+static void judge_snapshot(const char *bench, const char *what,
+			   struct spread value, double limit)
+{
+	struct target *t =
+		judge(bench, what, value.n ? value.median : NAN, false, limit);
+
+	if (value.n)
+		snprintf(t->note, sizeof(t->note), "%.4g..%.4g", value.min,
+			 value.max);
+}
+
 static bool wanted(const char *const *names, const char *name)
 {
 	if (!names[0])
@@ -377,7 +388,8 @@ int targets_run(unsigned pairs, const char *const *names, bool as_json)
 {
 	static const char *const known[] = {
 		"gcbench",     "binary-trees", "mt-trees", "graph-latency",
-		"write-storm", "barrier",      "guile"};
+		"write-storm", "barrier",      "guile",    "snapshot"};
+	enum { KNOWN = sizeof(known) / sizeof(known[0]) };
 	static const char *const one[] = {"gcbench", NULL};
 	static const char *const two[] = {"binary-trees", NULL};
 	static const char *const mt1[] = {"mt-trees", "--mutators", "1", NULL};
@@ -386,15 +398,15 @@ int targets_run(unsigned pairs, const char *const *names, bool as_json)
 	size_t i, k;
 
 	for (i = 0; names[i]; i++) {
-		for (k = 0; k < 7 && strcmp(names[i], known[k]); k++)
+		for (k = 0; k < KNOWN && strcmp(names[i], known[k]); k++)
 			;
-		if (k == 7) {
+		if (k == KNOWN) {
 			fprintf(stderr, "weir-bench: no target named \"%s\"\n",
 				names[i]);
 			return 2;
 		}
 	}
-	rounds = pairs;
+	rounds = pairs ? pairs : 3;
 	json = as_json;
 	first_series = true;
 	if (json)
@@ -428,6 +440,10 @@ int targets_run(unsigned pairs, const char *const *names, bool as_json)
 			   true) &&
 		     ok;
 	}
+	if (wanted(names, "snapshot"))
+		ok = snapshot_targets(pairs ? pairs : 5, judge_snapshot,
+				      tell) &&
+		     ok;
 	if (json)
 		printf("],\n\"targets\":[");
 	summary();

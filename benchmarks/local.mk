@@ -17,7 +17,7 @@ WEIR_BENCH_TEXT = \
 	benchmarks/write_storm.c
 
 WEIR_BENCHES = benchmarks/weir-bench benchmarks/bench-barrier \
-	benchmarks/bench-malloc benchmarks/bench-weir
+	benchmarks/bench-malloc benchmarks/bench-snapshot benchmarks/bench-weir
 
 benchmarks_bench_weir_SOURCES = $(WEIR_BENCH_TEXT) benchmarks/peer_weir.c
 benchmarks_bench_weir_CPPFLAGS = $(AM_CPPFLAGS) -DBENCH_WEIR
@@ -71,12 +71,28 @@ benchmarks_bench_barrier_SOURCES = benchmarks/bare_barrier.c \
 	benchmarks/bare_barrier.h benchmarks/bench_barrier.c
 benchmarks_bench_barrier_LDADD = libweir-internal.la
 
+# Snapshots against fork().
+benchmarks_bench_snapshot_SOURCES = \
+	benchmarks/bench.h \
+	benchmarks/bench_snapshot.c \
+	benchmarks/latency.c \
+	benchmarks/latency.h \
+	benchmarks/snapshot_bench.h \
+	benchmarks/snapshot_memory.c \
+	benchmarks/snapshot_methods.c \
+	benchmarks/snapshot_sink.c \
+	benchmarks/snapshot_stream.c \
+	benchmarks/snapshot_writers.c
+benchmarks_bench_snapshot_CPPFLAGS = $(AM_CPPFLAGS) -DBENCH_MALLOC
+benchmarks_bench_snapshot_LDADD = libweir.la -lm
+
 benchmarks_weir_bench_SOURCES = \
 	benchmarks/driver.h \
 	benchmarks/driver_barrier.c \
 	benchmarks/driver_record.c \
 	benchmarks/driver_run.c \
 	benchmarks/driver_series.c \
+	benchmarks/driver_snapshot.c \
 	benchmarks/driver_table.c \
 	benchmarks/driver_targets.c \
 	benchmarks/weir_bench.c

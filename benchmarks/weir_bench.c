@@ -34,6 +34,10 @@ static void usage(FILE *f)
 		"usage: weir-bench [option...] WORKLOAD [--parameter "
 		"value...]\n"
 		"       weir-bench [option...] barrier [--parameter value...]\n"
+		"       weir-bench [option...] snapshot [--parameter "
+		"value...]\n"
+		"       weir-bench [option...] snapshot-rates [--parameter "
+		"value...]\n"
 		"       weir-bench [option...] all\n"
 		"       weir-bench [option...] targets [NAME...]\n"
 		"\n"
@@ -47,8 +51,13 @@ static void usage(FILE *f)
 		"guile-lists guile-compile guile-http; bench-guile --help "
 		"tells "
 		"more.\n"
+		"Snapshots against fork(): snapshot, and snapshot-rates at one "
+		"rate of writes\n"
+		"after the other; bench-snapshot --help tells their "
+		"parameters.\n"
 		"\n"
-		"  --pairs N       rounds of all peers (5; targets: 3)\n"
+		"  --pairs N       rounds of all peers (5; targets: 3, of "
+		"snapshot 5)\n"
 		"  --peers A,B...  who runs; the first is compared to the "
 		"others\n"
 		"                  (weir,weir-idle,libgc,malloc,jemalloc)\n"
@@ -122,7 +131,8 @@ static bool chooses(const char *workload)
 	if (want.choose || want.no_choose)
 		return want.choose;
 	return strcmp(workload, "graph-latency") != 0 &&
-	       strcmp(workload, "write-storm") != 0 && !is_guile(workload);
+	       strcmp(workload, "write-storm") != 0 &&
+	       strcmp(workload, "snapshot") != 0 && !is_guile(workload);
 }
 
 static void add_peer(struct series *s, const struct peer *p)
@@ -141,6 +151,8 @@ static void add_peers(struct series *s)
 
 	if (!names && is_guile(s->args[0]))
 		names = "guile-weir,guile-libgc";
+	else if (!names && !strcmp(s->args[0], "snapshot"))
+		names = "snapshot-weir,snapshot-fork";
 	else if (!names && !strcmp(s->args[0], "write-storm"))
 		names = "weir,weir-idle,libgc,libgc-idle,malloc,jemalloc";
 	else if (!names)
@@ -163,6 +175,8 @@ static bool run_workload(const char *const *args)
 	const struct peer *best;
 	int libgc;
 
+	if (!strcmp(args[0], "snapshot"))
+		s.table = &snapshot_table;
 	add_peers(&s);
 	libgc = series_index(&s, "libgc");
 	if (libgc >= 0 && chooses(args[0])) {
@@ -261,8 +275,7 @@ int main(int argc, char **argv)
 	}
 	args = (const char *const *)argv + first;
 	if (!strcmp(args[0], "targets"))
-		return targets_run(want.pairs ? want.pairs : 3, args + 1,
-				   want.json);
+		return targets_run(want.pairs, args + 1, want.json);
 	if (!want.pairs)
 		want.pairs = 5;
 	if (!strcmp(args[0], "all"))
@@ -273,7 +286,10 @@ int main(int argc, char **argv)
 			printf("\n");
 		return rc;
 	}
-	if (!is_one_of(workloads, args[0]) &&
+	if (!strcmp(args[0], "snapshot-rates"))
+		return snapshot_rates(want.pairs, args + 1, want.json) ? 0 : 2;
+	if (strcmp(args[0], "snapshot") != 0 &&
+	    !is_one_of(workloads, args[0]) &&
 	    !is_one_of(guile_workloads, args[0]))
 		die("no such workload: ", args[0]);
 	rc = run_workload(args) ? 0 : 2;

@@ -19,6 +19,8 @@ compat_libgc_libgc_la_LDFLAGS = $(AM_LDFLAGS) $(WEIR_LIB_LDFLAGS) \
 EXTRA_compat_libgc_libgc_la_DEPENDENCIES = compat/libgc/libgc.map
 EXTRA_DIST += compat/libgc/libgc.map
 
+include compat/jemalloc/local.mk
+
 # The launcher.
 bin_SCRIPTS = weir-libgc
 weir-libgc: tools/weir-libgc.sh Makefile

@@ -3,7 +3,8 @@
 # A tour of a minute and a half: what weir runs on here, then a search engine
 # with its whole index on a collected heap, on weir and on libgc in alternation,
 # and a comparison as a table, a histogram and a page; then programs in Guile,
-# which know nothing of weir, compared likewise.
+# which know nothing of weir, compared likewise; and SQLite, saved while it is
+# written to.
 set -eu
 
 usage()
@@ -21,6 +22,8 @@ Environment: WEIR_DEMO_PAIRS  runs of each library (2)
              WEIR_DEMO_HTTP   guile-http, see benchmarks/bench-guile --help
                               ("--live-mib 200 --make-mib 2048" and
                               "--live-mib 200 --seconds 6")
+             WEIR_DEMO_SQLITE arguments of sqlite-snapshot, see its --help
+                              ("--compare 2 --mb 128 --seconds 1")
 EOF
 }
 
@@ -121,6 +124,7 @@ page=${2:-$build/demo.html}
 pairs=${WEIR_DEMO_PAIRS:-2}
 trees=${WEIR_DEMO_TREES:---live-mib 200 --make-mib 2048}
 http=${WEIR_DEMO_HTTP:---live-mib 200 --seconds 6}
+sqlite=${WEIR_DEMO_SQLITE:---compare 2 --mb 128 --seconds 1}
 case $pairs in
 '' | *[!0-9]* | 0) die "WEIR_DEMO_PAIRS=$pairs is not a number above 0" ;;
 esac
@@ -180,5 +184,16 @@ elif in_pairs guile_run guile-trees && in_pairs guile_run guile-http; then
 else
 	report --guile-note "Left out: a run on $peer failed." || :
 	die "a run of Guile on $peer failed"
+fi
+
+printf '\n== SQLite in memory, saved while it is written to: snapshots, fork, its own ways\n\n'
+if [ -x "$build/examples/sqlite-snapshot" ]; then
+	# shellcheck disable=SC2086 # arguments are words
+	"$build/examples/sqlite-snapshot" --out "$work/sqlite.db" --json \
+		$sqlite >"$work/sqlite" || die "a run of SQLite failed"
+	python3 "$here/demo_sqlite.py" <"$work/sqlite" ||
+		die "SQLite was not saved as it should be"
+else
+	printf 'Left out: SQLite was missing (Debian: libsqlite3-dev); configure and make again.\n'
 fi
 printf '\nThe plots: %s\n' "$page"

@@ -38,10 +38,35 @@ examples_word_index_gc_LDADD = $(LIBGC_LIBS) $(ZLIB_LIBS)
 endif
 endif
 
+# An SQLite database in memory, saved while it is written to.
+if WEIR_SQLITE
+noinst_PROGRAMS += examples/sqlite-snapshot
+examples_sqlite_snapshot_SOURCES = \
+	examples/sqlite-snapshot.c \
+	examples/sqlite_check.c \
+	examples/sqlite_check.h \
+	examples/sqlite_compare.c \
+	examples/sqlite_memory.c \
+	examples/sqlite_memory.h \
+	examples/sqlite_report.c \
+	examples/sqlite_report.h \
+	examples/sqlite_run.c \
+	examples/sqlite_run.h \
+	examples/sqlite_save.c \
+	examples/sqlite_save.h \
+	examples/sqlite_store.c \
+	examples/sqlite_store.h \
+	examples/sqlite_weir.c \
+	examples/wi_hdr.h
+examples_sqlite_snapshot_CFLAGS = $(AM_CFLAGS) $(SQLITE_CFLAGS)
+examples_sqlite_snapshot_LDADD = libweir.la $(SQLITE_LIBS)
+endif
+
 EXTRA_DIST += \
 	examples/demo.sh \
 	examples/demo_guile.js \
 	examples/demo_guile.py \
+	examples/demo_sqlite.py \
 	examples/demo_page.html \
 	examples/demo_page.js \
 	examples/demo_report.py \

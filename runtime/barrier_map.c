@@ -216,18 +216,9 @@ void wr_maps_drop(struct wr_barrier *b)
 static uint32_t *enter(struct wr_barrier *b, uintptr_t p, sigset_t *saved)
 {
 	uint32_t *word = stripe_of(b, p);
-	sigset_t all;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, saved);
-	wr_futex_lock(word);
+	wr_futex_enter(word, saved);
 	return word;
-}
-
-static void leave(uint32_t *word, const sigset_t *saved)
-{
-	wr_futex_unlock(word);
-	pthread_sigmask(SIG_SETMASK, saved, NULL);
 }
 
 /* Stripe held: protect what can be of bits [from, to), within one chunk. */
@@ -295,7 +286,7 @@ int wr_map_arm(struct wr_barrier *b, uintptr_t start, uintptr_t end)
 
 		stop = chunk_end(i, to);
 		n = protect_bits(b, r, i, stop);
-		leave(word, &saved);
+		wr_futex_leave(word, &saved);
 		if (n < 0)
 			err = failed("protected", -n);
 		else
@@ -382,7 +373,7 @@ int wr_map_fetch(struct wr_barrier *b, uintptr_t start, uintptr_t end,
 			word = enter(b, address(b, r, i), &saved);
 		n = take_chunk(b, r, i, stop, word != NULL, &o);
 		if (word)
-			leave(word, &saved);
+			wr_futex_leave(word, &saved);
 		if (n < 0) {
 			err = failed("protected", -n);
 			none = n == -ENOMEM;
@@ -434,7 +425,7 @@ int wr_map_forget(struct wr_barrier *b, uintptr_t start, uintptr_t end)
 
 		stop = chunk_end(i, to);
 		n = open_bits(b, r, i, stop);
-		leave(word, &saved);
+		wr_futex_leave(word, &saved);
 		/* The rest of the chunk is cleared by its faults. */
 		if (n < 0)
 			err = failed("unprotected", -n);
@@ -508,18 +499,23 @@ bool wr_map_try_discarded(struct wr_barrier *b, uintptr_t start, uintptr_t end)
 
 	while (start < end) {
 		struct wr_range *r = wr_barrier_find(b, start);
+		/* Relaxed: it is found again, and once, for it becomes 0 where
+		 * the range is being removed just now.  Its map stays until
+		 * this grace period ends. */
+		uintptr_t r_end =
+			r ? __atomic_load_n(&r->end, __ATOMIC_RELAXED) : 0;
 		uint32_t *word;
 		struct wr_map *m;
 		size_t i, stop;
 
-		if (!r) {
+		if (!r_end) {
 			start += page;
 			continue;
 		}
 		m = r->state;
 		i = wr_map_index(b, r, start);
-		stop = chunk_end(
-			i, wr_map_index(b, r, end < r->end ? end : r->end));
+		stop = chunk_end(i,
+				 wr_map_index(b, r, end < r_end ? end : r_end));
 		word = stripe_of(b, start);
 		if (!wr_futex_trylock(word))
 			return false;

@@ -17,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <weir/weir.h>
+#include <weir/embed.h>
 
 #define STRING2(x) #x
 #define STRING(x) STRING2(x)
@@ -35,20 +35,37 @@ const char *weir_error_text(void)
 	return error_text;
 }
 
-int wr_error(int err, const char *format, ...)
+static int set_text(int err, const char *format, va_list args)
 {
 	/* An argument may be the text of an earlier error, so the new one is
 	 * made beside it. */
 	char text[sizeof error_text];
 	int saved = errno;
-	va_list args;
 
-	va_start(args, format);
 	vsnprintf(text, sizeof text, format, args);
-	va_end(args);
 	memcpy(error_text, text, sizeof text);
 	errno = saved;
 	return -err;
+}
+
+int wr_error(int err, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	err = set_text(err, format, args);
+	va_end(args);
+	return err;
+}
+
+int weir_error_set(int err, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	err = set_text(err, format, args);
+	va_end(args);
+	return err;
 }
 
 int wr_invalid(const char *function, const char *format, ...)

@@ -11,6 +11,8 @@
 #define WEIR_RUNTIME_FUTEX_LOCK_H
 
 #include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/syscall.h>
@@ -38,6 +40,23 @@ static inline void wr_futex_unlock(uint32_t *word)
 {
 	if (__atomic_exchange_n(word, 0, __ATOMIC_RELEASE) == 2)
 		syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1);
+}
+
+/* The same outside of handlers: with every signal blocked, as they were before
+ * in *saved. */
+static inline void wr_futex_enter(uint32_t *word, sigset_t *saved)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, saved);
+	wr_futex_lock(word);
+}
+
+static inline void wr_futex_leave(uint32_t *word, const sigset_t *saved)
+{
+	wr_futex_unlock(word);
+	pthread_sigmask(SIG_SETMASK, saved, NULL);
 }
 
 #endif

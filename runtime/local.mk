@@ -60,6 +60,7 @@ WEIR_SOURCES += \
 
 # Regions and snapshots.
 WEIR_SNAPSHOT_SOURCES += \
+	runtime/own_memory.h \
 	runtime/region.c \
 	runtime/region.h \
 	runtime/region_fork.c \
@@ -67,6 +68,8 @@ WEIR_SNAPSHOT_SOURCES += \
 	runtime/snap_arm.c \
 	runtime/snap_end.c \
 	runtime/snap_keep.c \
+	runtime/snap_point.c \
+	runtime/snap_point.h \
 	runtime/snap_pool.c \
 	runtime/snap_pool.h \
 	runtime/snap_read.c \

@@ -13,12 +13,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "runtime/check.h"
+#include "runtime/own_memory.h"
 #include "runtime/procmaps.h"
 #include "runtime/region.h"
 #include "runtime/regions.h"
@@ -41,10 +43,12 @@ void wr_regions_unlock(void)
 	wr_mutex_unlock(&lock);
 }
 
-void wr_regions_lock_anew(void)
+void wr_regions_lock_fork(void)
 {
-	/* Its holder may have been a thread that fork() left behind. */
-	wr_mutex_init(&lock, WR_RANK_regions);
+	/* Whatever fork() holds already: trylock does not mind the order, and
+	 * who has the lock waits for nothing that fork() takes. */
+	while (!wr_mutex_trylock(&lock))
+		sched_yield();
 }
 
 /* ---- The table ---------------------------------------------------------- */
@@ -109,8 +113,12 @@ static void withdraw(struct weir_region *r)
 
 int wr_region_valid(const struct weir_region *r, const char *function)
 {
-	if (r && r->magic == WR_REGION_MAGIC)
-		return 0;
+	struct weir_region *known;
+
+	/* Looked up, for a released one's memory is gone. */
+	for (unsigned i = 0; r && (known = wr_region_next(&i));)
+		if (known == r)
+			return 0;
 	return wr_invalid(function,
 			  r ? "the region was released" : "the region is NULL");
 }
@@ -118,7 +126,7 @@ int wr_region_valid(const struct weir_region *r, const char *function)
 /* ---- Units -------------------------------------------------------------- */
 
 bool wr_unit_move(struct weir_region *r, size_t u, unsigned from, unsigned to,
-		  unsigned add, unsigned drop)
+		  unsigned add)
 {
 	uint8_t seen = wr_unit_get(r, u);
 
@@ -126,8 +134,7 @@ bool wr_unit_move(struct weir_region *r, size_t u, unsigned from, unsigned to,
 		if ((seen & WR_UNIT_STATE) != from)
 			return false;
 	} while (!wr_unit_swap(
-		r, u, &seen,
-		(uint8_t)(((seen & ~(WR_UNIT_STATE | drop)) | to | add))));
+		r, u, &seen, (uint8_t)(((seen & ~WR_UNIT_STATE) | to | add))));
 	return true;
 }
 
@@ -211,8 +218,10 @@ static int watch_with(struct weir_region *r, bool sigbus)
 {
 	int err = wr_watch_get(sigbus, &r->watch);
 
-	if (err)
+	if (err) {
+		r->watch = NULL;
 		return err;
+	}
 	if (!sigbus && !(r->flags & WEIR_REGION_USER_WRITES) &&
 	    !wr_watch_serves_kernel(r->watch))
 		err = wr_error(
@@ -249,21 +258,21 @@ static int watch_async(struct weir_region *r)
 	return 0;
 }
 
-/* Without privilege sync works for user code too, but sigbus is five times
- * faster. */
+/* sigbus first where it is allowed to be: no thread is woken for a fault, which
+ * takes a fifth of the time.  Measured with 100,000 writes a second: 0.57 s of
+ * CPU for a snapshot of 1 GiB instead of 1.00. */
 static int watch_auto(struct weir_region *r)
 {
-	bool promised = r->flags & WEIR_REGION_USER_WRITES;
 	int err = -ENOTSUP;
 
-	if (!promised || wr_watch_privileged())
-		err = watch_with(r, false);
-	r->why = "the thread that hears of writes hears of the kernel's, too";
-	if (!err || err == -EBUSY || !promised)
+	if (r->flags & WEIR_REGION_USER_WRITES) {
+		r->why = "no system call writes to it, as was promised";
+		err = watch_with(r, true);
+	}
+	if (!err || err == -EBUSY)
 		return err;
-	r->why = "no privilege to hear of the kernel's writes, and none was "
-		 "promised to be made";
-	return watch_with(r, true);
+	r->why = "the thread that hears of writes hears of the kernel's, too";
+	return watch_with(r, false);
 }
 
 int wr_region_watch(struct weir_region *r, unsigned wanted)
@@ -281,26 +290,6 @@ int wr_region_watch(struct weir_region *r, unsigned wanted)
 	}
 }
 
-static void drop_watch(struct weir_region *r)
-{
-	if (r->watch) {
-		wr_watch_remove(r->watch, r);
-		wr_watch_put(r->watch);
-	}
-	if (r->async)
-		wr_barrier_destroy(r->async);
-	r->watch = NULL;
-	r->async = NULL;
-}
-
-static void *new_table(size_t bytes)
-{
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return p == MAP_FAILED ? NULL : p;
-}
-
 static size_t units(const struct weir_region *r)
 {
 	return r->limit >> r->shift;
@@ -313,28 +302,24 @@ static size_t groups(const struct weir_region *r)
 
 static void destroy(struct weir_region *r)
 {
-	if (r->state)
-		munmap(r->state, units(r));
-	if (r->hot)
-		munmap(r->hot, groups(r));
+	wr_own_free(r->state, units(r));
+	wr_own_free(r->hot, groups(r));
 	if (!r->adopted && r->start)
 		munmap((void *)r->start, r->limit);
 	if (r->memfd >= 0)
 		close(r->memfd);
-	r->magic = 0;
-	free(r);
+	wr_own_free(r, sizeof(*r));
 }
 
 static struct weir_region *new_region(const struct weir_region_options *o)
 {
-	struct weir_region *r = calloc(1, sizeof(*r));
+	struct weir_region *r = wr_own_alloc(sizeof(*r));
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 
 	if (!r) {
 		wr_error(ENOMEM, "no memory for a region; free some");
 		return NULL;
 	}
-	r->magic = WR_REGION_MAGIC;
 	r->memfd = -1;
 	r->flags = o->flags;
 	r->shift = (unsigned)__builtin_ctzl(
@@ -351,8 +336,8 @@ static int finish(struct weir_region *r, const struct weir_region_options *o,
 	unsigned entry = 0;
 	int err = 0;
 
-	r->state = new_table(units(r));
-	r->hot = new_table(groups(r));
+	r->state = wr_own_alloc(units(r));
+	r->hot = wr_own_alloc(groups(r));
 	if (!r->state || !r->hot)
 		err = wr_error(ENOMEM, "no memory for a region's tables; raise "
 				       "RLIMIT_AS or free memory");
@@ -527,6 +512,8 @@ int weir_region_adopt(void *start, size_t bytes,
 		r->limit = 0;
 	} else {
 		err = wr_region_look(r);
+		if (!err && o.flags & WEIR_REGION_HUGE)
+			madvise(start, bytes, MADV_HUGEPAGE);
 	}
 	if (err) {
 		destroy(r);
@@ -563,12 +550,19 @@ int weir_region_grow(weir_region *r, size_t bytes)
 	err = open_memory(r, now, bytes);
 	if (err)
 		return err;
-	for (size_t u = now >> r->shift; u < bytes >> r->shift; u++)
-		wr_unit_is_open(r, u);
-	/* Release: pairs with the acquire in begin; the memory is usable, and
-	 * its units are known to be open. */
+	/* Release: pairs with the acquire in begin; the memory is usable. */
 	__atomic_store_n(&r->bytes, bytes, __ATOMIC_RELEASE);
 	return 0;
+}
+
+int weir_region_in_snapshot(const weir_region *r)
+{
+	int err = wr_region_valid(r, __func__);
+
+	if (err)
+		return err;
+	/* Relaxed: nothing of the snapshot is looked at. */
+	return __atomic_load_n(&r->snapshot, __ATOMIC_RELAXED) != NULL;
 }
 
 int weir_region_info(const weir_region *r, struct weir_region_info *info)
@@ -613,8 +607,15 @@ int weir_region_release(weir_region *r)
 		return wr_error(EBUSY, "the region is in a snapshot; end that "
 				       "first");
 	}
+	/* First unprotected: a writer of memory that stays finds nobody to ask
+	 * once the region is withdrawn. */
+	if (r->watch)
+		wr_watch_remove(r->watch, r);
 	withdraw(r);
-	drop_watch(r);
+	if (r->watch)
+		wr_watch_put(r->watch);
+	if (r->async)
+		wr_barrier_destroy(r->async);
 	wr_mutex_unlock(&lock);
 	destroy(r);
 	return 0;

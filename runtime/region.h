@@ -45,6 +45,7 @@
 
 #include "runtime/barrier.h"
 #include "runtime/lock.h"
+#include "runtime/snap_point.h"
 #include "runtime/snap_pool.h"
 #include "runtime/watch.h"
 
@@ -70,7 +71,6 @@ enum wr_phase {
 #define WR_GROUP 512u
 
 struct weir_region {
-	uint64_t magic;           /* WR_REGION_MAGIC */
 	uintptr_t start;          /* first byte */
 	size_t bytes;             /* in use; grows; atomic */
 	size_t limit;             /* address space that is ours */
@@ -93,6 +93,7 @@ struct weir_region {
 	unsigned index;                 /* of it there */
 	size_t snap_units;              /* units in it, from begin on */
 	bool armed_once;     /* all of it was, so that `hot` is complete */
+	size_t armed_units;  /* up to there: what grew since may be open */
 	uint8_t last[16];    /* id of the last snapshot that counts, or zero */
 	size_t last_count;   /* regions in it */
 	unsigned last_index; /* this one's number there */
@@ -108,7 +109,7 @@ enum wr_snap_state {
 
 struct weir_snapshot {
 	uint64_t magic;                       /* WR_SNAPSHOT_MAGIC */
-	struct weir_region **regions;         /* malloc'd */
+	struct weir_region **regions;         /* own memory */
 	size_t count;                         /* of them */
 	struct weir_snapshot_options options; /* in full size; pinned: own */
 	struct wr_pool pool;                  /* pages that were written */
@@ -118,6 +119,7 @@ struct weir_snapshot {
 	uint32_t wake;          /* futex of theirs: counts what may end it */
 	uint32_t stop_arming;   /* the armer is to return; atomic */
 	struct wr_mutex arming; /* held by it for a step */
+	uint64_t pass_faults;   /* figures.faults when its last pass began */
 	pthread_t armer;        /* WEIR_PREPARE_NOWAIT */
 	bool has_armer;         /* it is to be joined */
 	bool orphan;            /* in a child of fork(): no region's any more */
@@ -133,7 +135,6 @@ struct weir_snapshot {
 	uint32_t text_lock; /* who sets it; a futex lock */
 };
 
-#define WR_REGION_MAGIC 0x6e6f696765722d77ull
 #define WR_SNAPSHOT_MAGIC 0x70616e732d776572ull
 
 static inline size_t wr_region_unit(const struct weir_region *r)
@@ -169,7 +170,7 @@ static inline bool wr_unit_swap(struct weir_region *r, size_t u, uint8_t *seen,
 /* `from` -> `to`, the flags kept but for `drop`, `add` added.  False: it is
  * not in `from`. */
 bool wr_unit_move(struct weir_region *r, size_t u, unsigned from, unsigned to,
-		  unsigned add, unsigned drop);
+		  unsigned add);
 
 /*
  * Unit u was made OPEN: the armer and begin are to look at its group.  AFTER it
@@ -180,6 +181,14 @@ bool wr_unit_move(struct weir_region *r, size_t u, unsigned from, unsigned to,
 static inline void wr_unit_is_open(struct weir_region *r, size_t u)
 {
 	__atomic_store_n(&r->hot[u / WR_GROUP], 1, __ATOMIC_RELEASE);
+}
+
+/* Whether units of group g may be OPEN. */
+static inline bool wr_group_is_hot(const struct weir_region *r, size_t g)
+{
+	/* Acquire: pairs with wr_unit_is_open(). */
+	return !r->armed_once || (g + 1) * WR_GROUP > r->armed_units ||
+	       __atomic_load_n(&r->hot[g], __ATOMIC_ACQUIRE);
 }
 
 /* Copy a unit out of a region that writers wait to write.  Whether it is all
@@ -233,9 +242,22 @@ enum wr_fault_result {
 };
 
 /* Pre-image of unit u into the pool, ARMED -> SAVED|NEXT; anything else as the
- * head says.  The caller unprotects on DONE where *unprotect says so. */
-enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u,
-				  bool *unprotect);
+ * head says.  The caller unprotects on DONE.  All signals blocked. */
+enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u);
+
+/* Whether a unit in `state` is to be saved: a delta leaves out what is as it
+ * was. */
+static inline bool wr_snap_needs(const struct weir_snapshot *s, uint8_t state)
+{
+	return !(s->options.flags & WEIR_SNAPSHOT_DELTA) ||
+	       state & WR_UNIT_DIRTY;
+}
+
+/* Runs to the sink, counted; `again`: they were handed over before.  Returns
+ * their bytes, or -1: the snapshot has failed. */
+long wr_snap_hand_over(struct weir_snapshot *s, weir_snapshot_sink_fn *sink,
+		       void *arg, const struct weir_snapshot_run *runs,
+		       size_t count, bool again);
 
 /* Read a snapshot of kind END. */
 int wr_snap_read_end(struct weir_snapshot *s, weir_snapshot_sink_fn *sink,

@@ -3,8 +3,8 @@
  * Regions of others' making: memory that is adopted, and children of fork().
  *
  * A child has the memory, unprotected and watched by nobody; descriptors and
- * the listener were the parent's.  Only the forking thread came along, so that
- * nothing here is locked: what it finds was published whole.  A region is
+ * the listener were the parent's.  Only the forking thread came along, with the
+ * table's lock.  A region is
  * watched again when a snapshot of it is made.  Snapshots that were under way
  * are marked as failed: their handles may be ended, and nothing else.
  */
@@ -58,7 +58,6 @@ static void child(void)
 {
 	struct weir_region *r;
 
-	wr_regions_lock_anew();
 	wr_watch_fork_child();
 	for (unsigned i = 0; (r = wr_region_next(&i));) {
 		struct weir_snapshot *s = r->snapshot;
@@ -66,15 +65,23 @@ static void child(void)
 		r->watch = NULL;
 		r->phase = WR_PHASE_IDLE;
 		/* Where it is protected it is so no more. */
-		for (size_t u = 0; u < r->limit >> r->shift; u++)
+		for (size_t u = 0; u < r->bytes >> r->shift; u++)
 			if (r->state[u])
 				r->state[u] = WR_UNIT_OPEN | WR_UNIT_DIRTY;
 		r->armed_once = false;
 		r->snapshot = NULL;
+		r->snap_units = 0;
 		memset(r->last, 0, sizeof(r->last));
 		if (r->async) {
 			wr_barrier_abandon(r->async);
 			r->async = NULL;
+		}
+		if (s) {
+			/* Not copied, and not to be unmapped: another mapping
+			 * may be there.  A thread that is not here may have
+			 * held the lock. */
+			s->pool.memory = NULL;
+			wr_mutex_init(&s->arming, WR_RANK_arming);
 		}
 		if (s && !s->failed) {
 			s->text_lock = 0;
@@ -85,6 +92,7 @@ static void child(void)
 		if (s)
 			s->orphan = true;
 	}
+	wr_regions_unlock();
 }
 
 int wr_regions_fork_ready(void)
@@ -94,7 +102,7 @@ int wr_regions_fork_ready(void)
 
 	if (done)
 		return 0;
-	err = pthread_atfork(NULL, NULL, child);
+	err = pthread_atfork(wr_regions_lock_fork, wr_regions_unlock, child);
 	if (err)
 		return wr_error(err, "no memory for a handler of fork(); free "
 				     "some");

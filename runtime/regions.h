@@ -20,8 +20,8 @@ int wr_region_look(struct weir_region *r);
 
 /* Lock held.  From now on children of fork() are seen to.  -ENOMEM. */
 int wr_regions_fork_ready(void);
-/* In the child, by region_fork.c: the lock anew. */
-void wr_regions_lock_anew(void);
+/* Before fork(): the table and the watches are whole in the child. */
+void wr_regions_lock_fork(void);
 /* Lock held: watched again after fork(), if it is not. */
 int wr_region_ready(struct weir_region *r);
 

@@ -14,13 +14,16 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <time.h>
 
 #include "runtime/check.h"
 #include "runtime/region.h"
 
-#define PASSES 8 /* at most */
-#define FEW 64   /* units that are not worth a pass */
-#define RUN 16   /* pages: from here on protecting is cheaper than copying */
+#define PASSES 8   /* at most */
+#define FEW 1024   /* pages that are not worth a pass: see few() */
+#define FEW_HUGE 8 /* huge ones: each is a call in begin */
+#define RUN 16     /* pages: from here on protecting is cheaper than copying */
+#define PACE_NS 2000 /* of a pause, for a page that is protected again */
 
 static size_t units_now(const struct weir_region *r)
 {
@@ -64,6 +67,11 @@ static bool arm_run(struct weir_region *r, size_t u, size_t end, size_t *from,
 static long arm_group(struct weir_region *r, size_t g)
 {
 	size_t u = g * WR_GROUP, end = u + WR_GROUP, n = units_now(r), to;
+	/* Care beside writers is for what may not be there yet, or in huge
+	 * pages.  What is OPEN in a group that was armed before was written
+	 * since, so that it is there. */
+	bool care = !r->armed_once || end > r->armed_units || r->adopted ||
+		    r->flags & WEIR_REGION_HUGE;
 	long armed = 0;
 
 	if (end > n)
@@ -71,14 +79,18 @@ static long arm_group(struct weir_region *r, size_t g)
 	/* Before the look: what is opened after it marks it again.  Acquire:
 	 * pairs with wr_unit_is_open(). */
 	__atomic_exchange_n(&r->hot[g], 0, __ATOMIC_ACQ_REL);
+	wr_snap_point();
 	while (arm_run(r, u, end, &u, &to)) {
-		int err = wr_watch_protect(r->watch, wr_unit_address(r, u),
-					   wr_unit_address(r, to), true);
+		int err;
+
+		wr_snap_point();
+		err = wr_watch_protect(r->watch, wr_unit_address(r, u),
+				       wr_unit_address(r, to), care);
 
 		if (err) {
 			for (; u < to; u++)
 				wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_OPEN,
-					     WR_UNIT_DIRTY, 0);
+					     WR_UNIT_DIRTY);
 			wr_unit_is_open(r, g * WR_GROUP);
 			return protect_failed(err);
 		}
@@ -98,15 +110,28 @@ static bool told_to_stop(struct weir_snapshot *s)
 	       wr_snap_failed(s);
 }
 
+/* Each page that is protected again costs a writer that comes back to it a
+ * fault: not all at once, or they queue up.  In naps that are worth it; returns
+ * what is owed still. */
+static long let_writers_run(long ns)
+{
+	struct timespec t = {.tv_nsec = ns};
+
+	if (ns < 300000)
+		return ns;
+	t.tv_nsec = ns < 100000000 ? ns : 100000000;
+	nanosleep(&t, NULL);
+	return 0;
+}
+
 /* All groups, or the hot ones.  Returns the units armed, or an error. */
 static long pass(struct weir_snapshot *s, struct weir_region *r)
 {
-	size_t groups = (units_now(r) + WR_GROUP - 1) / WR_GROUP;
-	long armed = 0, n = 0;
+	size_t all = units_now(r), groups = (all + WR_GROUP - 1) / WR_GROUP;
+	long armed = 0, n = 0, owed = 0;
 
 	for (size_t g = 0; g < groups && n >= 0; g++) {
-		if (r->armed_once &&
-		    !__atomic_load_n(&r->hot[g], __ATOMIC_ACQUIRE))
+		if (!wr_group_is_hot(r, g))
 			continue;
 		wr_mutex_lock(&s->arming);
 		if (told_to_stop(s)) {
@@ -117,32 +142,48 @@ static long pass(struct weir_snapshot *s, struct weir_region *r)
 		wr_mutex_unlock(&s->arming);
 		if (n >= 0)
 			armed += n;
+		if (n > 0 && r->armed_once)
+			owed = let_writers_run(owed + n * PACE_NS);
 	}
 	if (n < 0)
 		return n;
-	/* What grew since is not: its groups are made hot by begin. */
 	r->armed_once = true;
+	r->armed_units = all;
 	return armed;
+}
+
+/* Units that begin can see to in about a millisecond.  To protect a page once
+ * more costs its writer a fault, which takes ten times as long as to copy it in
+ * begin. */
+static uint64_t few(const struct weir_snapshot *s)
+{
+	if (wr_region_unit(s->regions[0]) > (size_t)64 << 10)
+		return FEW_HUGE;
+	return s->pool.slots / 4 < FEW ? s->pool.slots / 4 : FEW;
+}
+
+/* No more units were opened since prepare.  Relaxed: a figure. */
+static uint64_t faults_now(const struct weir_snapshot *s)
+{
+	return __atomic_load_n(&s->figures.faults, __ATOMIC_RELAXED);
 }
 
 static int arm(struct weir_snapshot *s)
 {
-	long before = -1;
+	uint64_t before = 0, opened;
 
 	for (int i = 0; i < PASSES && !told_to_stop(s); i++) {
-		long armed = 0;
-
+		s->pass_faults = faults_now(s);
 		for (size_t k = 0; k < s->count && !told_to_stop(s); k++) {
-			struct weir_region *r = s->regions[k];
-			long n = pass(s, r);
+			long n = pass(s, s->regions[k]);
 
 			if (n < 0)
 				return (int)n;
-			armed += n;
 		}
-		if (armed <= FEW || (before >= 0 && armed > before / 4 * 3))
+		opened = faults_now(s) - s->pass_faults;
+		if (opened <= few(s) || (i && opened > before / 4 * 3))
 			break;
-		before = armed;
+		before = opened;
 	}
 	return 0;
 }
@@ -152,6 +193,8 @@ int wr_snap_rearm(struct weir_snapshot *s)
 	for (size_t i = 0; i < s->count; i++)
 		if (!s->regions[i]->armed_once)
 			return 0; /* begin does it with one call */
+	if (faults_now(s) - s->pass_faults <= few(s))
+		return 0;
 	return arm(s);
 }
 
@@ -181,6 +224,8 @@ int weir_snapshot_prepare(weir_snapshot *s, unsigned flags)
 		return err;
 	if (flags & ~WEIR_PREPARE_NOWAIT)
 		return wr_invalid(__func__, "flags %#x are not known", flags);
+	if (s->orphan)
+		return wr_snap_error(s);
 	if (s->state != WR_SNAP_NEW)
 		return wr_invalid(__func__, "the snapshot has begun");
 	if (s->options.kind == WEIR_SNAPSHOT_END)
@@ -262,7 +307,8 @@ static int turn_units(struct weir_snapshot *s, struct weir_region *r, size_t u,
 		int err;
 
 		to = u + 1;
-		if (!open_at(r, u))
+		if (!open_at(r, u) ||
+		    (u % 7 == 3 && wr_snap_mutant(WR_SNAP_SKIP_HOT)))
 			continue;
 		while (to < end && open_at(r, to))
 			to++;
@@ -287,12 +333,13 @@ int wr_snap_turn(struct weir_snapshot *s, struct weir_region *r)
 	int err = 0;
 
 	r->snap_units = n;
-	if (!r->armed_once)
-		return turn_units(s, r, 0, n, huge);
+	if (!r->armed_once) {
+		err = turn_units(s, r, 0, n, huge);
+		r->armed_units = err ? 0 : n;
+		return err;
+	}
 	for (size_t g = 0; g * WR_GROUP < n && !err; g++) {
-		/* Relaxed: a loss that the listener reads just now is noted by
-		 * itself as well. */
-		if (!__atomic_load_n(&r->hot[g], __ATOMIC_RELAXED))
+		if (!wr_group_is_hot(r, g))
 			continue;
 		from = g * WR_GROUP;
 		to = from + WR_GROUP < n ? from + WR_GROUP : n;
@@ -300,6 +347,8 @@ int wr_snap_turn(struct weir_snapshot *s, struct weir_region *r)
 		if (!err)
 			__atomic_store_n(&r->hot[g], 0, __ATOMIC_RELAXED);
 	}
+	if (!err)
+		r->armed_units = n;
 	return err;
 }
 

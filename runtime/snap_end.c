@@ -18,13 +18,14 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "runtime/check.h"
+#include "runtime/own_memory.h"
 #include "runtime/region.h"
+#include "runtime/uffd.h"
 
 #define BUFFER ((size_t)256 << 10)
 #define ROUNDS 30             /* at most */
@@ -32,7 +33,7 @@
 
 /* Runs of pages of the regions. */
 struct list {
-	struct wr_run *runs; /* malloc'd */
+	struct wr_run *runs; /* own memory */
 	size_t count;        /* entries in use */
 	size_t capacity;     /* entries allocated */
 	size_t bytes;        /* their sum */
@@ -50,20 +51,22 @@ struct copier {
 				      * bit each */
 	struct wr_pace pace;         /* rate and progress */
 	size_t page;                 /* page size */
+	bool stopped;                /* the writers are quiet: no pace */
 };
 
 static void add(struct list *l, uintptr_t start, uintptr_t end)
 {
-	struct wr_run *last = &l->runs[l->count - 1];
+	struct wr_run *last = l->count ? &l->runs[l->count - 1] : NULL;
 
 	l->bytes += end - start;
-	if (l->count && last->end == start) {
+	if (last && last->end == start) {
 		last->end = end;
 		return;
 	}
 	if (l->count == l->capacity) {
 		size_t n = l->capacity ? 2 * l->capacity : 1024;
-		struct wr_run *p = realloc(l->runs, n * sizeof(*p));
+		struct wr_run *p = wr_own_grow(
+			l->runs, l->capacity * sizeof(*p), n * sizeof(*p));
 
 		if (!p) {
 			l->lost = true;
@@ -73,6 +76,12 @@ static void add(struct list *l, uintptr_t start, uintptr_t end)
 		l->capacity = n;
 	}
 	l->runs[l->count++] = (struct wr_run){start, end};
+}
+
+static void drop(struct list *l)
+{
+	wr_own_free(l->runs, l->capacity * sizeof(*l->runs));
+	*l = (struct list){.runs = NULL};
 }
 
 static void report(void *arg, const struct wr_run *runs, size_t count)
@@ -101,10 +110,12 @@ static int fetch(struct copier *c, unsigned flags)
 	c->list.count = c->list.bytes = 0;
 	for (size_t i = 0; i < c->s->count; i++) {
 		struct weir_region *r = c->s->regions[i];
-		int err = wr_barrier_fetch(r->async, (void *)r->start,
-					   r->snap_units << r->shift, flags,
-					   report, &c->list);
+		int err = 0;
 
+		if (r->snap_units)
+			err = wr_barrier_fetch(r->async, (void *)r->start,
+					       r->snap_units << r->shift, flags,
+					       report, &c->list);
 		if (err)
 			return failed(c->s, err);
 	}
@@ -168,24 +179,8 @@ static unsigned copy(struct copier *c, const struct weir_region *r,
 static int hand_over(struct copier *c, const struct weir_snapshot_run *runs,
 		     unsigned n, bool again)
 {
-	struct weir_snapshot *s = c->s;
-	uint64_t bytes = 0, zero = 0;
-	int err = c->sink(c->arg, runs, n);
-
-	if (err) {
-		wr_snap_fail(s, err < 0 ? -err : err,
-			     weir_error_text()[0] ? weir_error_text()
-						  : "the sink failed");
-		return -1;
-	}
-	for (unsigned i = 0; i < n; i++) {
-		bytes += runs[i].bytes;
-		zero += runs[i].data ? 0 : runs[i].bytes;
-	}
-	wr_snap_count(again ? &s->figures.bytes_again : &s->figures.bytes_saved,
-		      bytes);
-	wr_snap_count(&s->figures.bytes_zero, again ? 0 : zero);
-	return 0;
+	return wr_snap_hand_over(c->s, c->sink, c->arg, runs, n, again) < 0 ? -1
+									    : 0;
 }
 
 static int pass(struct copier *c, uintptr_t start, uintptr_t end, bool again)
@@ -197,8 +192,10 @@ static int pass(struct copier *c, uintptr_t start, uintptr_t end, bool again)
 		uintptr_t stop = end - start > BUFFER ? start + BUFFER : end;
 		unsigned n = copy(c, r, start, stop, c->buffer, runs);
 
-		if (hand_over(c, runs, n, again) ||
-		    wr_snap_pace(c->s, &c->pace, stop - start))
+		if (hand_over(c, runs, n, again))
+			return -1;
+		if (c->stopped ? wr_snap_failed(c->s)
+			       : wr_snap_pace(c->s, &c->pace, stop - start))
 			return -1;
 		start = stop;
 	}
@@ -230,8 +227,14 @@ static int first_pass(struct copier *c, bool delta)
 		for (size_t i = 0; i < s->count; i++) {
 			struct weir_region *r = s->regions[i];
 			size_t bytes = r->snap_units << r->shift;
-			int err = wr_barrier_arm(r->async, (void *)r->start,
-						 bytes);
+			int err;
+
+			if (!bytes)
+				continue;
+			/* What is not there is read anyway: before it is armed,
+			 * or it would count as written. */
+			wr_uffd_populate(r->start, r->start + bytes);
+			err = wr_barrier_arm(r->async, (void *)r->start, bytes);
 
 			if (err)
 				return failed(s, err);
@@ -266,7 +269,7 @@ static int more_passes(struct copier *c)
 struct kept {
 	unsigned count;                /* of runs */
 	unsigned capacity;             /* allocated */
-	struct weir_snapshot_run *run; /* malloc'd */
+	struct weir_snapshot_run *run; /* own memory */
 };
 
 /* The writers are quiet.  Pages that were written, and those that were given
@@ -282,6 +285,8 @@ static int last_look(struct copier *c)
 		struct weir_region *r = c->s->regions[i];
 		size_t bytes = r->snap_units << r->shift;
 
+		if (!bytes)
+			continue;
 		err = wr_barrier_fetch(r->async, (void *)r->start, bytes,
 				       WR_FETCH_HOLES, report, from);
 		/* So that the next delta knows; holes stay holes. */
@@ -300,6 +305,15 @@ static int last_look(struct copier *c)
 			    !wr_unit_copy(c->buffer, (void *)p, c->page))
 				add(to, p, p + c->page);
 		}
+	}
+	/* Pinned memory: written by what nobody notices. */
+	for (size_t i = 0; i < c->s->options.pinned_count && !err; i++) {
+		const struct weir_snapshot_range *pin =
+			&c->s->options.pinned[i];
+		uintptr_t p = (uintptr_t)pin->start & ~(c->page - 1);
+
+		for (; p < (uintptr_t)pin->start + pin->bytes; p += c->page)
+			add(to, p, p + c->page);
 	}
 	if (err)
 		return failed(c->s, err);
@@ -322,7 +336,8 @@ static size_t keep(struct copier *c, struct kept *k)
 		if (k->count + pages > k->capacity) {
 			unsigned n = (unsigned)(2 * (k->count + pages));
 			struct weir_snapshot_run *p =
-				realloc(k->run, n * sizeof(*p));
+				wr_own_grow(k->run, k->capacity * sizeof(*p),
+					    n * sizeof(*p));
 
 			if (!p)
 				break;
@@ -381,10 +396,10 @@ static int split(struct list *l)
 		}
 	}
 	if (out.lost) {
-		free(out.runs);
+		drop(&out);
 		return -1;
 	}
-	free(l->runs);
+	drop(l);
 	*l = out;
 	return 0;
 }
@@ -399,6 +414,7 @@ static int finish(struct copier *c)
 
 	if (err)
 		return failed(s, err);
+	c->stopped = true;
 	err = last_look(c);
 	if (!err && split(&c->list))
 		err = no_memory(s);
@@ -418,25 +434,22 @@ static int finish(struct copier *c)
 	wr_snap_resume(s);
 	if (!err)
 		err = hand_over_kept(c, &k);
-	free(k.run);
+	wr_own_free(k.run, k.capacity * sizeof(*k.run));
 	return err;
 }
 
 static int prepare(struct copier *c)
 {
 	c->page = (size_t)sysconf(_SC_PAGESIZE);
-	c->buffer = mmap(NULL, BUFFER, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	if (c->buffer == MAP_FAILED)
+	c->buffer = wr_own_alloc(BUFFER);
+	if (!c->buffer)
 		return no_memory(c->s);
 	for (size_t i = 0; i < c->s->count; i++) {
 		struct weir_region *r = c->s->regions[i];
 		size_t pages;
 
-		r->snap_units = __atomic_load_n(&r->bytes, __ATOMIC_ACQUIRE) >>
-				r->shift;
 		pages = (r->snap_units << r->shift) / c->page;
-		c->held[i] = calloc(pages / 64 + 1, 8);
+		c->held[i] = wr_own_alloc((pages / 64 + 1) * 8);
 		if (!c->held[i])
 			return no_memory(c->s);
 		/* With DELTA what is not looked at may hold anything. */
@@ -460,11 +473,13 @@ int wr_snap_read_end(struct weir_snapshot *s, weir_snapshot_sink_fn *sink,
 		failed(s, err);
 	if (!err && !first_pass(&c, delta) && !more_passes(&c))
 		finish(&c);
-	if (c.buffer != MAP_FAILED)
-		munmap(c.buffer, BUFFER);
+	wr_own_free(c.buffer, BUFFER);
 	for (size_t i = 0; i < s->count; i++)
-		free(c.held[i]);
-	free(c.list.runs);
-	free(c.found.runs);
+		wr_own_free(c.held[i], ((s->regions[i]->snap_units
+					 << s->regions[i]->shift) /
+						c.page / 64 +
+					1) * 8);
+	drop(&c.list);
+	drop(&c.found);
 	return wr_snap_failed(s);
 }

@@ -39,11 +39,9 @@ void wr_snap_wake(struct weir_snapshot *s)
 static void want(struct weir_snapshot *s, const struct weir_region *r, size_t u)
 {
 	unsigned i;
-	sigset_t all, saved;
+	sigset_t saved;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	wr_futex_lock(&s->urgent_lock);
+	wr_futex_enter(&s->urgent_lock, &saved);
 	for (i = 0; i < s->urgent_count; i++)
 		if (s->urgent[i].region == r->index && s->urgent[i].unit == u)
 			break;
@@ -53,8 +51,7 @@ static void want(struct weir_snapshot *s, const struct weir_region *r, size_t u)
 		__atomic_store_n(&s->urgent_count, i + 1, __ATOMIC_RELEASE);
 		wr_snap_count(&s->figures.waits, 1);
 	}
-	wr_futex_unlock(&s->urgent_lock);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	wr_futex_leave(&s->urgent_lock, &saved);
 }
 
 static enum wr_fault_result no_room(struct weir_snapshot *s,
@@ -73,14 +70,7 @@ static enum wr_fault_result no_room(struct weir_snapshot *s,
 
 /* ---- Keeping ------------------------------------------------------------ */
 
-static bool needed(const struct weir_snapshot *s, uint8_t state)
-{
-	return !(s->options.flags & WEIR_SNAPSHOT_DELTA) ||
-	       state & WR_UNIT_DIRTY;
-}
-
-enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u,
-				  bool *unprotect)
+enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u)
 {
 	/* Acquire: pairs with the release in create. */
 	struct weir_snapshot *s =
@@ -88,7 +78,6 @@ enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u,
 	uint8_t seen = wr_unit_get(r, u);
 	struct wr_unit unit = {.region = r->index, .unit = u};
 
-	*unprotect = true;
 	switch (seen & WR_UNIT_STATE) {
 	case WR_UNIT_TAKEN:
 		return WR_FAULT_AGAIN;
@@ -100,49 +89,78 @@ enum wr_fault_result wr_snap_keep(struct weir_region *r, size_t u,
 			       ? WR_FAULT_DONE
 			       : WR_FAULT_AGAIN;
 	}
-	if (!needed(s, seen))
+	if (!wr_snap_needs(s, seen))
 		return wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_SAVED,
-				    WR_UNIT_NEXT, 0)
+				    WR_UNIT_NEXT)
 			       ? WR_FAULT_DONE
 			       : WR_FAULT_AGAIN;
 	unit.slot = wr_pool_get(&s->pool);
 	if (unit.slot == WR_SLOT_NONE)
 		return no_room(s, r, u);
-	if (!wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_TAKEN, 0, 0)) {
+	if (!wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_TAKEN, 0)) {
 		wr_pool_put(&s->pool, unit.slot);
 		return WR_FAULT_AGAIN;
+	}
+	wr_snap_point();
+	if (wr_snap_mutant(WR_SNAP_LATE_KEEP)) {
+		wr_watch_unprotect(r->watch, wr_unit_address(r, u),
+				   wr_unit_address(r, u + 1));
+		wr_snap_point();
 	}
 	unit.zero =
 		wr_unit_copy(wr_pool_data(&s->pool, unit.slot),
 			     (void *)wr_unit_address(r, u), wr_region_unit(r));
+	/* Was it still there when it was copied?  Else it is found TAKEN, and
+	 * the snapshot fails. */
+	wr_watch_settle(r->watch);
 	wr_pool_fill(&s->pool, &unit);
 	wr_snap_count(&s->figures.kept, 1);
-	wr_unit_move(r, u, WR_UNIT_TAKEN, WR_UNIT_SAVED, WR_UNIT_NEXT, 0);
+	wr_snap_point();
+	wr_unit_move(r, u, WR_UNIT_TAKEN, WR_UNIT_SAVED, WR_UNIT_NEXT);
 	return WR_FAULT_DONE;
 }
 
 /* ---- Giving pages back -------------------------------------------------- */
 
-/* Unit u may lose its content. */
+/* Unit u may lose its content.  False: not yet.  All signals blocked. */
+static bool try_keep(struct weir_region *r, size_t u)
+{
+	unsigned ticket = wr_watch_enter(r->watch);
+	/* SEQ_CST: as in a handler; see watch.c. */
+	unsigned phase = __atomic_load_n(&r->phase, __ATOMIC_SEQ_CST);
+	struct weir_snapshot *s =
+		__atomic_load_n(&r->snapshot, __ATOMIC_ACQUIRE);
+	bool done = true;
+
+	if (s && phase == WR_PHASE_TURNING) {
+		done = false;
+	} else if (s && phase == WR_PHASE_ACTIVE && u < r->snap_units &&
+		   !wr_snap_failed(s)) {
+		done = wr_snap_keep(r, u) == WR_FAULT_DONE;
+		/* Who waits for it finds it SAVED. */
+		if (done)
+			wr_watch_wake(r->watch, wr_unit_address(r, u),
+				      wr_unit_address(r, u + 1));
+	}
+	wr_watch_leave(r->watch, ticket);
+	return done;
+}
+
 static void keep_first(struct weir_region *r, size_t u)
 {
 	static const struct timespec moment = {.tv_nsec = 50000};
-	struct weir_snapshot *s =
-		__atomic_load_n(&r->snapshot, __ATOMIC_ACQUIRE);
-	enum wr_fault_result result = WR_FAULT_AGAIN;
-	bool unprotect;
 
-	while (s && !wr_snap_failed(s) && result != WR_FAULT_DONE) {
-		/* Acquire: pairs with the release in begin. */
-		unsigned phase = __atomic_load_n(&r->phase, __ATOMIC_ACQUIRE);
+	for (;;) {
+		sigset_t all, saved;
+		bool done;
 
-		if (phase < WR_PHASE_TURNING ||
-		    (phase == WR_PHASE_ACTIVE && u >= r->snap_units))
+		sigfillset(&all);
+		pthread_sigmask(SIG_SETMASK, &all, &saved);
+		done = try_keep(r, u);
+		pthread_sigmask(SIG_SETMASK, &saved, NULL);
+		if (done)
 			return;
-		if (phase == WR_PHASE_ACTIVE)
-			result = wr_snap_keep(r, u, &unprotect);
-		if (result != WR_FAULT_DONE)
-			nanosleep(&moment, NULL);
+		nanosleep(&moment, NULL);
 	}
 }
 
@@ -163,7 +181,7 @@ int weir_region_discard(weir_region *r, void *start, size_t bytes)
 				start, bytes, mask + 1);
 	first = (from - r->start) >> r->shift;
 	last = first + (bytes >> r->shift);
-	for (size_t u = first; u < last; u++)
+	for (size_t u = first; u < last && r->watch; u++)
 		keep_first(r, u);
 	if (r->async && __atomic_load_n(&r->snapshot, __ATOMIC_ACQUIRE)) {
 		/* What went is not among what the kernel reports as written,
@@ -176,6 +194,9 @@ int weir_region_discard(weir_region *r, void *start, size_t bytes)
 	if (madvise(start, bytes, advice))
 		return wr_error(errno, "%p, %zu bytes cannot be given back: %s",
 				start, bytes, strerror(errno));
+	/* So that who looks after this returned finds the units open. */
+	if (r->watch)
+		wr_watch_settle(r->watch);
 	return 0;
 }
 
@@ -183,19 +204,16 @@ int weir_region_discard(weir_region *r, void *start, size_t bytes)
 
 void wr_snap_fail(struct weir_snapshot *s, int err, const char *text)
 {
-	sigset_t all, saved;
+	sigset_t saved;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	wr_futex_lock(&s->text_lock);
+	wr_futex_enter(&s->text_lock, &saved);
 	if (!s->failed) {
 		strncpy(s->text, text, sizeof(s->text) - 1);
 		/* Release: pairs with wr_snap_failed().  From here on handlers
 		 * open what they find. */
 		__atomic_store_n(&s->failed, -err, __ATOMIC_RELEASE);
 	}
-	wr_futex_unlock(&s->text_lock);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	wr_futex_leave(&s->text_lock, &saved);
 	/* Who waits in the kernel faults anew, and finds it failed. */
 	for (size_t i = 0; i < s->count; i++)
 		if (s->regions[i]->watch)
@@ -223,18 +241,20 @@ static uint8_t after(const struct weir_region *r, uint8_t seen, bool success)
 {
 	unsigned state = seen & WR_UNIT_STATE;
 
+	unsigned loose = seen & WR_UNIT_LOOSE;
+
 	if (!(r->flags & WEIR_REGION_TRACK))
-		return WR_UNIT_OPEN;
-	if (seen & WR_UNIT_NEXT || state == WR_UNIT_OPEN ||
+		return WR_UNIT_OPEN | loose;
+	if (loose || seen & WR_UNIT_NEXT || state == WR_UNIT_OPEN ||
 	    state == WR_UNIT_TAKEN)
-		return WR_UNIT_OPEN | WR_UNIT_DIRTY;
+		return WR_UNIT_OPEN | WR_UNIT_DIRTY | loose;
 	return WR_UNIT_ARMED | (success ? 0 : seen & WR_UNIT_DIRTY);
 }
 
 static void let_go(struct weir_region *r, bool success)
 {
 	bool track = r->flags & WEIR_REGION_TRACK;
-	size_t n = r->limit >> r->shift;
+	size_t n = __atomic_load_n(&r->bytes, __ATOMIC_ACQUIRE) >> r->shift;
 
 	/* SEQ_CST: see barrier_grace.h: handlers of the phase before are
 	 * through when the wait is. */
@@ -257,6 +277,7 @@ static void let_go(struct weir_region *r, bool success)
 			wr_unit_is_open(r, u);
 	}
 	r->armed_once = track && (success || r->armed_once);
+	wr_watch_wake(r->watch, r->start, r->start + r->limit);
 }
 
 void wr_snap_let_go(struct weir_snapshot *s)

@@ -10,12 +10,12 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "runtime/check.h"
 #include "runtime/futex_lock.h"
+#include "runtime/own_memory.h"
 
 #define LEAST 4u
 
@@ -47,17 +47,14 @@ int wr_pool_open(struct wr_pool *p, size_t bytes, unsigned shift)
 	p->shift = shift;
 	p->slots = (uint32_t)slots;
 	p->bytes = slots << shift;
-	p->free = malloc(slots * sizeof(*p->free));
-	p->filled = malloc(slots * sizeof(*p->filled));
-	memory = MAP_FAILED;
+	p->free = wr_own_alloc(slots * sizeof(*p->free));
+	p->filled = wr_own_alloc(slots * sizeof(*p->filled));
+	memory = NULL;
 	if (p->free && p->filled)
-		memory = mmap(NULL, p->bytes, PROT_READ | PROT_WRITE,
-			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (memory == MAP_FAILED) {
-		free(p->free);
-		free(p->filled);
+		memory = wr_own_alloc(p->bytes);
+	if (!memory) {
 		bytes = p->bytes;
-		memset(p, 0, sizeof(*p));
+		wr_pool_close(p);
 		return wr_error(ENOMEM,
 				"no memory for a pool of %zu bytes; free some, "
 				"or make the snapshot's pool smaller",
@@ -82,10 +79,9 @@ int wr_pool_open(struct wr_pool *p, size_t bytes, unsigned shift)
 
 void wr_pool_close(struct wr_pool *p)
 {
-	if (p->memory)
-		munmap(p->memory, p->bytes);
-	free(p->free);
-	free(p->filled);
+	wr_own_free(p->memory, p->bytes);
+	wr_own_free(p->free, p->slots * sizeof(*p->free));
+	wr_own_free(p->filled, p->slots * sizeof(*p->filled));
 	memset(p, 0, sizeof(*p));
 }
 
@@ -108,35 +104,30 @@ static void note_filled(struct wr_pool *p, uint32_t n)
 uint32_t wr_pool_get(struct wr_pool *p)
 {
 	uint32_t slot = WR_SLOT_NONE;
-	sigset_t saved;
 
-	enter(p, &saved);
+	wr_futex_lock(&p->lock);
 	if (p->free_count) {
 		slot = p->free[--p->free_count];
 		note_used(p);
 	}
-	leave(p, &saved);
+	wr_futex_unlock(&p->lock);
 	return slot;
 }
 
 void wr_pool_put(struct wr_pool *p, uint32_t slot)
 {
-	sigset_t saved;
-
-	enter(p, &saved);
+	wr_futex_lock(&p->lock);
 	p->free[p->free_count++] = slot;
 	note_used(p);
-	leave(p, &saved);
+	wr_futex_unlock(&p->lock);
 }
 
 void wr_pool_fill(struct wr_pool *p, const struct wr_unit *unit)
 {
-	sigset_t saved;
-
-	enter(p, &saved);
+	wr_futex_lock(&p->lock);
 	p->filled[(p->head + p->filled_count) % p->slots] = *unit;
 	note_filled(p, p->filled_count + 1);
-	leave(p, &saved);
+	wr_futex_unlock(&p->lock);
 }
 
 uint32_t wr_pool_take(struct wr_pool *p, struct wr_unit *units, uint32_t n)

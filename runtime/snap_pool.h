@@ -7,8 +7,10 @@
  * A slot is free, in use (its unit is being copied into it), or filled.  Free
  * slots are a stack, filled ones a ring in the order in which they were filled.
  *
- *   get, put, fill   anybody, also signal handlers with all signals blocked
- *   take, drop       the saver
+ *   get, put, fill   anybody, also signal handlers; with all signals blocked,
+ *                    which handlers of writes have anyway: one that came in
+ *                    between and wrote would wait for the lock for ever
+ *   take, drop       the saver; they block signals themselves
  */
 #ifndef WEIR_RUNTIME_SNAP_POOL_H
 #define WEIR_RUNTIME_SNAP_POOL_H

@@ -16,14 +16,13 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "runtime/check.h"
 #include "runtime/futex_lock.h"
+#include "runtime/own_memory.h"
 #include "runtime/region.h"
 
 #define BUFFER ((size_t)256 << 10)
@@ -93,9 +92,10 @@ static void add_run(struct saver *v, size_t region, size_t unit, size_t bytes,
 		    const void *data)
 {
 	uint64_t offset = (uint64_t)unit << v->s->regions[region]->shift;
-	struct weir_snapshot_run *last = &v->runs[v->run_count - 1];
+	struct weir_snapshot_run *last =
+		v->run_count ? &v->runs[v->run_count - 1] : NULL;
 
-	if (v->run_count && last->region == region &&
+	if (last && last->region == region &&
 	    last->offset + last->bytes == offset &&
 	    (data ? last->data && (const char *)last->data + last->bytes == data
 		  : !last->data)) {
@@ -108,22 +108,19 @@ static void add_run(struct saver *v, size_t region, size_t unit, size_t bytes,
 							     .data = data};
 }
 
-static int flush(struct saver *v)
+long wr_snap_hand_over(struct weir_snapshot *s, weir_snapshot_sink_fn *sink,
+		       void *arg, const struct weir_snapshot_run *runs,
+		       size_t count, bool again)
 {
-	struct weir_snapshot *s = v->s;
 	uint64_t bytes = 0, zero = 0;
-	int err = 0;
+	int err;
 
-	if (!v->run_count)
-		return 0;
-	for (unsigned i = 0; i < v->run_count; i++) {
-		bytes += v->runs[i].bytes;
-		if (!v->runs[i].data)
-			zero += v->runs[i].bytes;
+	for (size_t i = 0; i < count; i++) {
+		bytes += runs[i].bytes;
+		zero += runs[i].data ? 0 : runs[i].bytes;
 	}
-	err = v->sink(v->arg, v->runs, v->run_count);
-	v->run_count = 0;
-	v->used = 0;
+	wr_error(0, "%s", "");
+	err = sink(arg, runs, count);
 	if (err) {
 		/* Its own text, if it has set one for this error. */
 		wr_snap_fail(s, err < 0 ? -err : err,
@@ -131,9 +128,23 @@ static int flush(struct saver *v)
 						  : "the sink failed");
 		return -1;
 	}
-	wr_snap_count(&s->figures.bytes_saved, bytes);
-	wr_snap_count(&s->figures.bytes_zero, zero);
-	return wr_snap_pace(s, &v->pace, bytes);
+	wr_snap_count(again ? &s->figures.bytes_again : &s->figures.bytes_saved,
+		      bytes);
+	wr_snap_count(&s->figures.bytes_zero, again ? 0 : zero);
+	return (long)bytes;
+}
+
+static int flush(struct saver *v)
+{
+	long bytes;
+
+	if (!v->run_count)
+		return 0;
+	bytes = wr_snap_hand_over(v->s, v->sink, v->arg, v->runs, v->run_count,
+				  false);
+	v->run_count = 0;
+	v->used = 0;
+	return bytes < 0 ? -1 : wr_snap_pace(v->s, &v->pace, (uint64_t)bytes);
 }
 
 /* ---- From the regions --------------------------------------------------- */
@@ -152,19 +163,31 @@ static bool copy_unit(struct saver *v, struct weir_region *r, size_t u)
 	uint8_t seen = wr_unit_get(r, u);
 	bool zero;
 
+	if ((seen & WR_UNIT_STATE) == WR_UNIT_OPEN)
+		wr_snap_fail(v->s, ESTALE,
+			     "pages of a region were given back while the "
+			     "snapshot began; let nobody do that");
 	if ((seen & WR_UNIT_STATE) != WR_UNIT_ARMED)
 		return false;
-	if (v->s->options.flags & WEIR_SNAPSHOT_DELTA &&
-	    !(seen & WR_UNIT_DIRTY)) {
+	if (!wr_snap_needs(v->s, seen)) {
 		/* As it was in the one before: stays protected, to tell when
 		 * it changes. */
-		wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_SAVED, 0, 0);
+		wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_SAVED, 0);
 		return false;
 	}
-	if (!wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_TAKEN, 0, 0))
+	if (!wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_TAKEN, 0))
 		return false;
+	wr_snap_point();
+	if (wr_snap_mutant(WR_SNAP_LATE_COPY)) {
+		wr_watch_unprotect(r->watch, wr_unit_address(r, u),
+				   wr_unit_address(r, u + 1));
+		wr_snap_point();
+	}
 	zero = wr_unit_copy(to, (void *)wr_unit_address(r, u), bytes);
-	wr_unit_move(r, u, WR_UNIT_TAKEN, WR_UNIT_SAVED, 0, 0);
+	wr_snap_point();
+	/* As in wr_snap_keep(). */
+	wr_watch_settle(r->watch);
+	wr_unit_move(r, u, WR_UNIT_TAKEN, WR_UNIT_SAVED, 0);
 	add_run(v, r->index, u, bytes, zero ? NULL : to);
 	if (!zero)
 		v->used += bytes;
@@ -245,16 +268,13 @@ static int drain(struct saver *v)
 static unsigned take_urgent(struct weir_snapshot *s, struct wr_unit *units)
 {
 	unsigned n;
-	sigset_t all, saved;
+	sigset_t saved;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &saved);
-	wr_futex_lock(&s->urgent_lock);
+	wr_futex_enter(&s->urgent_lock, &saved);
 	n = s->urgent_count;
 	memcpy(units, s->urgent, n * sizeof(*units));
 	__atomic_store_n(&s->urgent_count, 0, __ATOMIC_RELEASE);
-	wr_futex_unlock(&s->urgent_lock);
-	pthread_sigmask(SIG_SETMASK, &saved, NULL);
+	wr_futex_leave(&s->urgent_lock, &saved);
 	return n;
 }
 
@@ -269,6 +289,10 @@ static int write_through(struct saver *v, const struct wr_unit *units,
 
 		if (copy_unit(v, r, units[i].unit))
 			open_run(r, units[i].unit, units[i].unit + 1);
+		else /* somebody else has, or had it */
+			wr_watch_wake(r->watch,
+				      wr_unit_address(r, units[i].unit),
+				      wr_unit_address(r, units[i].unit + 1));
 		if (is_full(v, r))
 			err = flush(v);
 	}
@@ -281,13 +305,16 @@ static int write_through(struct saver *v, const struct wr_unit *units,
 static void keep_urgent(struct saver *v, const struct wr_unit *units,
 			unsigned n)
 {
+	sigset_t all, saved;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &saved);
 	for (unsigned i = 0; i < n; i++) {
 		struct weir_region *r = v->s->regions[units[i].region];
 		uintptr_t start = wr_unit_address(r, units[i].unit);
 		uintptr_t end = start + wr_region_unit(r);
-		bool unprotect;
 
-		switch (wr_snap_keep(r, units[i].unit, &unprotect)) {
+		switch (wr_snap_keep(r, units[i].unit)) {
 		case WR_FAULT_DONE:
 			wr_watch_unprotect(r->watch, start, end);
 			break;
@@ -298,6 +325,7 @@ static void keep_urgent(struct saver *v, const struct wr_unit *units,
 			break;
 		}
 	}
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
 	wr_snap_wake(v->s);
 }
 
@@ -356,17 +384,13 @@ static int save(struct saver *v)
 static int read_begin(struct weir_snapshot *s, weir_snapshot_sink_fn *sink,
 		      void *arg)
 {
-	struct saver *v = calloc(1, sizeof(*v));
+	struct saver *v = wr_own_alloc(sizeof(*v));
 	size_t unit = wr_region_unit(s->regions[0]);
 	size_t room = unit > BUFFER ? unit : BUFFER;
-	void *buffer = MAP_FAILED;
+	void *buffer = v ? wr_own_alloc(room) : NULL;
 
-	if (v)
-		buffer =
-			mmap(NULL, room, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	if (buffer == MAP_FAILED) {
-		free(v);
+	if (!buffer) {
+		wr_own_free(v, sizeof(*v));
 		wr_snap_fail(s, ENOMEM, "no memory for a buffer; free some");
 		return wr_snap_failed(s);
 	}
@@ -376,8 +400,8 @@ static int read_begin(struct weir_snapshot *s, weir_snapshot_sink_fn *sink,
 	v->buffer = buffer;
 	v->room = room;
 	save(v);
-	munmap(buffer, room);
-	free(v);
+	wr_own_free(buffer, room);
+	wr_own_free(v, sizeof(*v));
 	return wr_snap_failed(s);
 }
 

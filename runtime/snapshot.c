@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -22,6 +23,7 @@
 #include <unistd.h>
 
 #include "runtime/check.h"
+#include "runtime/own_memory.h"
 #include "runtime/region.h"
 #include "runtime/regions.h"
 
@@ -161,32 +163,40 @@ static int check_region(const struct weir_snapshot *s, struct weir_region *r,
 	return err;
 }
 
-/* Regions' lock held. */
-static int join(struct weir_snapshot *s)
+static int check_all(const struct weir_snapshot *s)
 {
-	for (size_t i = 0; i < s->count; i++) {
-		struct weir_region *r = s->regions[i];
-		int err = check_region(s, r, i);
+	int err = 0;
 
+	for (size_t i = 0; i < s->count && !err; i++)
 		for (size_t k = 0; k < i && !err; k++)
-			if (s->regions[k] == r)
+			if (s->regions[k] == s->regions[i])
 				err = wr_error(EINVAL, "a region is named "
 						       "twice");
-		if (!err && r->shift != s->regions[0]->shift)
+	for (size_t i = 0; i < s->count && !err; i++) {
+		err = check_region(s, s->regions[i], i);
+		if (!err && s->regions[i]->shift != s->regions[0]->shift)
 			err = wr_error(EINVAL,
 				       "regions with and without "
 				       "WEIR_REGION_HUGE do not go in one "
 				       "snapshot");
-		if (err) {
-			while (i-- > 0)
-				s->regions[i]->snapshot = NULL;
-			return err;
-		}
+	}
+	return err;
+}
+
+/* Regions' lock held. */
+static int join(struct weir_snapshot *s)
+{
+	int err = check_all(s);
+
+	for (size_t i = 0; i < s->count && !err; i++) {
+		struct weir_region *r = s->regions[i];
+
 		r->index = (unsigned)i;
+		r->snap_units = 0;
 		/* Release: pairs with the acquire in handlers. */
 		__atomic_store_n(&r->snapshot, s, __ATOMIC_RELEASE);
 	}
-	return 0;
+	return err;
 }
 
 static void free_snapshot(struct weir_snapshot *s)
@@ -194,9 +204,10 @@ static void free_snapshot(struct weir_snapshot *s)
 	s->magic = 0;
 	wr_pool_close(&s->pool);
 	wr_mutex_destroy(&s->arming);
-	free(s->regions);
-	free((void *)s->options.pinned);
-	free(s);
+	wr_own_free(s->regions, s->count * sizeof(*s->regions));
+	wr_own_free((void *)s->options.pinned,
+		    s->options.pinned_count * sizeof(*s->options.pinned));
+	wr_own_free(s, sizeof(*s));
 }
 
 static int fill_in(struct weir_snapshot *s, weir_region *const *regions,
@@ -205,9 +216,10 @@ static int fill_in(struct weir_snapshot *s, weir_region *const *regions,
 	struct weir_snapshot_range *pins = NULL;
 	size_t n = s->options.pinned_count;
 
-	s->regions = malloc(count * sizeof(*s->regions));
+	s->count = count;
+	s->regions = wr_own_alloc(count * sizeof(*s->regions));
 	if (n) {
-		pins = malloc(n * sizeof(*pins));
+		pins = wr_own_alloc(n * sizeof(*pins));
 		if (pins)
 			memcpy(pins, s->options.pinned, n * sizeof(*pins));
 	}
@@ -215,7 +227,6 @@ static int fill_in(struct weir_snapshot *s, weir_region *const *regions,
 	if (!s->regions || (n && !pins))
 		return wr_error(ENOMEM, "no memory for a snapshot; free some");
 	memcpy(s->regions, regions, count * sizeof(*s->regions));
-	s->count = count;
 	if (getrandom(s->id, sizeof(s->id), 0) != sizeof(s->id))
 		return wr_error(EIO, "getrandom: %s", strerror(errno));
 	return check_pins(s);
@@ -237,14 +248,14 @@ int weir_snapshot_create(weir_region *const *regions, size_t count,
 		err = wr_region_valid(regions[i], __func__);
 	if (err)
 		return err;
-	s = calloc(1, sizeof(*s));
+	s = wr_own_alloc(sizeof(*s));
 	if (!s)
 		return wr_error(ENOMEM, "no memory for a snapshot; free some");
 	s->magic = WR_SNAPSHOT_MAGIC;
 	wr_mutex_init(&s->arming, WR_RANK_arming);
 	err = check_options(s, options);
 	if (err)
-		s->options.pinned = NULL; /* the caller's */
+		s->options.pinned_count = 0, s->options.pinned = NULL;
 	else
 		err = fill_in(s, regions, count);
 	if (!err) {
@@ -316,15 +327,23 @@ static bool all_turned(const struct weir_region *r)
 static int turn(struct weir_snapshot *s)
 {
 	uint64_t total = 0;
+	sigset_t all, saved;
 	int err = 0;
 
+	/* Once, for the pool's lock. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &saved);
+	/* What was given back before is known to be open. */
+	for (size_t i = 0; i < s->count; i++)
+		wr_watch_settle(s->regions[i]->watch);
 	for (size_t i = 0; i < s->count; i++)
 		/* SEQ_CST: see barrier_grace.h: a handler that read the phase
 		 * before this is one of those that are waited for. */
 		__atomic_store_n(&s->regions[i]->phase, WR_PHASE_TURNING,
 				 __ATOMIC_SEQ_CST);
 	for (size_t i = 0; i < s->count; i++)
-		wr_watch_grace(s->regions[i]->watch);
+		if (!wr_snap_mutant(WR_SNAP_NO_GRACE))
+			wr_watch_grace(s->regions[i]->watch);
 	for (size_t i = 0; i < s->count && !err; i++) {
 		err = wr_snap_turn(s, s->regions[i]);
 		wr_expensive(err || all_turned(s->regions[i]));
@@ -338,6 +357,7 @@ static int turn(struct weir_snapshot *s)
 		/* Release: pairs with who asks for the phase. */
 		__atomic_store_n(&s->regions[i]->phase, WR_PHASE_ACTIVE,
 				 __ATOMIC_RELEASE);
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
 	return err;
 }
 
@@ -363,9 +383,17 @@ int weir_snapshot_begin(weir_snapshot *s)
 
 	if (err)
 		return err;
+	if (s->orphan)
+		return wr_snap_error(s);
 	if (s->state != WR_SNAP_NEW)
 		return wr_invalid(__func__, "the snapshot has begun before");
 	err = wr_snap_failed(s);
+	for (size_t i = 0; i < s->count && s->options.kind == WEIR_SNAPSHOT_END;
+	     i++)
+		s->regions[i]->snap_units =
+			__atomic_load_n(&s->regions[i]->bytes,
+					__ATOMIC_ACQUIRE) >>
+			s->regions[i]->shift;
 	if (!err && s->options.kind == WEIR_SNAPSHOT_BEGIN)
 		err = begin(s);
 	if (err && !wr_snap_failed(s))
@@ -469,7 +497,7 @@ int weir_snapshot_region(const weir_snapshot *s, size_t i,
 		return wr_invalid(__func__, "region %zu of %zu", i, s->count);
 	r = s->regions[i];
 	err = weir_region_info(r, info);
-	if (!err && s->state != WR_SNAP_NEW && r->snap_units &&
+	if (!err && s->state != WR_SNAP_NEW &&
 	    info->size > offsetof(struct weir_region_info, limit))
 		info->bytes = r->snap_units << r->shift;
 	return err;
@@ -509,7 +537,6 @@ int weir_snapshot_end(weir_snapshot *s)
 			struct weir_region *r = s->regions[i];
 
 			__atomic_store_n(&r->snapshot, NULL, __ATOMIC_SEQ_CST);
-			r->snap_units = 0;
 			if (r->watch)
 				wr_watch_grace(r->watch);
 		}

@@ -32,27 +32,41 @@
 #include "runtime/barrier_grace.h"
 #include "runtime/barrier_signal.h"
 #include "runtime/check.h"
+#include "runtime/futex_lock.h"
 #include "runtime/kernel_abi.h"
 #include "runtime/region.h"
 #include "runtime/uffd.h"
 
 #define BATCH 16
-#define KEPT 1024 /* events that wait: a thread each, mostly */
+#define GONE 16
+#define TABLE ((uintptr_t)2 << 20) /* what a page table maps, or less */
+#define KEPT 1024                  /* events that wait: a thread each, mostly */
 
 struct wr_watch {
 	bool sigbus;           /* its manner */
 	bool reads_first;      /* before Linux 6.4: holes cannot be protected */
-	bool fifo;             /* the listener runs under SCHED_FIFO */
+	bool attached;         /* SIGBUS comes to it */
 	unsigned users;        /* regions; 0: closed */
 	struct wr_uffd uffd;   /* the descriptor */
 	struct wr_grace grace; /* handlers at work */
 	pthread_t thread;      /* the listener */
 	int stop;              /* eventfd: readable when it is to end */
-	unsigned count;        /* of msgs: read, not done */
+	uint32_t grace_lock;   /* futex lock: one waits at a time */
+	uint64_t turn;         /* odd: losses were read, not applied; atomic */
+	struct {
+		uintptr_t start; /* first byte; atomic */
+		uintptr_t end;   /* one past the last; atomic */
+	} gone[GONE];            /* ring of what was released last */
+	unsigned next_gone;      /* its entry to be used next */
+	unsigned count;          /* of msgs: faults, not done */
 	struct uffd_msg msgs[KEPT + BATCH];
 };
 
-static struct wr_watch watches[2]; /* by manner */
+/* By manner. */
+static struct wr_watch watches[2] = {
+	{.stop = -1, .uffd = {.fd = -1}},
+	{.stop = -1, .uffd = {.fd = -1}},
+};
 
 /* ---- Protection --------------------------------------------------------- */
 
@@ -70,9 +84,11 @@ int wr_watch_protect(struct wr_watch *w, uintptr_t start, uintptr_t end,
 	n = wr_uffd_protect(w->uffd.fd, start, end);
 	if (n < 0 || !beside)
 		return n < 0 ? n : 0;
-	/* Twice, after a look at it: a fault that splits the huge zero page
-	 * meanwhile would leave pages unprotected; see barrier_sync.c. */
-	wr_uffd_populate(start, start + page);
+	/* Twice, after a look at each page table: a fault that splits the huge
+	 * zero page meanwhile would leave pages unprotected; see
+	 * barrier_sync.c. */
+	for (uintptr_t p = start; p < end; p = (p | (TABLE - 1)) + 1)
+		wr_uffd_populate(p, p + page);
 	n = wr_uffd_protect(w->uffd.fd, start, end);
 	return n < 0 ? n : 0;
 }
@@ -95,15 +111,28 @@ void wr_watch_wake(struct wr_watch *w, uintptr_t start, uintptr_t end)
 	errno = saved;
 }
 
-/* One unit, without waiting for an event that only the caller reads. */
+/* Without waiting for an event that only the caller reads.  By halves where the
+ * range lies in several mappings, before Linux 6.12. */
+static int try_pieces(int fd, uintptr_t start, uintptr_t end)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), middle;
+	int n = wr_uffd_try_unprotect(fd, start, end), more;
+
+	middle = start + ((end - start) / 2 & ~(page - 1));
+	if (n != -ENOENT || middle == start)
+		return n;
+	n = try_pieces(fd, start, middle);
+	if (n == -EAGAIN)
+		return n;
+	more = try_pieces(fd, middle, end);
+	return more < 0 ? more : n;
+}
+
 static bool try_open(struct wr_watch *w, const struct weir_region *r, size_t u)
 {
 	uintptr_t at = wr_unit_address(r, u);
-	int n = wr_uffd_try_unprotect(w->uffd.fd, at, at + wr_region_unit(r));
+	int n = try_pieces(w->uffd.fd, at, at + wr_region_unit(r));
 
-	/* In several mappings, before Linux 6.12. */
-	if (n == -ENOENT)
-		n = wr_uffd_unprotect(w->uffd.fd, at, at + wr_region_unit(r));
 	if (wr_unlikely(n < 0 && n != -EAGAIN && n != -ENOENT))
 		wr_fatal("userfaultfd: %#lx cannot be made writable: %s",
 			 (unsigned long)at, strerror(-n));
@@ -127,15 +156,32 @@ static bool open_unit(struct wr_watch *w, struct weir_region *r, size_t u)
 {
 	uint8_t seen;
 
-	if (!try_open(w, r, u))
+	if (!wr_snap_mutant(WR_SNAP_OPEN_FIRST) && !try_open(w, r, u))
 		return false;
+	wr_snap_point();
+	if (wr_snap_mutant(WR_SNAP_EARLY_MARK)) {
+		wr_unit_is_open(r, u);
+		wr_snap_point();
+	}
 	seen = wr_unit_get(r, u);
 	while (!wr_unit_swap(r, u, &seen,
 			     (seen & ~WR_UNIT_STATE) | WR_UNIT_OPEN |
 				     WR_UNIT_DIRTY))
 		;
-	wr_unit_is_open(r, u);
+	wr_snap_point();
+	if (!wr_snap_mutant(WR_SNAP_EARLY_MARK))
+		wr_unit_is_open(r, u);
+	if (wr_snap_mutant(WR_SNAP_OPEN_FIRST)) {
+		wr_snap_point();
+		return try_open(w, r, u);
+	}
 	return true;
+}
+
+static bool failed_already(const struct weir_region *r)
+{
+	/* Acquire: pairs with the release in create. */
+	return wr_snap_failed(__atomic_load_n(&r->snapshot, __ATOMIC_ACQUIRE));
 }
 
 static enum wr_fault_result fault(struct wr_watch *w, struct weir_region *r,
@@ -143,7 +189,6 @@ static enum wr_fault_result fault(struct wr_watch *w, struct weir_region *r,
 {
 	size_t u = (p - r->start) >> r->shift;
 	enum wr_fault_result result;
-	bool unprotect = true;
 
 	/* SEQ_CST: see weir_snapshot_begin(), which stores TURNING and then
 	 * waits for the grace period that this handler is in. */
@@ -151,10 +196,10 @@ static enum wr_fault_result fault(struct wr_watch *w, struct weir_region *r,
 	case WR_PHASE_TURNING:
 		return WR_FAULT_AGAIN;
 	case WR_PHASE_ACTIVE:
-		if (u >= r->snap_units || wr_snap_failed(r->snapshot))
+		if (u >= r->snap_units || failed_already(r))
 			break;
-		result = wr_snap_keep(r, u, &unprotect);
-		if (result == WR_FAULT_DONE && unprotect && !try_open(w, r, u))
+		result = wr_snap_keep(r, u);
+		if (result == WR_FAULT_DONE && !try_open(w, r, u))
 			result = WR_FAULT_AGAIN;
 		return result;
 	}
@@ -163,24 +208,41 @@ static enum wr_fault_result fault(struct wr_watch *w, struct weir_region *r,
 
 /* ---- Pages that went ---------------------------------------------------- */
 
-/* Unit u loses its content and its protection, now or in a moment. */
+/* Unit u loses its content and its protection, now or in a moment: LOOSE in
+ * every state, until begin protects it. */
 static void lose_unit(struct weir_region *r, size_t u)
 {
 	struct weir_snapshot *s =
 		__atomic_load_n(&r->snapshot, __ATOMIC_ACQUIRE);
+	uint8_t seen = wr_unit_get(r, u), next;
 	bool lost;
 
-	wr_unit_move(r, u, WR_UNIT_OPEN, WR_UNIT_OPEN,
-		     WR_UNIT_LOOSE | WR_UNIT_DIRTY, 0);
-	wr_unit_move(r, u, WR_UNIT_SAVED, WR_UNIT_SAVED, WR_UNIT_NEXT, 0);
-	lost = wr_unit_move(r, u, WR_UNIT_TAKEN, WR_UNIT_TAKEN, WR_UNIT_DIRTY,
-			    0) ||
-	       wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_OPEN,
-			    WR_UNIT_LOOSE | WR_UNIT_DIRTY, 0);
+	do {
+		next = seen | WR_UNIT_LOOSE;
+		lost = false;
+		switch (seen & WR_UNIT_STATE) {
+		case WR_UNIT_OPEN:
+			next |= WR_UNIT_DIRTY;
+			break;
+		case WR_UNIT_SAVED:
+			next |= WR_UNIT_NEXT;
+			break;
+		case WR_UNIT_TAKEN:
+			next |= WR_UNIT_DIRTY;
+			lost = true;
+			break;
+		case WR_UNIT_ARMED:
+			next = (next & ~WR_UNIT_STATE) | WR_UNIT_OPEN |
+			       WR_UNIT_DIRTY;
+			lost = true;
+			break;
+		}
+	} while (!wr_unit_swap(r, u, &seen, next));
 	wr_unit_is_open(r, u);
-	/* Acquire: pairs with the release in begin. */
+	/* Acquire: pairs with the release in begin.  TURNING: the writers were
+	 * to be quiet. */
 	if (lost && s && u < r->snap_units &&
-	    __atomic_load_n(&r->phase, __ATOMIC_ACQUIRE) == WR_PHASE_ACTIVE)
+	    __atomic_load_n(&r->phase, __ATOMIC_ACQUIRE) >= WR_PHASE_TURNING)
 		wr_snap_fail(s, ESTALE,
 			     "pages of a region were given back or unmapped "
 			     "before they were saved; use "
@@ -208,33 +270,13 @@ static void lose(uintptr_t start, uintptr_t end)
 
 /* ---- The listener ------------------------------------------------------- */
 
-static bool on_event(struct wr_watch *w, const struct uffd_msg *m)
+static bool on_fault(struct wr_watch *w, uintptr_t p)
 {
 	unsigned ticket = wr_grace_enter(&w->grace);
-	bool done = true;
+	struct weir_region *r = wr_region_find(p);
+	/* None: it is being removed, which wakes the writer. */
+	bool done = !r || r->watch != w || fault(w, r, p) != WR_FAULT_AGAIN;
 
-	switch (m->event) {
-	case UFFD_EVENT_PAGEFAULT: {
-		uintptr_t p = (uintptr_t)m->arg.pagefault.address;
-		struct weir_region *r = wr_region_find(p);
-
-		/* None: it is being removed, which wakes the writer. */
-		if (r && r->watch == w)
-			done = fault(w, r, p) != WR_FAULT_AGAIN;
-		break;
-	}
-	case UFFD_EVENT_REMOVE:
-	case UFFD_EVENT_UNMAP:
-		lose((uintptr_t)m->arg.remove.start,
-		     (uintptr_t)m->arg.remove.end);
-		break;
-	case UFFD_EVENT_REMAP:
-		lose((uintptr_t)m->arg.remap.from,
-		     (uintptr_t)(m->arg.remap.from + m->arg.remap.len));
-		break;
-	default:
-		wr_fatal("userfaultfd: event %#x was not asked for", m->event);
-	}
 	wr_grace_leave(&w->grace, ticket);
 	return done;
 }
@@ -245,26 +287,51 @@ static void work_off(struct wr_watch *w)
 	unsigned left = 0;
 
 	for (unsigned i = 0; i < w->count; i++)
-		if (!on_event(w, &w->msgs[i]))
+		if (!on_fault(w, (uintptr_t)w->msgs[i].arg.pagefault.address))
 			w->msgs[left++] = w->msgs[i];
 	w->count = left;
 }
 
-static void note_new(struct wr_watch *w, ssize_t bytes)
+static void on_new_fault(uintptr_t p)
 {
-	for (; bytes > 0; bytes -= (ssize_t)sizeof(w->msgs[0])) {
-		const struct uffd_msg *m = &w->msgs[w->count++];
-		unsigned ticket;
-		struct weir_region *r;
+	struct weir_region *r = wr_region_find(p);
 
-		if (m->event != UFFD_EVENT_PAGEFAULT)
-			continue;
-		ticket = wr_grace_enter(&w->grace);
-		r = wr_region_find((uintptr_t)m->arg.pagefault.address);
-		if (r)
-			count_fault(r);
-		wr_grace_leave(&w->grace, ticket);
+	if (r)
+		count_fault(r);
+}
+
+/* What was read behind the faults that are kept: losses at once, whoever was
+ * lets go on may count on it; faults are kept. */
+static void sort_out(struct wr_watch *w, ssize_t bytes)
+{
+	unsigned n =
+		bytes > 0 ? (unsigned)((size_t)bytes / sizeof(w->msgs[0])) : 0;
+	unsigned ticket = wr_grace_enter(&w->grace), kept = w->count;
+
+	for (unsigned i = w->count; i < w->count + n; i++) {
+		const struct uffd_msg *m = &w->msgs[i];
+
+		switch (m->event) {
+		case UFFD_EVENT_PAGEFAULT:
+			on_new_fault((uintptr_t)m->arg.pagefault.address);
+			w->msgs[kept++] = *m;
+			break;
+		case UFFD_EVENT_REMOVE:
+		case UFFD_EVENT_UNMAP:
+			lose((uintptr_t)m->arg.remove.start,
+			     (uintptr_t)m->arg.remove.end);
+			break;
+		case UFFD_EVENT_REMAP:
+			lose((uintptr_t)m->arg.remap.from,
+			     (uintptr_t)(m->arg.remap.from + m->arg.remap.len));
+			break;
+		default:
+			wr_fatal("userfaultfd: event %#x was not asked for",
+				 m->event);
+		}
 	}
+	w->count = kept;
+	wr_grace_leave(&w->grace, ticket);
 }
 
 static void *listen_main(void *arg)
@@ -284,18 +351,41 @@ static void *listen_main(void *arg)
 		if (fds[1].revents)
 			return NULL;
 		n = 0;
+		/* The kernel lets a discard go on inside of read(): see
+		 * wr_watch_settle(). */
+		__atomic_fetch_add(&w->turn, 1, __ATOMIC_SEQ_CST);
 		if (w->count <= KEPT)
 			n = read(w->uffd.fd, &w->msgs[w->count],
 				 BATCH * sizeof(w->msgs[0]));
 		/* EAGAIN: the writer was interrupted and took it back. */
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			wr_fatal("read from userfaultfd: %s", strerror(errno));
-		note_new(w, n);
+		sort_out(w, n);
+		__atomic_fetch_add(&w->turn, 1, __ATOMIC_SEQ_CST);
 		work_off(w);
 		/* To whom it waits for, who may have a lower priority. */
 		if (w->count)
 			nanosleep(&moment, NULL);
 	}
+}
+
+/*
+ * SEQ_CST with the two increments in listen_main(): a discard that returned
+ * before this call was read in a turn that had become odd before, so that is
+ * seen here, or the turn is over.  The listener itself is never between the two
+ * when it does a handler's work.
+ */
+void wr_watch_settle(struct wr_watch *w)
+{
+	static const struct timespec moment = {.tv_nsec = 20000};
+	uint64_t seen = __atomic_load_n(&w->turn, __ATOMIC_SEQ_CST);
+	unsigned tries = 0;
+
+	while (seen & 1 && __atomic_load_n(&w->turn, __ATOMIC_SEQ_CST) == seen)
+		if (++tries > 50)
+			nanosleep(&moment, NULL);
+		else
+			sched_yield();
 }
 
 /* ---- The signal --------------------------------------------------------- */
@@ -313,10 +403,29 @@ static void wait_for(struct weir_snapshot *s, uint32_t seen)
 	__atomic_fetch_sub(&s->waiting, 1, __ATOMIC_SEQ_CST);
 }
 
+/* Whether p was in a region of w's until a while ago. */
+static bool is_gone(const struct wr_watch *w, uintptr_t p)
+{
+	for (unsigned i = 0; i < GONE; i++)
+		/* Relaxed: it was noted before the region was withdrawn, with
+		 * SEQ_CST, which was seen.  A range in the making only makes a
+		 * fault come again. */
+		if (p >= __atomic_load_n(&w->gone[i].start, __ATOMIC_RELAXED) &&
+		    p < __atomic_load_n(&w->gone[i].end, __ATOMIC_RELAXED))
+			return true;
+	return false;
+}
+
 static bool on_sigbus(void *owner, uintptr_t p, const siginfo_t *info,
 		      const void *context)
 {
 	static const struct timespec moment = {.tv_nsec = 20000};
+	/* Initial-exec: the first use of another model's variable may allocate,
+	 * which a handler must not. */
+	static _Thread_local uintptr_t last
+		__attribute__((tls_model("initial-exec")));
+	static _Thread_local unsigned again
+		__attribute__((tls_model("initial-exec")));
 	struct wr_watch *w = owner;
 	struct weir_region *r;
 	unsigned tries = 0;
@@ -325,6 +434,13 @@ static bool on_sigbus(void *owner, uintptr_t p, const siginfo_t *info,
 	/* Others are hardware's: a poisoned page (BUS_MCEERR_AR). */
 	if (info->si_code != BUS_ADRERR)
 		return false;
+	/* Nor is one that comes again and again: the file behind it was cut
+	 * short, or its device fails. */
+	if (p == last && ++again > 1000)
+		return false;
+	if (p != last)
+		again = 0;
+	last = p;
 	for (;;) {
 		unsigned ticket = wr_grace_enter(&w->grace);
 		enum wr_fault_result result = WR_FAULT_DONE;
@@ -345,8 +461,12 @@ static bool on_sigbus(void *owner, uintptr_t p, const siginfo_t *info,
 				wait_for(s, seen);
 		}
 		wr_grace_leave(&w->grace, ticket);
-		if (!r || result == WR_FAULT_DONE)
-			return r;
+		/* A region of another watch has real ones only.  One that was
+		 * released meanwhile is not protected any more. */
+		if (!r || r->watch != w)
+			return !r && is_gone(w, p);
+		if (result == WR_FAULT_DONE)
+			return true;
 		/* Not for long: begin, the copying of a unit, a loss that the
 		 * listener has yet to read. */
 		if (result == WR_FAULT_AGAIN && ++tries > 50)
@@ -366,6 +486,7 @@ static int listen_start(struct wr_watch *w)
 	int err;
 
 	w->count = 0;
+	w->turn = 0;
 	w->stop = eventfd(0, EFD_CLOEXEC);
 	if (w->stop < 0)
 		return wr_error(errno, "eventfd: %s; raise RLIMIT_NOFILE",
@@ -377,12 +498,14 @@ static int listen_start(struct wr_watch *w)
 	pthread_sigmask(SIG_SETMASK, &saved, NULL);
 	if (err) {
 		close(w->stop);
+		w->stop = -1;
 		return wr_error(err,
 				"the thread that hears of writes cannot be "
 				"made: %s; raise RLIMIT_NPROC or RLIMIT_AS",
 				strerror(err));
 	}
-	w->fifo = !pthread_setschedparam(w->thread, SCHED_FIFO, &low);
+	/* Where it is not allowed, it is done without. */
+	pthread_setschedparam(w->thread, SCHED_FIFO, &low);
 	return 0;
 }
 
@@ -417,13 +540,15 @@ int wr_watch_get(bool sigbus, struct wr_watch **out)
 		if (err)
 			wr_uffd_close(&w->uffd);
 	}
-	if (!err && sigbus) {
+	if (!err && sigbus && !w->attached) {
 		err = wr_signal_attach(SIGBUS, w, on_sigbus);
 		if (err) {
-			w->sigbus = false; /* nothing to detach */
 			wr_watch_put(w);
 			return err;
 		}
+		/* For good: a fault may be on its way to the handler when the
+		 * last region is released. */
+		w->attached = true;
 	}
 	if (err)
 		w->users = 0;
@@ -436,34 +561,17 @@ void wr_watch_put(struct wr_watch *w)
 
 	if (--w->users)
 		return;
-	if (w->sigbus)
-		wr_signal_detach(SIGBUS, w);
 	while (write(w->stop, &one, sizeof(one)) < 0 && errno == EINTR)
 		;
 	pthread_join(w->thread, NULL);
 	close(w->stop);
+	w->stop = -1;
 	wr_uffd_close(&w->uffd);
-}
-
-bool wr_watch_privileged(void)
-{
-	int fd = wr_uffd_open_way(WR_UFFD_SYSCALL);
-
-	if (fd < 0)
-		fd = wr_uffd_open_way(WR_UFFD_DEVICE);
-	if (fd >= 0)
-		close(fd);
-	return fd >= 0;
 }
 
 bool wr_watch_serves_kernel(const struct wr_watch *w)
 {
 	return !w->sigbus && wr_uffd_serves_kernel(&w->uffd);
-}
-
-const char *wr_watch_priority(const struct wr_watch *w)
-{
-	return w->fifo ? "fifo" : "normal";
 }
 
 int wr_watch_add(struct wr_watch *w, struct weir_region *r)
@@ -480,12 +588,31 @@ int wr_watch_add(struct wr_watch *w, struct weir_region *r)
 
 void wr_watch_remove(struct wr_watch *w, struct weir_region *r)
 {
+	unsigned i = w->next_gone++ % GONE;
+
+	__atomic_store_n(&w->gone[i].end, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&w->gone[i].start, r->start, __ATOMIC_RELAXED);
+	__atomic_store_n(&w->gone[i].end, r->start + r->limit,
+			 __ATOMIC_RELAXED);
 	wr_uffd_remove_range(&w->uffd, r->start, r->start + r->limit);
 }
 
 void wr_watch_grace(struct wr_watch *w)
 {
+	/* Any thread may come to it, for any of the regions. */
+	wr_futex_lock(&w->grace_lock);
 	wr_grace_wait(&w->grace);
+	wr_futex_unlock(&w->grace_lock);
+}
+
+unsigned wr_watch_enter(struct wr_watch *w)
+{
+	return wr_grace_enter(&w->grace);
+}
+
+void wr_watch_leave(struct wr_watch *w, unsigned ticket)
+{
+	wr_grace_leave(&w->grace, ticket);
 }
 
 void wr_watch_fork_child(void)
@@ -493,15 +620,16 @@ void wr_watch_fork_child(void)
 	for (unsigned i = 0; i < 2; i++) {
 		struct wr_watch *w = &watches[i];
 
+		if (w->attached)
+			wr_signal_fork_child();
 		if (!w->users)
 			continue;
-		if (w->sigbus) {
-			wr_signal_fork_child();
-			wr_signal_detach(SIGBUS, w);
-		}
-		close(w->stop);
+		if (w->stop >= 0)
+			close(w->stop);
+		w->stop = -1;
 		wr_uffd_close(&w->uffd);
 		wr_grace_reset(&w->grace);
+		w->grace_lock = 0;
 		w->users = 0;
 	}
 }

@@ -27,12 +27,8 @@ struct wr_watch;
 int wr_watch_get(bool sigbus, struct wr_watch **out);
 void wr_watch_put(struct wr_watch *w);
 
-/* Whether this process may open a descriptor that hears of kernel writes. */
-bool wr_watch_privileged(void);
 /* Whether system calls that write to protected pages work under it. */
 bool wr_watch_serves_kernel(const struct wr_watch *w);
-/* The listener's scheduling: "fifo" where that is allowed, else "normal". */
-const char *wr_watch_priority(const struct wr_watch *w);
 
 int wr_watch_add(struct wr_watch *w, struct weir_region *r);
 void wr_watch_remove(struct wr_watch *w, struct weir_region *r);
@@ -45,6 +41,15 @@ int wr_watch_unprotect(struct wr_watch *w, uintptr_t start, uintptr_t end);
 
 /* Who waits for a fault in [start, end) faults anew.  Signal-safe. */
 void wr_watch_wake(struct wr_watch *w, uintptr_t start, uintptr_t end);
+
+/* Losses of pages (MADV_DONTNEED) that the kernel let go on before the call
+ * began are applied to their units.  Not in the listener. */
+void wr_watch_settle(struct wr_watch *w);
+
+/* A grace period of its own, for who does a handler's work: between the two
+ * regions, snapshots and phases stay what they were seen to be. */
+unsigned wr_watch_enter(struct wr_watch *w);
+void wr_watch_leave(struct wr_watch *w, unsigned ticket);
 
 /* Every handler that was at work when the call began is through. */
 void wr_watch_grace(struct wr_watch *w);

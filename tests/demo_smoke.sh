@@ -128,11 +128,19 @@ demo()
 		WEIR_DEMO_ARGS="--seconds 1 --rate 200 --text 2m $work/text" \
 		WEIR_DEMO_TREES="--live-mib 10 --make-mib 64" \
 		WEIR_DEMO_HTTP="--live-mib 10 --seconds 1" \
+		WEIR_DEMO_SQLITE="--compare 1 --mb 4 --seconds 1" \
 		"$WEIR_SRCDIR/examples/demo.sh" "$WEIR_BUILDDIR" \
 		"$work/$1.html" >"$work/$1.txt"
 	status=$?
 	cat "$work/$1.txt"
 	return "$status"
+}
+
+sqlite_table()
+{
+	grep -q '^  All 8 files had exactly' "$work/demo.txt" &&
+		test "$(grep -c '^  .* [0-9.]* *[0-9.]* *[0-9.]* *[0-9]* % ' \
+			"$work/demo.txt")" -ge 8
 }
 
 # rows NAME...: figures of both libraries in the table of the tour.
@@ -306,6 +314,11 @@ tap_run "the table of the search engine" rows 'throughput: text re-indexed' \
 tap_run "the histogram has bars" has_bars
 tap_run "assists and handshakes are among the pauses" longest_counts_all
 tap_run "its page is whole" page_is_whole "$work/demo.html"
+if [ -x "$WEIR_BUILDDIR/examples/sqlite-snapshot" ]; then
+	tap_run "SQLite was saved in every way, rightly" sqlite_table
+else
+	tap_skip "the table of SQLite" "built without SQLite"
+fi
 if [ "$with_guile" = yes ]; then
 	tap_run "the table of Guile" rows 'trees: wall time' \
 		'trees: longest pause' 'trees: peak memory (resident)' \

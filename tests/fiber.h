@@ -81,10 +81,13 @@ static inline void fiber_close(struct fiber *f)
 	f->map = NULL;
 }
 
-/* The thread's own stack, before its first switch. */
+/* The thread's own stack, before its first switch.  Its context is read here:
+ * whoever finds it parked before that switch has saved it needs a stack
+ * pointer. */
 static inline void fiber_own(struct fiber *f)
 {
 	f->map = f->base = NULL;
+	must(getcontext(&f->context) == 0);
 #ifdef __SANITIZE_THREAD__
 	f->tsan = __tsan_get_current_fiber();
 #endif

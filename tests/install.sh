@@ -126,8 +126,13 @@ for header in $headers; do
 	tap_run "<$header> alone as C++11" \
 		include_alone "$CXX" c++11 cc "$header"
 done
+has_image=false
+[ ! -f "$WEIR_BUILDDIR/libweir-image.la" ] || has_image=true
 for header in "$WEIR_SRCDIR"/include/weir/*.h; do
 	name=weir/$(basename "$header")
+	if [ "$name" = weir/image.h ] && ! $has_image; then
+		continue
+	fi
 	tap_run "<$name> is installed" test -f "$includedir/$name"
 done
 
@@ -158,6 +163,55 @@ tap_run "the installed weir-info prints JSON" \
 	eval 'run_info --json | grep -q "\"barrier\": \""'
 tap_run "the installed weir-info lists the options" \
 	eval 'run_info --options | grep -q heap-max'
+
+# The library of snapshot files, with its own pkg-config file, beside libweir.
+image_program()
+{
+	cat <<'EOF'
+#include <errno.h>
+#include <string.h>
+#include <weir/image.h>
+int main(void)
+{
+	const char *path = "/none/image";
+	weir_image *image;
+	return weir_image_open(&path, 1, &image) != -ENOENT ||
+	       !strstr(weir_error_text(), path);
+}
+EOF
+}
+
+# What it needs of the system is found where the system has it.
+image_libs()
+{
+	PKG_CONFIG_PATH=$pcdir PKG_CONFIG_SYSROOT_DIR=$root \
+		$PKG_CONFIG "$@" --libs weir-image
+}
+
+run_snap()
+{
+	(cd / && env -i PATH="$PATH" LD_LIBRARY_PATH="$libdir" "$snap" "$@")
+}
+
+if $has_image; then
+	image_program >"$work/image.c"
+	tap_run "weir-image.pc is installed" test -f "$pcdir/weir-image.pc"
+	tap_run "weir-image has weir's version" test "$version" = \
+		"$(PKG_CONFIG_PATH=$pcdir $PKG_CONFIG --modversion weir-image)"
+	if [ -f "$libdir/libweir-image.so" ]; then
+		tap_run "weir/image.h's program compiles" \
+			$CC -std=c11 $strict $cflags -o "$work/image" \
+			"$work/image.c" -L"$libdir" $(image_libs)
+		tap_run "weir/image.h's program runs" run_sample "$work/image"
+	else
+		tap_skip "libweir-image" "configured with --disable-shared"
+	fi
+	snap=$(find "$root" -name weir-snap -type f)
+	tap_run "the installed weir-snap has the library's version" \
+		test "$(run_snap --version)" = "$version"
+else
+	tap_skip "libweir-image" "it is not built here"
+fi
 
 tap_run "make uninstall" $MAKE -C "$WEIR_BUILDDIR" uninstall DESTDIR="$root"
 left=$(find "$root" ! -type d)

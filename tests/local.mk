@@ -107,7 +107,7 @@ tests_test_mark_SOURCES = tests/test_mark.c tests/marked.h
 tests_test_scan_SOURCES = tests/test_scan.c tests/marked.h
 tests_test_team_SOURCES = tests/test_team.c tests/marked.h
 tests_test_cgroup_SOURCES = tests/test_cgroup.c tests/remove_tree.h
-tests_test_probe_SOURCES = tests/test_probe.c tests/remove_tree.h
+tests_test_probe_SOURCES = tests/test_probe.c tests/memory.h tests/remove_tree.h
 tests_test_limits_SOURCES = tests/test_limits.c tests/memory.h
 
 tests_test_thread_SOURCES = tests/test_thread.c tests/test_thread.h \
@@ -132,6 +132,75 @@ tests_test_fiber_watch_SOURCES = \
 tests_test_walk_SOURCES = tests/test_walk.c tests/hidden.h
 tests_test_weak_SOURCES = tests/test_weak.c tests/hidden.h
 
+# Snapshot files.  They link the library's objects, internals reachable; the
+# engine that fills them is a fake.
+WEIR_IMAGE_TESTS = \
+	tests/test_image \
+	tests/test_image_fuzz \
+	tests/test_image_hostile \
+	tests/test_image_index \
+	tests/test_image_live \
+	tests/test_image_map \
+	tests/test_image_write
+WEIR_IMAGE_TEST_LDADD = libweir-image-internal.la $(LDADD)
+
+tests_test_image_SOURCES = tests/test_image.c \
+	tests/image_make.c tests/image_make.h tests/must.h
+tests_test_image_LDADD = $(WEIR_IMAGE_TEST_LDADD)
+tests_test_image_fuzz_SOURCES = tests/test_image_fuzz.c \
+	tests/image_fuzz.c tests/image_fuzz.h \
+	tests/image_make.c tests/image_make.h tests/must.h
+tests_test_image_fuzz_LDADD = $(WEIR_IMAGE_TEST_LDADD)
+tests_test_image_hostile_SOURCES = tests/test_image_hostile.c \
+	tests/image_make.c tests/image_make.h tests/must.h
+tests_test_image_hostile_LDADD = $(WEIR_IMAGE_TEST_LDADD)
+tests_test_image_index_LDADD = $(WEIR_IMAGE_TEST_LDADD)
+tests_test_image_live_SOURCES = tests/test_image_live.c \
+	tests/snapshot_util.h tests/test_snapshot.h \
+	runtime/image/snapshot_file.c
+tests_test_image_live_LDADD = $(WEIR_IMAGE_TEST_LDADD)
+tests_test_image_map_SOURCES = tests/test_image_map.c \
+	tests/image_make.c tests/image_make.h tests/must.h
+tests_test_image_map_LDADD = $(WEIR_IMAGE_TEST_LDADD)
+# The engine's functions have other names there: those of the fake.
+tests_test_image_write_SOURCES = tests/test_image_write.c \
+	runtime/image/snapshot_file.c \
+	tests/fake_snapshot.c tests/fake_snapshot.h \
+	tests/image_make.c tests/image_make.h tests/must.h
+tests_test_image_write_CPPFLAGS = $(AM_CPPFLAGS) \
+	-Dweir_snapshot_identity=fake_snapshot_identity \
+	-Dweir_snapshot_region=fake_snapshot_region \
+	-Dweir_snapshot_read=fake_snapshot_read \
+	-Dweir_snapshot_abort=fake_snapshot_abort
+tests_test_image_write_LDADD = $(WEIR_IMAGE_TEST_LDADD)
+
+if WEIR_IMAGE
+WEIR_UNIT_TESTS += $(WEIR_IMAGE_TESTS)
+WEIR_SCRIPT_TESTS += tests/weir_snap.sh
+
+# The fuzzer without an end; docs/SNAPSHOT-FORMAT.md.
+check_PROGRAMS += tests/fuzz_image
+tests_fuzz_image_SOURCES = tests/fuzz_image.c \
+	tests/image_fuzz.c tests/image_fuzz.h \
+	tests/image_make.c tests/image_make.h tests/must.h
+tests_fuzz_image_LDADD = libweir-image-internal.la libweir-tools.la
+
+FUZZ_SECONDS = 600
+fuzz-image: tests/fuzz_image
+	@$(AM_TESTS_ENVIRONMENT) FUZZ_SECONDS='$(FUZZ_SECONDS)' \
+		$(SHELL) $(top_srcdir)/tests/fuzz_image.sh
+else
+EXTRA_DIST += tests/fake_snapshot.c tests/fake_snapshot.h \
+	tests/fuzz_image.c tests/image_fuzz.c tests/image_fuzz.h \
+	tests/image_make.c tests/image_make.h tests/test_image.c \
+	tests/test_image_fuzz.c tests/test_image_hostile.c \
+	tests/test_image_index.c tests/test_image_live.c \
+	tests/test_image_map.c \
+	tests/test_image_write.c tests/weir_snap.sh
+endif
+.PHONY: fuzz-image
+EXTRA_DIST += tests/fuzz_image.sh
+
 # What test_roots and test_heap_system load and unload.
 EXTRA_DIST += tests/rootmodule.c
 CLEANFILES += tests/rootmodule.so
@@ -144,6 +213,7 @@ endif
 
 WEIR_SCRIPT_TESTS += \
 	tests/bench_smoke.sh \
+	tests/bench_snapshot.sh \
 	tests/demo_smoke.sh \
 	tests/dist.sh \
 	tests/docs.sh \
@@ -157,6 +227,7 @@ WEIR_SCRIPT_TESTS += \
 	tests/mutants.sh \
 	tests/redis.sh \
 	tests/sanitizers.sh \
+	tests/sqlite_snapshot.sh \
 	tests/style.sh \
 	tests/symbols.sh \
 	tests/torture.sh \
@@ -178,6 +249,15 @@ tests_torture_torture_SOURCES = \
 	tests/torture/watch.c
 tests_torture_torture_LDADD = libweir.la
 
+# The same for snapshots.  With the objects themselves: bugs are planted in
+# them (--enable-mutants).
+check_PROGRAMS += tests/torture/snapshots
+noinst_LTLIBRARIES += libweir-snapshots.la
+libweir_snapshots_la_SOURCES = $(WEIR_SOURCES) $(WEIR_SNAPSHOT_SOURCES)
+tests_torture_snapshots_SOURCES = tests/snapshot_util.h \
+	tests/torture/snapshots.c
+tests_torture_snapshots_LDADD = libweir-snapshots.la
+
 # Larger programs of Debian's on weir's libgc.so.1; docs/LIBGC.md.
 .PHONY: libgc-check
 libgc-check: all
@@ -196,7 +276,7 @@ torture: tests/torture/torture
 
 WEIR_TEST_TOOLS = tests/heap_util.h tests/leaks.supp tests/libgc_more.sh \
 	tests/libgc_run.sh tests/must.h tests/need.h \
-	tests/run_unit.sh tests/seccomp.h \
+	tests/quiet.h tests/run_unit.sh tests/seccomp.h \
 	tests/summary.sh tests/take_away.h tests/tap.sh
 
 EXTRA_DIST += $(WEIR_SCRIPT_TESTS) $(WEIR_TEST_TOOLS) tests/model/weir.pml \
@@ -208,7 +288,7 @@ LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) \
 	$(top_srcdir)/build-aux/tap-driver.sh
 LOG_COMPILER = $(SHELL) $(top_srcdir)/tests/run_unit.sh
 SH_LOG_DRIVER = $(LOG_DRIVER)
-SH_LOG_COMPILER = timeout -k 10 4200 $(SHELL)
+SH_LOG_COMPILER = timeout -k 10 6000 $(SHELL)
 AM_TESTS_ENVIRONMENT = \
 	WEIR_SRCDIR='$(abs_top_srcdir)' WEIR_BUILDDIR='$(abs_top_builddir)' \
 	WEIR_SANITIZER='$(WEIR_SANITIZER)' \
@@ -217,11 +297,27 @@ AM_TESTS_ENVIRONMENT = \
 	export WEIR_SRCDIR WEIR_BUILDDIR WEIR_SANITIZER CC CXX MAKE NM AWK \
 	PKG_CONFIG;
 
+# What sanitizers.sh builds: no more than it runs.
+.PHONY: unit-tests
+unit-tests: $(WEIR_UNIT_TESTS) $(check_DATA)
+
 # Reports of unit tests, and what scripts leave for whoever looks into a
 # failure.
 MOSTLYCLEANFILES += tests/*.tap
 mostlyclean-local:
 	-rm -rf mutants sanitize tests/*.work
+
+# Not under a sanitizer, whose malloc() is the program's.
+EXTRA_DIST += tests/test_jemalloc.c tests/snapshot_util.h tests/test_snapshot.h
+if WEIR_JEMALLOC
+if !WEIR_SANITIZED
+WEIR_UNIT_TESTS += tests/test_jemalloc
+tests_test_jemalloc_SOURCES = tests/test_jemalloc.c
+tests_test_jemalloc_CPPFLAGS = $(AM_CPPFLAGS) $(JEMALLOC_CFLAGS)
+tests_test_jemalloc_LDADD = libweir-jemalloc.la libweir.la $(JEMALLOC_LIBS) \
+	$(WEIR_TEST_RUNNER)
+endif
+endif
 
 if WEIR_TESTS
 check_PROGRAMS += $(WEIR_UNIT_TESTS)

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* What the system says about this process's memory. */
+/* What the system says about this process's memory, and its threads. */
 #ifndef WEIR_TESTS_MEMORY_H
 #define WEIR_TESTS_MEMORY_H
 
 #include <criterion/criterion.h>
+#include <dirent.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -44,6 +46,50 @@ static inline bool memory_of_mapping(const volatile void *p, const char *key,
 	}
 	fclose(f);
 	return found;
+}
+
+static inline unsigned memory_entries(const char *directory)
+{
+	DIR *d = opendir(directory);
+	unsigned n = 0;
+
+	cr_assert(d);
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+static inline void *wait_at_gate(void *gate)
+{
+	pthread_mutex_lock(gate);
+	pthread_mutex_unlock(gate);
+	return NULL;
+}
+
+/* Entries of /proc/self/task before a test has made threads.  They are counted
+ * with one more, for that of a sanitizer, which starts with the first. */
+static inline unsigned threads_at_first(void)
+{
+	pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+	unsigned n;
+	pthread_t t;
+
+	pthread_mutex_lock(&gate);
+	cr_assert_eq(pthread_create(&t, NULL, wait_at_gate, &gate), 0);
+	n = memory_entries("/proc/self/task") - 1;
+	pthread_mutex_unlock(&gate);
+	pthread_join(t, NULL);
+	return n;
+}
+
+/* Entries now; one that was joined may be listed for a moment, or for longer on
+ * a slow machine: a minute at most. */
+static inline unsigned wait_for_threads(unsigned n)
+{
+	for (int i = 0; i < 60000 && memory_entries("/proc/self/task") > n; i++)
+		usleep(1000);
+	return memory_entries("/proc/self/task");
 }
 
 /* Wait until resident memory is below `mib`, a minute at most; what it is. */

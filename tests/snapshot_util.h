@@ -8,8 +8,6 @@
 #ifndef WEIR_TESTS_SNAPSHOT_UTIL_H
 #define WEIR_TESTS_SNAPSHOT_UTIL_H
 
-#include <criterion/criterion.h>
-#include <criterion/parameterized.h>
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -17,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <weir/snapshot.h>
@@ -26,7 +23,6 @@
 
 #define PAGE ((size_t)getpagesize())
 #define MIB ((size_t)1 << 20)
-#define NOBODY 65534
 #define MOST_WRITERS 4
 
 /* Writers: each writes random words of random pages while `go`. */
@@ -212,33 +208,6 @@ static inline long image_differs(const struct image *m, const char *from)
 		    memcmp(m->data + p * PAGE, from + p * PAGE, PAGE))
 			return (long)p;
 	return -1;
-}
-
-static inline void drop_privileges(void)
-{
-	if (geteuid() == 0) {
-		cr_assert(!setresgid(NOBODY, NOBODY, NOBODY));
-		cr_assert(!setresuid(NOBODY, NOBODY, NOBODY));
-	}
-	/* As after an execve(): changing the user took this away. */
-	cr_assert(!prctl(PR_SET_DUMPABLE, 1));
-}
-
-/* A region, or the test is skipped where the kernel has no such barrier. */
-static inline weir_region *region_of(size_t bytes, unsigned flags,
-				     unsigned barrier)
-{
-	struct weir_region_options o = {.size = sizeof(o),
-					.flags = flags,
-					.barrier = barrier,
-					.name = "test"};
-	weir_region *r = NULL;
-	int err = weir_region_reserve(bytes, 0, &o, &r);
-
-	if (err == -ENOTSUP)
-		cr_skip("%s", weir_error_text());
-	cr_assert_eq(err, 0, "%s", weir_error_text());
-	return r;
 }
 
 static inline char *memory_of(const weir_region *r)

@@ -300,7 +300,7 @@ static void *append(void *stop)
 
 /* A queue that grows at one end and shrinks at the other while cycles run: they
  * end. */
-Test(ahead, a_chain_that_grows_does_not_keep_a_cycle, .timeout = 120)
+Test(ahead, a_chain_that_grows_does_not_keep_a_cycle, .timeout = 240)
 {
 	bool stop = false;
 	uint64_t stops;

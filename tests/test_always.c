@@ -481,7 +481,7 @@ static void in_child(void)
 	_exit(0);
 }
 
-Test(always, fork_beside_cycles, .timeout = 120)
+Test(always, fork_beside_cycles, .timeout = 240)
 {
 	struct job minor = {busy, NULL}, full = {busy, &over};
 	pthread_t t[2];
@@ -574,17 +574,17 @@ static void beside_cycles(const char *options)
 	heap_close();
 }
 
-Test(always, beside_cycles, .timeout = 120)
+Test(always, beside_cycles, .timeout = 240)
 {
 	beside_cycles(CHECKED);
 }
 
-Test(always, beside_cycles_born_black, .timeout = 120)
+Test(always, beside_cycles_born_black, .timeout = 240)
 {
 	beside_cycles(CHECKED ",born-black=on");
 }
 
-Test(always, beside_cycles_with_delays, .timeout = 120)
+Test(always, beside_cycles_with_delays, .timeout = 240)
 {
 	beside_cycles(CHECKED ",delay=2000,seed=7");
 }

@@ -7,7 +7,6 @@
 #define _GNU_SOURCE
 #include <criterion/criterion.h>
 #include <criterion/parameterized.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -30,6 +29,7 @@
 #include "runtime/barrier.h"
 #include "runtime/barrier_ops.h"
 #include "tests/memory.h"
+#include "tests/quiet.h"
 
 #define PAGE ((size_t)getpagesize())
 #define NOBODY 65534
@@ -227,7 +227,7 @@ Test(barrier_kinds, sync_reports_no_copy_on_write)
 	if (pid == 0) {
 		/* Ordinary memory here, no registration: the old values stay
 		 * whatever the parent writes, and writing reaches no one. */
-		alarm(30);
+		alarm(60);
 		close(go[1]);
 		if (read(go[0], &c, 1) != 0)
 			_exit(1);
@@ -351,18 +351,6 @@ ParameterizedTest(enum wr_barrier_kind *kind, barrier_kinds, all_who_wait_go_on)
 
 /* ---- Nothing is left behind --------------------------------------------- */
 
-static unsigned entries(const char *directory)
-{
-	DIR *d = opendir(directory);
-	unsigned n = 0;
-
-	cr_assert(d);
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
-
 ParameterizedTestParameters(barrier_kinds, destroy_leaves_nothing)
 {
 	return cr_make_param_array(enum wr_barrier_kind, fault_kinds, 4);
@@ -371,15 +359,13 @@ ParameterizedTestParameters(barrier_kinds, destroy_leaves_nothing)
 ParameterizedTest(enum wr_barrier_kind *kind, barrier_kinds,
 		  destroy_leaves_nothing)
 {
-	unsigned fds, threads;
+	unsigned fds, threads = threads_at_first();
 	struct sigaction segv, bus, sa;
 
 	cr_assert(!sigaction(SIGSEGV, NULL, &segv));
 	cr_assert(!sigaction(SIGBUS, NULL, &bus));
 	wr_barrier_destroy(make(*kind));
-	fds = entries("/proc/self/fd");
-	usleep(10000); /* see below */
-	threads = entries("/proc/self/task");
+	fds = memory_entries("/proc/self/fd");
 	for (unsigned i = 0; i < 50; i++) {
 		struct wr_barrier *b = make(*kind), *other = make(*kind);
 		volatile char *p = map_range(b, 8), *q = map_range(other, 8);
@@ -395,11 +381,8 @@ ParameterizedTest(enum wr_barrier_kind *kind, barrier_kinds,
 		munmap((void *)p, 8 * PAGE);
 		munmap((void *)q, 8 * PAGE);
 	}
-	cr_assert_eq(entries("/proc/self/fd"), fds);
-	/* A thread that was joined may be listed for a moment. */
-	for (int i = 0; i < 1000 && entries("/proc/self/task") > threads; i++)
-		usleep(1000);
-	cr_assert_eq(entries("/proc/self/task"), threads);
+	cr_assert_eq(memory_entries("/proc/self/fd"), fds);
+	cr_assert_eq(wait_for_threads(threads), threads);
 	cr_assert(!sigaction(SIGSEGV, NULL, &sa));
 	cr_assert_eq(sa.sa_handler, segv.sa_handler);
 	cr_assert(!sigaction(SIGBUS, NULL, &sa));
@@ -423,10 +406,11 @@ ParameterizedTest(enum wr_barrier_kind *kind, barrier_kinds,
 	pid_t pid;
 
 	arm(b, p, 8);
+	quiet_before_fork();
 	wr_barrier_fork_prepare(b);
 	pid = fork();
 	if (pid == 0) {
-		alarm(30);
+		alarm(60);
 		setrlimit(RLIMIT_NOFILE, &none);
 		if (wr_barrier_fork_child(b) != -ENOTSUP)
 			_exit(1);

@@ -209,7 +209,7 @@ ParameterizedTest(enum wr_barrier_kind *kind, barrier_signal, foreign_faults)
 			struct rlimit no_core = {0, 0};
 
 			setrlimit(RLIMIT_CORE, &no_core);
-			alarm(30);
+			alarm(60);
 			if (ignore)
 				raise(signo);
 			bad[0] = 1;

@@ -244,7 +244,7 @@ static double cpu_now(void)
 
 Test(cycle, an_idle_program_uses_no_cpu)
 {
-	double before;
+	double used = 1;
 
 	heap_open("heap-min=4m");
 	make_list(1000000);
@@ -254,9 +254,16 @@ Test(cycle, an_idle_program_uses_no_cpu)
 	for (int i = 0;
 	     i < 600 && __atomic_load_n(&heap->trim_due, __ATOMIC_RELAXED); i++)
 		usleep(100000);
-	before = cpu_now();
-	usleep(1000000);
-	cr_assert_lt(cpu_now() - before, 0.005);
+	/* A second without is enough: what the host takes from a virtual
+	 * machine's processor may be counted as the program's, and a slow one
+	 * may be sweeping yet. */
+	for (int i = 0; i < 30 && used >= 0.005; i++) {
+		double before = cpu_now();
+
+		usleep(1000000);
+		used = cpu_now() - before;
+	}
+	cr_assert_lt(used, 0.005);
 	heap_close();
 }
 

@@ -76,7 +76,7 @@ static void settle(void)
 
 /* ---- Nesting ------------------------------------------------------------- */
 
-Test(disable, nests, .timeout = 60)
+Test(disable, nests, .timeout = 180)
 {
 	uint64_t before;
 
@@ -177,17 +177,17 @@ static void due(const char *options, size_t mib)
 	heap_close();
 }
 
-Test(disable, the_trigger_was_hit_meanwhile, .timeout = 120)
+Test(disable, the_trigger_was_hit_meanwhile, .timeout = 240)
 {
 	due("heap-max=512m,heap-min=4m", 64);
 }
 
-Test(disable, the_trigger_was_hit_meanwhile_no_barrier, .timeout = 120)
+Test(disable, the_trigger_was_hit_meanwhile_no_barrier, .timeout = 240)
 {
 	due("heap-max=512m,heap-min=4m,barrier=none", 64);
 }
 
-Test(disable, the_trigger_was_not_hit_meanwhile, .timeout = 60)
+Test(disable, the_trigger_was_not_hit_meanwhile, .timeout = 180)
 {
 	uint64_t before;
 
@@ -207,7 +207,7 @@ Test(disable, the_trigger_was_not_hit_meanwhile, .timeout = 60)
 }
 
 /* A request that is refused takes the trigger away, too. */
-Test(disable, a_request_was_refused_meanwhile, .timeout = 60)
+Test(disable, a_request_was_refused_meanwhile, .timeout = 180)
 {
 	uint64_t before;
 
@@ -224,7 +224,7 @@ Test(disable, a_request_was_refused_meanwhile, .timeout = 60)
 
 /* The program does not wait for a collector that must not run, nor makes it up
  * for what it allocated meanwhile. */
-Test(disable, nobody_assists, .timeout = 60)
+Test(disable, nobody_assists, .timeout = 180)
 {
 	uint64_t assists;
 
@@ -337,29 +337,29 @@ static void beside(void *(*fn)(void *), const char *options)
 	heap_close();
 }
 
-Test(disable, beside_threads_that_collect, .timeout = 120)
+Test(disable, beside_threads_that_collect, .timeout = 240)
 {
 	beside(collects, "heap-max=512m,heap-min=1m");
 	cr_assert_gt(collected, 0);
 	cr_assert_gt(refused, 0);
 }
 
-Test(disable, beside_threads_that_collect_at_safepoints, .timeout = 120)
+Test(disable, beside_threads_that_collect_at_safepoints, .timeout = 240)
 {
 	beside(collects, "heap-max=512m,heap-min=1m,stop=safepoints");
 }
 
-Test(disable, beside_threads_that_collect_with_delays, .timeout = 120)
+Test(disable, beside_threads_that_collect_with_delays, .timeout = 240)
 {
 	beside(collects, "heap-max=512m,heap-min=1m,delay=5000,seed=7");
 }
 
-Test(disable, beside_threads_that_allocate, .timeout = 120)
+Test(disable, beside_threads_that_allocate, .timeout = 240)
 {
 	beside(allocates, "heap-max=512m,heap-min=1m,verify=on");
 }
 
-Test(disable, beside_threads_that_disable, .timeout = 120)
+Test(disable, beside_threads_that_disable, .timeout = 240)
 {
 	beside(disables, "heap-max=512m,heap-min=1m");
 }
@@ -403,7 +403,7 @@ static void *lets_go(void *arg)
 	return arg;
 }
 
-Test(disable, waits_for_the_cycle_under_way, .timeout = 60)
+Test(disable, waits_for_the_cycle_under_way, .timeout = 180)
 {
 	pthread_t t;
 
@@ -421,7 +421,7 @@ Test(disable, waits_for_the_cycle_under_way, .timeout = 60)
 	heap_close();
 }
 
-Test(disable, waits_for_a_cycle_that_was_asked_for, .timeout = 60)
+Test(disable, waits_for_a_cycle_that_was_asked_for, .timeout = 180)
 {
 	heap_open(NULL);
 	cr_assert_eq(weir_heap_on_event(heap, holds, NULL), 0);
@@ -457,7 +457,7 @@ static void until_disabled_is(unsigned n)
 
 /* Who waits for a cycle when another thread disables has it; who comes later
  * is refused, however long that one takes; neither waits for ever. */
-Test(disable, comes_while_others_wait, .timeout = 60)
+Test(disable, comes_while_others_wait, .timeout = 180)
 {
 	int early = 1, late = 1;
 	pthread_t t[4];
@@ -486,7 +486,7 @@ Test(disable, comes_while_others_wait, .timeout = 60)
 }
 
 /* The same past the check without the lock. */
-Test(disable, a_wait_that_is_refused_is_told, .timeout = 60)
+Test(disable, a_wait_that_is_refused_is_told, .timeout = 180)
 {
 	heap_open(NULL);
 	disable();
@@ -565,12 +565,12 @@ static void fails(size_t size)
 	heap_close();
 }
 
-Test(disable, allocation_fails_at_the_limit, .timeout = 60)
+Test(disable, allocation_fails_at_the_limit, .timeout = 180)
 {
 	fails(1000);
 }
 
-Test(disable, large_allocation_fails_at_the_limit, .timeout = 60)
+Test(disable, large_allocation_fails_at_the_limit, .timeout = 180)
 {
 	fails(3 * MIB);
 }
@@ -624,7 +624,7 @@ static __attribute__((noinline)) void half_full(void)
 	cr_assert_not_null(p);
 }
 
-Test(disable, allocation_waits_for_the_last_cycle, .timeout = 60)
+Test(disable, allocation_waits_for_the_last_cycle, .timeout = 180)
 {
 	pthread_t t[3];
 	void *p = NULL;
@@ -694,7 +694,7 @@ static size_t fill_limit(weir_oom_fn *oom, size_t size, size_t stop)
 	return n;
 }
 
-Test(disable, the_program_is_asked, .timeout = 60)
+Test(disable, the_program_is_asked, .timeout = 180)
 {
 	size_t n = fill_limit(no, 1000, SIZE_MAX);
 
@@ -722,17 +722,17 @@ static void raise_limit(size_t size)
 	heap_close();
 }
 
-Test(disable, the_program_may_raise_the_limit, .timeout = 60)
+Test(disable, the_program_may_raise_the_limit, .timeout = 180)
 {
 	raise_limit(1000);
 }
 
-Test(disable, the_program_may_raise_the_limit_for_large_objects, .timeout = 60)
+Test(disable, the_program_may_raise_the_limit_for_large_objects, .timeout = 180)
 {
 	raise_limit(MIB);
 }
 
-Test(disable, the_program_may_enable, .timeout = 60)
+Test(disable, the_program_may_enable, .timeout = 180)
 {
 	/* The callback lets go of all there is. */
 	cr_assert_geq(fill_limit(enables, 1000, 40 * MIB), 40 * MIB);
@@ -759,7 +759,7 @@ static void child_did_well(pid_t pid)
 		  (unsigned)status);
 }
 
-Test(disable, the_child_is_disabled_too, .timeout = 60)
+Test(disable, the_child_is_disabled_too, .timeout = 180)
 {
 	uint64_t before;
 	pid_t pid;
@@ -774,7 +774,7 @@ Test(disable, the_child_is_disabled_too, .timeout = 60)
 	pid = fork();
 	cr_assert_geq(pid, 0);
 	if (!pid) {
-		alarm(30);
+		alarm(60);
 		must(weir_collect(heap, 0) == -EBUSY);
 		for (int i = 0; i < 32 << 10; i++)
 			must(weir_alloc(self, 1000));
@@ -803,7 +803,7 @@ Test(disable, the_child_is_disabled_too, .timeout = 60)
 }
 
 /* Who was about to disable is not in the child, and could not enable there. */
-Test(disable, the_child_does_not_have_who_waits, .timeout = 60)
+Test(disable, the_child_does_not_have_who_waits, .timeout = 180)
 {
 	pthread_t t;
 	pid_t pid;
@@ -816,7 +816,7 @@ Test(disable, the_child_does_not_have_who_waits, .timeout = 60)
 	pid = fork();
 	cr_assert_geq(pid, 0);
 	if (!pid) {
-		alarm(30);
+		alarm(60);
 		__atomic_store_n(&hold, 0, __ATOMIC_RELAXED);
 		must(!weir_collect(heap, 0));
 		must(!weir_collect_disable(heap));
@@ -874,7 +874,7 @@ static void *attached(void *arg)
 
 /* A heap that cannot be destroyed asks for a cycle, which starts the thread of
  * the finalizers anew: in vain, while it is disabled. */
-Test(disable, finalizers_run_and_their_requests_do_not_hang, .timeout = 60)
+Test(disable, finalizers_run_and_their_requests_do_not_hang, .timeout = 180)
 {
 	uint64_t before;
 	int ran;
@@ -983,7 +983,7 @@ static void *in_locked_call(void *arg)
 	return arg;
 }
 
-Test(disable, not_in_locked_calls, .timeout = 60)
+Test(disable, not_in_locked_calls, .timeout = 180)
 {
 	heap_open(NULL);
 	disable();
@@ -1000,7 +1000,7 @@ static void *region(void *arg)
 	return arg;
 }
 
-Test(disable, in_a_region_and_unattached, .timeout = 60)
+Test(disable, in_a_region_and_unattached, .timeout = 180)
 {
 	pthread_t t;
 

@@ -4,7 +4,9 @@
  */
 #define _GNU_SOURCE
 #include "tests/finalize.h"
+#include "tests/quiet.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -680,6 +682,7 @@ Test(disclaim, a_child_has_them_too)
 	for (long i = 2; i < 12; i++)
 		hidden(h, make_lone, (void *)i);
 	full(h);
+	quiet_before_fork();
 	pid = fork();
 	if (!pid) {
 		bool ok;
@@ -713,7 +716,15 @@ struct churner {
 	uint64_t seed;
 };
 
-static atomic_long released;
+/* As many at most that wait to be asked: a cycle takes the longer the more
+ * there are, and the longer it takes the more are made. */
+#ifdef __SANITIZE_THREAD__
+#define WAITING 20000
+#else
+#define WAITING 1000000
+#endif
+
+static atomic_long released, waiting;
 static bool ordered;
 
 static int release(void *object, void *arg)
@@ -733,6 +744,7 @@ static int release(void *object, void *arg)
 	}
 	n->check = 0; /* asked once */
 	atomic_fetch_add(&released, 1);
+	atomic_fetch_sub(&waiting, 1);
 	return 0;
 }
 
@@ -757,6 +769,7 @@ static void *churner_main(void *arg)
 		unsigned i = (unsigned)(r >> 32) % 32;
 
 		c->made++;
+		atomic_fetch_add(&waiting, 1);
 		n->a = node(m, 5);
 		if (r % 3 == 0)
 			n->b = held[i];
@@ -764,6 +777,7 @@ static void *churner_main(void *arg)
 			must(!weir_disclaim_forget(c->heap, held[i]));
 			held[i]->check = MAGIC + (uintptr_t)held[i]->id;
 			c->dropped++;
+			atomic_fetch_sub(&waiting, 1);
 			held[i] = NULL;
 			continue;
 		}
@@ -771,6 +785,12 @@ static void *churner_main(void *arg)
 		if (r % 16 == 0)
 			must(weir_disclaim_run(m, 0) >= 0);
 		weir_safepoint(m);
+		while (waiting > WAITING &&
+		       !__atomic_load_n(c->stop, __ATOMIC_RELAXED)) {
+			must(weir_disclaim_run(m, 0) >= 0);
+			weir_safepoint(m);
+			sched_yield();
+		}
 	}
 	memset(held, 0, sizeof(held));
 	must(!weir_thread_detach(m));

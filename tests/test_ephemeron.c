@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Ephemerons (gc/ephemeron.c). */
 #include "tests/ephemeron.h"
+#include "tests/quiet.h"
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -388,11 +389,13 @@ Test(ephemeron, a_child_of_fork_goes_on)
 
 	cr_assert_eq(hidden(h, make, (void *)1), 2);
 	full(h);
+	quiet_before_fork();
 	pid = fork();
 	cr_assert_geq(pid, 0);
 	if (!pid) {
 		bool ok;
 
+		alarm(60);
 		minor(h);
 		full(h);
 		ok = hidden(h, state_of_0, NULL) == 2;

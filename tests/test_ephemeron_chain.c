@@ -273,12 +273,12 @@ static void stress(const char *options)
 	cr_assert_eq(weir_heap_destroy(s.heap), 0);
 }
 
-Test(ephemeron_chain, races_with_collections, .timeout = 110)
+Test(ephemeron_chain, races_with_collections, .timeout = 240)
 {
-	stress("heap-max=512m,verify=on,poison=on,heap-min=4m,markers=2");
+	stress(RACE_HEAP ",verify=on,poison=on,heap-min=4m,markers=2");
 }
 
-Test(ephemeron_chain, races_with_collections_delayed, .timeout = 110)
+Test(ephemeron_chain, races_with_collections_delayed, .timeout = 240)
 {
-	stress("heap-max=512m,verify=on,poison=on,heap-min=4m,delay=200");
+	stress(RACE_HEAP ",verify=on,poison=on,heap-min=4m,delay=200");
 }

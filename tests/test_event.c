@@ -149,15 +149,34 @@ Test(event, mutators_stand_still_in_between)
 
 /* ---- Replacing ----------------------------------------------------------- */
 
-static int in; /* atomic: the handler runs for this event, from 1 */
+static int in;      /* atomic: the handler runs for this event, from 1 */
+static int awaited; /* atomic: it stays in this one, from 1, until it is 0 */
 
 static void linger(weir_heap *h, enum weir_event event, void *arg)
 {
+	int this = (int)event + 1;
+
 	(void)h;
 	(void)arg;
-	__atomic_store_n(&in, (int)event + 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&in, this, __ATOMIC_RELAXED);
+	while (__atomic_load_n(&awaited, __ATOMIC_RELAXED) == this)
+		usleep(100);
 	usleep(30000);
 	__atomic_store_n(&in, 0, __ATOMIC_RELAXED);
+}
+
+static void await_in(enum weir_event event)
+{
+	__atomic_store_n(&awaited, (int)event + 1, __ATOMIC_RELAXED);
+}
+
+/* It is in that event now, and goes on, not at once. */
+static bool is_in(enum weir_event event)
+{
+	if (__atomic_load_n(&in, __ATOMIC_RELAXED) != (int)event + 1)
+		return false;
+	__atomic_store_n(&awaited, 0, __ATOMIC_RELAXED);
+	return true;
 }
 
 /* Attached, at safepoints only: the stop that comes while this thread waits for
@@ -165,9 +184,10 @@ static void linger(weir_heap *h, enum weir_event event, void *arg)
 static void waits_for(enum weir_event event)
 {
 	heap_open("stop=safepoints");
+	await_in(event);
 	cr_assert_eq(weir_heap_on_event(heap, linger, NULL), 0);
 	cr_assert_eq(weir_collect(heap, WEIR_COLLECT_NOWAIT), 0);
-	while (__atomic_load_n(&in, __ATOMIC_RELAXED) != (int)event + 1)
+	while (!is_in(event))
 		weir_safepoint(self);
 	cr_assert_eq(weir_heap_on_event(heap, NULL, NULL), 0);
 	cr_assert_eq(__atomic_load_n(&in, __ATOMIC_RELAXED), 0);
@@ -177,36 +197,37 @@ static void waits_for(enum weir_event event)
 	heap_close();
 }
 
-Test(event, removal_waits_for_the_beginning, .timeout = 60)
+Test(event, removal_waits_for_the_beginning, .timeout = 180)
 {
 	waits_for(WEIR_EVENT_CYCLE_BEGIN);
 }
 
-Test(event, removal_waits_for_the_stop, .timeout = 60)
+Test(event, removal_waits_for_the_stop, .timeout = 180)
 {
 	waits_for(WEIR_EVENT_STOPPING);
 }
 
-Test(event, removal_waits_for_the_end, .timeout = 60)
+Test(event, removal_waits_for_the_end, .timeout = 180)
 {
 	waits_for(WEIR_EVENT_CYCLE_END);
 }
 
 static void *unattached_remove(void *arg)
 {
-	while (__atomic_load_n(&in, __ATOMIC_RELAXED) != WEIR_EVENT_STOPPED + 1)
+	while (!is_in(WEIR_EVENT_STOPPED))
 		usleep(100);
 	*(int *)arg = weir_heap_on_event(heap, NULL, NULL);
 	return __atomic_load_n(&in, __ATOMIC_RELAXED) ? arg : NULL;
 }
 
-Test(event, removal_waits_for_the_pause, .timeout = 60)
+Test(event, removal_waits_for_the_pause, .timeout = 180)
 {
 	void *early;
 	int err = 1;
 	pthread_t t;
 
 	heap_open(NULL);
+	await_in(WEIR_EVENT_STOPPED);
 	cr_assert_eq(weir_heap_on_event(heap, linger, NULL), 0);
 	cr_assert_eq(pthread_create(&t, NULL, unattached_remove, &err), 0);
 	cr_assert_eq(weir_collect(heap, 0), 0);
@@ -270,14 +291,14 @@ static void replace_beside_cycles(const char *options)
 	heap_close();
 }
 
-Test(event, replaced_beside_cycles, .timeout = 120)
+Test(event, replaced_beside_cycles, .timeout = 240)
 {
 	replace_beside_cycles(NULL);
 }
 
 /* A delay comes between the pause's lock and its stop, which would wait for a
  * mutator that waits for the lock and is not blocked. */
-Test(event, replaced_beside_cycles_at_safepoints, .timeout = 120)
+Test(event, replaced_beside_cycles_at_safepoints, .timeout = 240)
 {
 	replace_beside_cycles("stop=safepoints,delay=500,seed=11");
 }
@@ -313,7 +334,7 @@ Test(event, of_no_heap)
 /* ---- fork ---------------------------------------------------------------- */
 
 /* While the handler runs, which fork does not wait for. */
-Test(event, the_child_has_the_handler, .timeout = 60)
+Test(event, the_child_has_the_handler, .timeout = 180)
 {
 	int status;
 	pid_t pid;
@@ -322,13 +343,16 @@ Test(event, the_child_has_the_handler, .timeout = 60)
 	cr_skip("fork with threads: not under the sanitizer");
 #endif
 	heap_open(NULL);
+	await_in(WEIR_EVENT_CYCLE_BEGIN);
 	cr_assert_eq(weir_heap_on_event(heap, linger, NULL), 0);
 	cr_assert_eq(weir_collect(heap, WEIR_COLLECT_NOWAIT), 0);
 	while (!__atomic_load_n(&in, __ATOMIC_RELAXED))
 		usleep(100);
 	pid = fork();
+	if (pid)
+		__atomic_store_n(&awaited, 0, __ATOMIC_RELAXED);
 	if (!pid) {
-		alarm(20);
+		alarm(60);
 		if (!__atomic_load_n(&in, __ATOMIC_RELAXED) ||
 		    weir_heap_on_event(heap, note, &first) ||
 		    weir_collect(heap, WEIR_COLLECT_FULL))
@@ -343,7 +367,7 @@ Test(event, the_child_has_the_handler, .timeout = 60)
 	cr_assert_eq(status, 0, "%x", status);
 	pid = fork();
 	if (!pid) {
-		alarm(20);
+		alarm(60);
 		__atomic_store_n(&in, 0, __ATOMIC_RELAXED);
 		weir_collect(heap, WEIR_COLLECT_NOWAIT);
 		while (!__atomic_load_n(&in, __ATOMIC_RELAXED))

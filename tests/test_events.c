@@ -340,7 +340,7 @@ Test(events, killed_program_leaves_a_readable_trace)
 			_exit(1);
 		for (unsigned i = 0; i < 100; i++)
 			wr_event_end(e, WR_PHASE_mark, i, i + 1, i, "n");
-		for (int i = 0; i < 500; i++) {
+		for (int i = 0; i < 6000; i++) {
 			/* Until the writer has been round. */
 			char *now = json_read_file(name);
 

@@ -449,7 +449,7 @@ static void fork_main(void)
 	pid = fork();
 	must(pid >= 0);
 	if (pid == 0) {
-		alarm(20);
+		alarm(60);
 		for (int k = 0; k < 3; k++)
 			if (weir_collect(the_heap, k == 1))
 				_exit(1);
@@ -656,7 +656,7 @@ ParameterizedTestParameters(fiber, many_fibers_come_and_go)
 				   sizeof(ways) / sizeof(ways[0]));
 }
 
-ParameterizedTest(struct way *w, fiber, many_fibers_come_and_go, .timeout = 120)
+ParameterizedTest(struct way *w, fiber, many_fibers_come_and_go, .timeout = 240)
 {
 	pthread_t t[THREADS];
 	time_t begin = time(NULL);

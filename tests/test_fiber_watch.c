@@ -300,7 +300,7 @@ ParameterizedTestParameters(fiber_watch, switching)
 				   sizeof(ways) / sizeof(ways[0]));
 }
 
-ParameterizedTest(enum how *how, fiber_watch, switching, .timeout = 120)
+ParameterizedTest(enum how *how, fiber_watch, switching, .timeout = 240)
 {
 	time_t begin = time(NULL);
 	unsigned long cycles = 0;

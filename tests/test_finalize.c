@@ -553,7 +553,7 @@ static void *stress_main(void *arg)
 	return NULL;
 }
 
-Test(finalize, races_with_collections, .timeout = 110)
+Test(finalize, races_with_collections, .timeout = 240)
 {
 	static struct stress s;
 	struct timespec begin, now;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The finalizer queue and the library's thread (gc/finalize_run.c). */
 #include "tests/finalize.h"
+#include "tests/quiet.h"
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -52,7 +53,7 @@ Test(finalize_run, the_queue_keeps_what_waits_in_it)
 
 static bool wait_for(long count)
 {
-	for (int i = 0; i < 2000 && runs < count; i++)
+	for (int i = 0; i < 12000 && runs < count; i++)
 		usleep(5000);
 	return runs == count;
 }
@@ -126,6 +127,9 @@ Test(finalize_run, the_thread_comes_back_after_a_destroy_that_failed)
 	cr_assert_eq(weir_heap_destroy(h), 0, "%s", weir_error_text());
 }
 
+/* Many seconds of them. */
+#define SLOW 1000
+
 static void slow(void *object, void *arg)
 {
 	usleep(20000);
@@ -137,7 +141,7 @@ static long make_slow(weir_heap *h, weir_mutator *m, void *arg)
 	int err = 0;
 
 	(void)arg;
-	for (long i = 0; i < 50; i++)
+	for (long i = 0; i < SLOW; i++)
 		err |= weir_finalizer_set(h, node(m, i), slow, NULL, 0);
 	return err;
 }
@@ -151,7 +155,7 @@ Test(finalize_run, destroy_does_not_wait_for_the_whole_queue)
 	while (!runs)
 		usleep(1000);
 	cr_assert_eq(weir_heap_destroy(h), 0, "%s", weir_error_text());
-	cr_assert_lt(runs, 50);
+	cr_assert_lt(runs, SLOW);
 }
 
 static void destroy_within(void *object, void *arg)
@@ -190,11 +194,14 @@ Test(finalize_run, the_thread_starts_anew_in_a_child_of_fork)
 	cr_assert_eq(hidden(h, make_one, (void *)7), 0);
 	full(h);
 	cr_assert(wait_for(1));
+	quiet_before_fork();
 	pid = fork();
 	cr_assert_geq(pid, 0);
 	if (!pid) {
-		bool ok = !hidden(h, make_one, (void *)8);
+		bool ok;
 
+		alarm(120);
+		ok = !hidden(h, make_one, (void *)8);
 		full(h);
 		ok = ok && wait_for(2) && !weir_heap_destroy(h);
 		_exit(ok ? 0 : 1);
@@ -299,7 +306,7 @@ static long make_told(weir_heap *h, weir_mutator *m, void *arg)
 	return 0;
 }
 
-Test(finalize_run, told_of_before_whoever_runs_them, .timeout = 60)
+Test(finalize_run, told_of_before_whoever_runs_them, .timeout = 180)
 {
 	weir_heap *h = start(OPTIONS);
 	pthread_t t;
@@ -388,7 +395,7 @@ static long make_and_run(weir_heap *h, weir_mutator *m, void *arg)
 	return made - ran_here;
 }
 
-Test(finalize_run, all_of_them_beside_cycles, .timeout = 120)
+Test(finalize_run, all_of_them_beside_cycles, .timeout = 240)
 {
 	weir_heap *h = start(OPTIONS ",delay=100");
 	pthread_t t;

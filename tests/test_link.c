@@ -7,6 +7,7 @@
  */
 #include "tests/finalize.h"
 #include "tests/need.h"
+#include "tests/quiet.h"
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -712,11 +713,13 @@ Test(link, a_child_of_fork_goes_on)
 	cr_assert_eq(linked_to(h, in(3) + 1, 0, WEIR_LINK_LONG), 0);
 	cr_assert_eq(linked_to(h, in(4), 0, WEIR_LINK_LONG), 0);
 	slot[4] = NULL;
+	quiet_before_fork();
 	pid = fork();
 	cr_assert_geq(pid, 0);
 	if (!pid) {
 		bool ok = links(h) == 5;
 
+		alarm(60);
 		full(h);
 		ok = ok && as_forked(h);
 		/* And links of its own. */

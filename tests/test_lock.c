@@ -167,7 +167,7 @@ Test(lock, a_forked_child_unlocks)
 	wr_mutex_unlock(&middle);
 	wr_mutex_unlock(&low);
 	if (pid == 0) {
-		alarm(10);
+		alarm(60);
 		wr_mutex_lock(&low);
 		wr_mutex_lock(&middle);
 		_exit(0);

@@ -118,14 +118,14 @@ static void excludes(void *(*fn)(void *), void *(*other)(void *),
 	heap_close();
 }
 
-Test(locked, one_at_a_time, .timeout = 120)
+Test(locked, one_at_a_time, .timeout = 240)
 {
 	excludes(counts_attached, counts_attached, "verify=on");
 }
 
 /* A thread that waited for the lock and was not blocked would keep the pause,
  * which has the lock, from beginning. */
-Test(locked, one_at_a_time_at_safepoints, .timeout = 120)
+Test(locked, one_at_a_time_at_safepoints, .timeout = 240)
 {
 	excludes(counts_attached, counts_attached, "stop=safepoints");
 }
@@ -151,23 +151,23 @@ static void *counts_from_begin_to_end(void *arg)
 	return arg;
 }
 
-Test(locked, from_begin_to_end, .timeout = 120)
+Test(locked, from_begin_to_end, .timeout = 240)
 {
 	excludes(counts_from_begin_to_end, counts_attached, "verify=on");
 }
 
-Test(locked, from_begin_to_end_at_safepoints, .timeout = 120)
+Test(locked, from_begin_to_end_at_safepoints, .timeout = 240)
 {
 	excludes(counts_from_begin_to_end, counts_from_begin_to_end,
 		 "stop=safepoints");
 }
 
-Test(locked, one_at_a_time_with_delays, .timeout = 120)
+Test(locked, one_at_a_time_with_delays, .timeout = 240)
 {
 	excludes(counts_attached, counts_blocked, "delay=5000,seed=3");
 }
 
-Test(locked, unattached_threads_too, .timeout = 120)
+Test(locked, unattached_threads_too, .timeout = 240)
 {
 	excludes(counts_attached, counts_unattached, NULL);
 }
@@ -240,17 +240,17 @@ static void no_pause(void *(*fn)(void *), const char *options, bool elsewhere)
 	heap_close();
 }
 
-Test(locked, no_pause_meanwhile, .timeout = 60)
+Test(locked, no_pause_meanwhile, .timeout = 180)
 {
 	no_pause(unattached_stay, NULL, false);
 }
 
-Test(locked, no_pause_meanwhile_unattached, .timeout = 60)
+Test(locked, no_pause_meanwhile_unattached, .timeout = 180)
 {
 	no_pause(unattached_stay, NULL, true);
 }
 
-Test(locked, no_pause_meanwhile_in_a_region, .timeout = 60)
+Test(locked, no_pause_meanwhile_in_a_region, .timeout = 180)
 {
 	no_pause(region_stay, "stop=safepoints", false);
 }
@@ -282,7 +282,7 @@ static void *target_stays(void *arg)
 	return there ? arg : NULL;
 }
 
-Test(locked, may_use_weak_references, .timeout = 60)
+Test(locked, may_use_weak_references, .timeout = 180)
 {
 	pthread_t t[2];
 
@@ -323,7 +323,7 @@ static void *nest(void *arg)
 	return result;
 }
 
-Test(locked, nests, .timeout = 60)
+Test(locked, nests, .timeout = 180)
 {
 	struct stay s = {.ms = 4};
 	pthread_t c;
@@ -437,7 +437,7 @@ static void *writes(void *arg)
 
 /* Delays make slices likely, which stop threads with malloc()'s lock in their
  * hands; who is in a call must not keep them from ending. */
-Test(locked, malloc_within, .timeout = 60)
+Test(locked, malloc_within, .timeout = 180)
 {
 	pthread_t t[3];
 
@@ -481,7 +481,7 @@ static void *keeps_equal(void *arg)
 }
 
 /* The child finds no call in the middle, and the lock free. */
-Test(locked, fork_waits_for_calls, .timeout = 60)
+Test(locked, fork_waits_for_calls, .timeout = 180)
 {
 	pthread_t t[3];
 
@@ -497,7 +497,7 @@ Test(locked, fork_waits_for_calls, .timeout = 60)
 		pid_t pid = fork();
 
 		if (!pid) {
-			alarm(20);
+			alarm(60);
 			if (pair[0] != pair[1])
 				_exit(1);
 			if (weir_locked_call(heap, makes_equal, pair) != pair)

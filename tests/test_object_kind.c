@@ -80,7 +80,7 @@ Test(object_kind, of_inline_allocation)
 	heap_close();
 }
 
-Test(object_kind, of_bitmap_and_trace_kinds, .timeout = 60)
+Test(object_kind, of_bitmap_and_trace_kinds, .timeout = 180)
 {
 	const uint64_t bits = 1;
 	weir_kind bitmap, trace, concurrent, always;
@@ -103,7 +103,7 @@ Test(object_kind, of_bitmap_and_trace_kinds, .timeout = 60)
 }
 
 /* Kinds from 31 on are in the object's last word. */
-Test(object_kind, of_many_kinds, .timeout = 60)
+Test(object_kind, of_many_kinds, .timeout = 180)
 {
 	weir_kind k[60], high = 0;
 
@@ -233,7 +233,7 @@ static void *asks_kinds(void *arg)
 	return arg;
 }
 
-Test(object_kind, any_address_beside_cycles, .timeout = 60)
+Test(object_kind, any_address_beside_cycles, .timeout = 180)
 {
 	weir_kind kind;
 	pthread_t t;

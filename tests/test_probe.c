@@ -6,7 +6,6 @@
  */
 #define _GNU_SOURCE
 #include <criterion/criterion.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -23,6 +22,7 @@
 
 #include "runtime/barrier.h"
 #include "runtime/probe.h"
+#include "tests/memory.h"
 #include "tests/remove_tree.h"
 #include "tests/take_away.h"
 
@@ -91,23 +91,11 @@ static void expect_refused(enum wr_barrier_kind kind, const char *text)
 
 /* ---- As it is ----------------------------------------------------------- */
 
-static unsigned entries(const char *directory)
-{
-	DIR *d = opendir(directory);
-	unsigned n = 0;
-
-	cr_assert(d);
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
-}
-
 Test(probe, table)
 {
 	size_t count;
 	const struct wr_probe *p = wr_probes(&count);
-	unsigned fds = 0, threads = 0;
+	unsigned fds = 0, threads = threads_at_first();
 
 	cr_assert_geq(count, 12);
 	cr_assert_null(wr_probe_find("no-such-probe"));
@@ -122,12 +110,10 @@ Test(probe, table)
 		}
 		wr_probe_choose(&choice);
 		/* Nothing is left behind. */
-		if (round) {
-			cr_assert_eq(entries("/proc/self/fd"), fds);
-			cr_assert_eq(entries("/proc/self/task"), threads);
-		}
-		fds = entries("/proc/self/fd");
-		threads = entries("/proc/self/task");
+		if (round)
+			cr_assert_eq(memory_entries("/proc/self/fd"), fds);
+		fds = memory_entries("/proc/self/fd");
+		cr_assert_eq(wait_for_threads(threads), threads);
 	}
 }
 

@@ -310,7 +310,7 @@ Test(segments, a_forked_child_has_both)
 		pid = fork();
 		cr_assert_geq(pid, 0);
 		if (pid == 0) {
-			alarm(20);
+			alarm(60);
 			if (!on && weir_root_data_segments(h, 1))
 				_exit(1);
 			full(h);

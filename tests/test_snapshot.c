@@ -5,7 +5,7 @@
  * every barrier, policy, size of unit and way of preparing.
  */
 #define _GNU_SOURCE
-#include "tests/snapshot_util.h"
+#include "tests/test_snapshot.h"
 
 struct variant {
 	char name[32];

@@ -9,7 +9,7 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-#include "tests/snapshot_util.h"
+#include "tests/test_snapshot.h"
 
 #define BYTES (8 * MIB)
 
@@ -755,6 +755,207 @@ Test(snapshot_life, deltas_under_async)
 	chain(WEIR_REGION_ASYNC, 0);
 }
 
+/* ---- What a review found ------------------------------------------------- */
+
+/* A page that was given back, and written again, has changed: also when the
+ * listener is slow to apply what it has read. */
+Test(snapshot_life, given_back_and_written_is_in_the_delta)
+{
+	struct scene c;
+
+	scene_open(&c, WEIR_REGION_AUTO,
+		   WEIR_REGION_TRACK | WEIR_REGION_USER_WRITES);
+	c.options.flags = WEIR_SNAPSHOT_DELTA;
+	c.options.pool = MIB;
+	for (int i = 0; i < 300; i++) {
+		size_t page = (size_t)i % 50;
+
+		scene_snapshot(&c);
+		must(!weir_snapshot_prepare(c.snapshot, 0));
+		must(!weir_region_discard(c.region, c.memory + page * PAGE,
+					  PAGE));
+		c.memory[page * PAGE] = (char)(i | 1);
+		must(!weir_snapshot_begin(c.snapshot));
+		renew(&c.image);
+		must(!weir_snapshot_read(c.snapshot, image_sink, &c.image));
+		must(c.image.times[page] == 1);
+		must(c.image.data[page * PAGE] == (char)(i | 1));
+		must(!weir_snapshot_end(c.snapshot));
+	}
+	scene_close(&c);
+}
+
+static void *discard_all(void *arg)
+{
+	struct scene *c = arg;
+
+	for (size_t at = 0; at < BYTES; at += 4 * PAGE)
+		must(!weir_region_discard(c->region, c->memory + at, PAGE));
+	return NULL;
+}
+
+ParameterizedTestParameters(snapshot_life, discarding_beside_the_end)
+{
+	return MANNERS();
+}
+
+ParameterizedTest(struct manner *m, snapshot_life, discarding_beside_the_end)
+{
+	struct scene c;
+
+	scene_open(&c, m->barrier, m->flags);
+	c.options.pool = 8 * PAGE;
+	for (int i = 0; i < 20; i++) {
+		pthread_t thread;
+
+		scene_begin(&c);
+		must(!pthread_create(&thread, NULL, discard_all, &c));
+		while (!figures_of(c.snapshot).waits)
+			sched_yield();
+		must(weir_snapshot_end(c.snapshot) == -ECANCELED);
+		must(!pthread_join(thread, NULL));
+	}
+	scene_close(&c);
+}
+
+struct grower {
+	weir_region *region;
+	char *memory; /* of it */
+	int end;      /* atomic */
+};
+
+static void *grow_main(void *arg)
+{
+	struct grower *g = arg;
+
+	for (size_t n = 9; n < 4 * MIB / PAGE; n += 3) {
+		must(!weir_region_grow(g->region, n * PAGE));
+		memset(g->memory + (n - 3) * PAGE, 5, 3 * PAGE);
+	}
+	return NULL;
+}
+
+Test(snapshot_life, growing_beside_preparing)
+{
+	for (int i = 0; i < 10; i++) {
+		struct weir_region_info info = {.size = sizeof(info)};
+		struct grower g;
+		struct image image;
+		pthread_t thread;
+		weir_snapshot *s;
+
+		must(!weir_region_reserve(6 * PAGE, 4 * MIB, NULL, &g.region));
+		g.memory = memory_of(g.region);
+		memset(g.memory, 5, 6 * PAGE);
+		must(!weir_snapshot_create(&g.region, 1, NULL, &s));
+		must(!pthread_create(&thread, NULL, grow_main, &g));
+		must(!weir_snapshot_prepare(s,
+					    i % 2 ? WEIR_PREPARE_NOWAIT : 0));
+		must(!pthread_join(thread, NULL));
+		must(!weir_snapshot_begin(s));
+		must(!weir_snapshot_region(s, 0, &info));
+		image_open(&image, info.bytes);
+		memset(g.memory, 6, info.bytes);
+		must(!weir_snapshot_read(s, image_sink, &image));
+		for (size_t at = 0; at < info.bytes; at += PAGE)
+			must(image.times[at / PAGE] == 1 &&
+			     image.data[at] == 5);
+		must(!weir_snapshot_end(s));
+		image_close(&image);
+		must(!weir_region_release(g.region));
+	}
+}
+
+struct storm {
+	char *memory;
+	int end; /* atomic */
+};
+
+static void *storm_main(void *arg)
+{
+	struct storm *s = arg;
+
+	while (!__atomic_load_n(&s->end, __ATOMIC_RELAXED))
+		for (size_t at = 0; at < MIB; at += PAGE)
+			__atomic_fetch_add(&s->memory[at], 1, __ATOMIC_RELAXED);
+	return NULL;
+}
+
+ParameterizedTestParameters(snapshot_life, released_beside_writers)
+{
+	return MANNERS();
+}
+
+ParameterizedTest(struct manner *m, snapshot_life, released_beside_writers)
+{
+	struct weir_region_options o = {
+		.size = sizeof(o),
+		.barrier = m->barrier,
+		.flags = m->flags | WEIR_REGION_TRACK,
+	};
+	struct storm storm = {.end = 0};
+	pthread_t thread[2];
+
+	storm.memory = mmap(NULL, MIB, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	must(storm.memory != MAP_FAILED);
+	for (int i = 0; i < 2; i++)
+		must(!pthread_create(&thread[i], NULL, storm_main, &storm));
+	for (int i = 0; i < 30; i++) {
+		struct image image;
+		weir_snapshot *s;
+		weir_region *r;
+
+		must(!weir_region_adopt(storm.memory, MIB, &o, &r));
+		must(!weir_snapshot_create(&r, 1, NULL, &s));
+		must(!weir_snapshot_prepare(s, 0));
+		must(!weir_snapshot_begin(s)); /* of no certain moment */
+		image_open(&image, MIB);
+		must(!weir_snapshot_read(s, image_sink, &image));
+		must(!weir_snapshot_end(s));
+		image_close(&image);
+		must(!weir_region_release(r));
+	}
+	__atomic_store_n(&storm.end, 1, __ATOMIC_RELAXED);
+	for (int i = 0; i < 2; i++)
+		must(!pthread_join(thread[i], NULL));
+	munmap(storm.memory, MIB);
+}
+
+static int write_pinned(void *arg)
+{
+	struct scene *c = arg;
+
+	/* As a device would: through another mapping. */
+	memset(c->shadow, 9, PAGE);
+	must(pwrite(((struct weir_region_info *)c->image.hook_arg)->memfd,
+		    c->shadow, PAGE, 0) == (ssize_t)PAGE);
+	return 0;
+}
+
+Test(snapshot_life, async_pinned_memory_is_read_in_the_stop)
+{
+	struct weir_region_info info = {.size = sizeof(info)};
+	struct weir_snapshot_range pin;
+	struct scene c;
+
+	scene_open(&c, WEIR_REGION_ASYNC, WEIR_REGION_SHARED);
+	cr_assert_eq(weir_region_info(c.region, &info), 0);
+	pin = (struct weir_snapshot_range){c.memory + 1, 2};
+	c.options.kind = WEIR_SNAPSHOT_END;
+	c.options.stop = write_pinned;
+	c.options.resume = nothing;
+	c.options.stop_arg = &c;
+	c.options.pinned = &pin;
+	c.options.pinned_count = 1;
+	c.image.again = true;
+	c.image.hook_arg = &info;
+	scene_begin(&c);
+	scene_read(&c);
+	cr_assert_eq(weir_snapshot_end(c.snapshot), 0);
+	scene_close(&c);
+}
+
 /* ---- What is refused ---------------------------------------------------- */
 
 Test(snapshot_life, refused)
@@ -775,6 +976,10 @@ Test(snapshot_life, refused)
 	cr_assert_eq(weir_region_reserve(MIB, 0, &ro, &r), -EINVAL);
 	cr_assert_eq(weir_region_release(NULL), 0);
 	cr_assert_eq(weir_snapshot_end(NULL), 0);
+	r = region_of(MIB, 0, WEIR_REGION_AUTO);
+	cr_assert_eq(weir_snapshot_create((weir_region *[]){r, r}, 2, NULL, &s),
+		     -EINVAL);
+	cr_assert_eq(weir_region_release(r), 0);
 
 	scene_open(&c, WEIR_REGION_AUTO, 0);
 	o.kind = WEIR_SNAPSHOT_END;

@@ -13,6 +13,7 @@
 #include "gc/heap.h"
 #include "tests/heap_util.h"
 #include "tests/must.h"
+#include "tests/quiet.h"
 
 #define THREADS 3
 #define WORDS 16
@@ -136,17 +137,17 @@ static void one(const char *options)
 	finish(2);
 }
 
-Test(suspend, one_thread, .timeout = 60)
+Test(suspend, one_thread, .timeout = 180)
 {
 	one("verify=on,poison=on");
 }
 
-Test(suspend, one_thread_at_safepoints, .timeout = 60)
+Test(suspend, one_thread_at_safepoints, .timeout = 180)
 {
 	one("verify=on,poison=on,stop=safepoints");
 }
 
-Test(suspend, one_thread_with_delays, .timeout = 60)
+Test(suspend, one_thread_with_delays, .timeout = 180)
 {
 	one("verify=on,poison=on,delay=500");
 }
@@ -166,7 +167,7 @@ static void *suspends_itself(void *arg)
 	return NULL;
 }
 
-Test(suspend, itself, .timeout = 60)
+Test(suspend, itself, .timeout = 180)
 {
 	struct worker *w = &worker[0];
 
@@ -207,7 +208,7 @@ static void *works_blocked(void *arg)
 	return NULL;
 }
 
-Test(suspend, in_a_region, .timeout = 60)
+Test(suspend, in_a_region, .timeout = 180)
 {
 	struct worker *w = &worker[0];
 
@@ -283,12 +284,12 @@ static void not_in_a_call(const char *options)
 	finish(1);
 }
 
-Test(suspend, not_in_a_locked_call, .timeout = 60)
+Test(suspend, not_in_a_locked_call, .timeout = 180)
 {
 	not_in_a_call(NULL);
 }
 
-Test(suspend, not_in_a_locked_call_at_safepoints, .timeout = 60)
+Test(suspend, not_in_a_locked_call_at_safepoints, .timeout = 180)
 {
 	not_in_a_call("stop=safepoints");
 }
@@ -340,12 +341,12 @@ static void all(const char *options)
 	finish(THREADS);
 }
 
-Test(suspend, all_threads, .timeout = 60)
+Test(suspend, all_threads, .timeout = 180)
 {
 	all("verify=on,poison=on");
 }
 
-Test(suspend, all_threads_at_safepoints, .timeout = 60)
+Test(suspend, all_threads_at_safepoints, .timeout = 180)
 {
 	all("verify=on,poison=on,stop=safepoints");
 }
@@ -426,17 +427,17 @@ static void races(const char *options)
 	finish(THREADS);
 }
 
-Test(suspend, races, .timeout = 120)
+Test(suspend, races, .timeout = 240)
 {
 	races("heap-min=2m,verify=on,poison=on");
 }
 
-Test(suspend, races_at_safepoints, .timeout = 120)
+Test(suspend, races_at_safepoints, .timeout = 240)
 {
 	races("heap-min=2m,poison=on,stop=safepoints");
 }
 
-Test(suspend, races_with_delays, .timeout = 120)
+Test(suspend, races_with_delays, .timeout = 240)
 {
 	races("heap-min=2m,poison=on,delay=300");
 }
@@ -472,7 +473,7 @@ static void *suspends_the_other(void *arg)
 	return NULL;
 }
 
-Test(suspend, each_other, .timeout = 120)
+Test(suspend, each_other, .timeout = 240)
 {
 	begin("heap-min=2m,poison=on", 0);
 	for (long i = 0; i < 2; i++)
@@ -492,10 +493,12 @@ static int child_status;    /* atomic: plus 1 */
 static void *forks(void *arg)
 {
 	int status;
-	pid_t pid = fork();
+	pid_t pid;
 
+	quiet_before_fork();
+	pid = fork();
 	if (!pid) {
-		alarm(30);
+		alarm(60);
 		return arg;
 	}
 	waitpid(pid, &status, 0);
@@ -527,7 +530,7 @@ static void *forks_suspended(void *arg)
 	return NULL;
 }
 
-Test(suspend, a_child_runs, .timeout = 60)
+Test(suspend, a_child_runs, .timeout = 180)
 {
 	struct worker *w = &worker[0];
 
@@ -555,7 +558,7 @@ static void *forks_often(void *arg)
 		pid_t pid = fork();
 
 		if (!pid) {
-			alarm(30);
+			alarm(60);
 			must(weir_alloc(w->m, 64));
 			_exit(0);
 		}
@@ -588,12 +591,12 @@ static void forks_beside(const char *options)
 	finish(1);
 }
 
-Test(suspend, who_forks, .timeout = 120)
+Test(suspend, who_forks, .timeout = 240)
 {
 	forks_beside(NULL);
 }
 
-Test(suspend, who_forks_with_delays, .timeout = 120)
+Test(suspend, who_forks_with_delays, .timeout = 240)
 {
 	forks_beside("delay=300");
 }

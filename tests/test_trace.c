@@ -45,7 +45,7 @@ static bool has_barrier(void)
 }
 
 /* More objects wait for the pause than the stacks have room for. */
-Test(trace, more_in_the_pause_than_segments, .timeout = 120)
+Test(trace, more_in_the_pause_than_segments, .timeout = 240)
 {
 	struct weir_stats s;
 	weir_kind kind;

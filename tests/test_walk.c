@@ -198,7 +198,7 @@ static void beside(const char *options)
 	full(h);
 	pthread_create(&t[0], NULL, churns, h);
 	pthread_create(&t[1], NULL, collects, h);
-	for (int k = 0; k < 20; k++) {
+	for (int k = 0; k < RACE_CYCLES / 2; k++) {
 		if (k % 2)
 			cr_assert(hidden(h, walk_attached, NULL));
 		else
@@ -213,19 +213,19 @@ static void beside(const char *options)
 	cr_assert_eq(weir_heap_destroy(h), 0);
 }
 
-Test(walk, beside_cycles, .timeout = 120)
+Test(walk, beside_cycles, .timeout = 240)
 {
-	beside("heap-max=256m,heap-min=2m,poison=on");
+	beside(RACE_HEAP ",heap-min=2m,poison=on");
 }
 
-Test(walk, beside_cycles_with_delays, .timeout = 120)
+Test(walk, beside_cycles_with_delays, .timeout = 240)
 {
-	beside("heap-max=256m,heap-min=2m,poison=on,delay=500,born-black=on");
+	beside(RACE_HEAP ",heap-min=2m,poison=on,delay=500,born-black=on");
 }
 
-Test(walk, beside_cycles_at_safepoints, .timeout = 120)
+Test(walk, beside_cycles_at_safepoints, .timeout = 240)
 {
-	beside("heap-max=256m,heap-min=2m,poison=on,stop=safepoints");
+	beside(RACE_HEAP ",heap-min=2m,poison=on,stop=safepoints");
 }
 
 /* ---- One object -----------------------------------------------------------

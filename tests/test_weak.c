@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Weak references (gc/weak_ref.c, gc/weak_tables.c). */
 #include "tests/hidden.h"
+#include "tests/quiet.h"
 
 #include <signal.h>
 #include <stdatomic.h>
@@ -426,17 +427,17 @@ static void stress(const char *options)
 
 Test(weak, races_with_collections)
 {
-	stress("heap-max=512m,verify=on,poison=on,heap-min=4m");
+	stress(RACE_HEAP ",verify=on,poison=on,heap-min=4m");
 }
 
 Test(weak, races_with_collections_delayed)
 {
-	stress("heap-max=512m,verify=on,poison=on,heap-min=4m,delay=200");
+	stress(RACE_HEAP ",verify=on,poison=on,heap-min=4m,delay=200");
 }
 
 Test(weak, races_with_collections_at_safepoints)
 {
-	stress("heap-max=512m,verify=on,poison=on,heap-min=4m,stop=safepoints");
+	stress(RACE_HEAP ",verify=on,poison=on,heap-min=4m,stop=safepoints");
 }
 
 /* ---- fork --------------------------------------------------------------- */
@@ -446,13 +447,16 @@ Test(weak, a_child_of_fork_goes_on)
 	weir_heap *h = start(OPTIONS);
 	weir_weak *kept = weak_at(h, 0), *dead = weak_at(h, -1);
 	int status;
-	pid_t pid = fork();
+	pid_t pid;
 
+	quiet_before_fork();
+	pid = fork();
 	cr_assert_geq(pid, 0);
 	if (!pid) {
 		weir_weak *more;
 		bool ok;
 
+		alarm(60);
 		full(h);
 		more = weak_at(h, -1);
 		ok = alive(h, kept) && !alive(h, dead) && alive(h, more);

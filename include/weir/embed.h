@@ -354,6 +354,17 @@ WEIR_API int weir_thread_watch_stack(weir_mutator *mutator,
 WEIR_API int weir_thread_set_stack_of(weir_heap *heap, weir_mutator *mutator,
 				      void *base);
 
+/* ---- Errors -------------------------------------------------------------- */
+
+/* For libraries on top of weir: what weir_error_text() says on this thread from
+ * now on, by a format as printf()'s; it is cut at 511 bytes, and an argument
+ * may be the text that there was.  Returns -err; errno stays. */
+WEIR_API int weir_error_set(int err, const char *format, ...)
+#if defined(__GNUC__)
+	__attribute__((format(printf, 2, 3)))
+#endif
+	;
+
 #ifdef __cplusplus
 }
 #endif

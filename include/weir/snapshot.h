@@ -37,19 +37,22 @@
  *   sigbus  the writing thread keeps the page itself, in a SIGBUS handler.
  *           Any user may; but a system call that writes to a protected page
  *           fails with EFAULT, so the program must promise that none does
- *           (WEIR_REGION_USER_WRITES).
+ *           (WEIR_REGION_USER_WRITES).  A thread that writes must not have
+ *           SIGBUS blocked: the kernel would end the process; and while it
+ *           waits for room in the pool all its signals are.
  *   async   the kernel notes the page and lets the writer go on.  Any user
  *           may, system calls work (Linux 6.7); but what the page held is
  *           gone, so only end-consistent snapshots can be had.
  *
- * What loses a page's content behind the library's back: MADV_DONTNEED,
- * MADV_REMOVE, munmap(), mremap() and mmap(MAP_FIXED) of a part of a region,
- * and MADV_FREE under memory pressure.  weir_region_discard() does the first
- * properly.  Where one happens during a snapshot all the same the snapshot
- * fails (-ESTALE) if a page not yet saved was lost, and never silently holds
- * something else.  Writes by devices and by io_uring to buffers that were
- * registered (pinned) before cannot be noticed by anyone: name them in
- * `pinned`.
+ * What loses a page's content behind the library's back: MADV_DONTNEED and
+ * MADV_REMOVE of a part of a region, and MADV_FREE under memory pressure.
+ * weir_region_discard() does the first properly.  Where one of the first two
+ * happens during a snapshot all the same the snapshot fails (-ESTALE) if a page
+ * not yet saved was lost, and never silently holds something else.  A part of a
+ * region must not be unmapped, moved, mapped over or made inaccessible: the
+ * library reads it.  Writes by devices and by io_uring to
+ * buffers that were registered (pinned) before cannot be noticed by anyone:
+ * name them in `pinned`.
  *
  * fork(): a child has the memory, and the regions for it; snapshots that were
  * under way are the parent's (-ESTALE in the child, but for weir_snapshot_end()
@@ -77,15 +80,17 @@ typedef struct weir_snapshot weir_snapshot;
 #define WEIR_REGION_USER_WRITES                                   \
 	2u /* no system call writes to it while a snapshot is on; \
 	    * reading from it is no matter */
-#define WEIR_REGION_SHARED                                       \
-	4u /* reserve: a memfd mapped shared: children of fork() \
-	    * see the memory itself, and fork() does not copy it */
+#define WEIR_REGION_SHARED                                         \
+	4u /* reserve: a memfd mapped shared: children of fork()   \
+	    * see the memory itself, and fork() does not copy it.  \
+	    * What they write, or anybody through another mapping, \
+	    * is not noticed */
 #define WEIR_REGION_TRACK                                            \
 	8u /* know what changed since the last snapshot, for deltas: \
 	    * pages stay protected after they were saved */
 
 enum weir_region_barrier {
-	WEIR_REGION_AUTO,   /* sync, else sigbus if USER_WRITES */
+	WEIR_REGION_AUTO,   /* sigbus if USER_WRITES, else sync */
 	WEIR_REGION_SYNC,   /* see above */
 	WEIR_REGION_SIGBUS, /* see above; takes USER_WRITES */
 	WEIR_REGION_ASYNC,  /* see above */
@@ -154,6 +159,10 @@ WEIR_API int weir_region_release(weir_region *region);
 WEIR_API int weir_region_info(const weir_region *region,
 			      struct weir_region_info *info);
 
+/* 1 if it is in a snapshot now, from create to end, 0 if not.  Any thread, also
+ * beside create and end: old when it is looked at. */
+WEIR_API int weir_region_in_snapshot(const weir_region *region);
+
 /* ---- Snapshots ---------------------------------------------------------- */
 
 enum weir_snapshot_kind {
@@ -185,7 +194,8 @@ enum weir_snapshot_full {
 /* Where a snapshot stands.  Each figure is current to itself. */
 struct weir_snapshot_progress {
 	size_t size;            /* sizeof of the caller's */
-	uint64_t bytes_total;   /* to be saved, known from begin on */
+	uint64_t bytes_total;   /* of the regions, from begin on; a delta
+				 * saves less of them */
 	uint64_t bytes_saved;   /* of them, handed to the sink */
 	uint64_t bytes_zero;    /* of those, elided: all zero */
 	uint64_t bytes_again;   /* END: handed over more than once */
@@ -226,7 +236,7 @@ struct weir_snapshot_options {
 	void (*resume)(void *arg);
 	void *stop_arg;
 	/* Called on the saver's thread, at most every `progress_ns` (0: 100
-	 * ms), in begin and read; non-zero aborts. */
+	 * ms), in read; non-zero aborts. */
 	int (*progress)(const struct weir_snapshot_progress *progress,
 			void *arg);
 	void *progress_arg;
@@ -277,9 +287,11 @@ struct weir_snapshot_run {
 			   * all zero */
 };
 
-/* Takes runs, in any order: with BEGIN each page once; with END the last
- * counts.  A run of data, and the data of all runs of a call, is 2 MiB at
- * most.  Returns 0, or a negative errno, which fails the snapshot. */
+/* Must not write to the regions, nor may `progress`: the write could wait for
+ * the very thread that makes it.  Takes runs, in any order: with BEGIN each
+ * page once; with END the last counts.  A run of data, and the data of all runs
+ * of a call, is 2 MiB at most.  Returns 0, or a negative errno, which fails the
+ * snapshot. */
 typedef int weir_snapshot_sink_fn(void *arg,
 				  const struct weir_snapshot_run *runs,
 				  size_t count);
