@@ -48,8 +48,11 @@ weirlibgcgc_HEADERS = compat/libgc/include/gc/gc.h \
 weirredisdir = $(pkglibdir)
 weirredis_LTLIBRARIES = compat/redis/libweir-redis.la
 compat_redis_libweir_redis_la_SOURCES = \
-	compat/redis/hooks.c compat/redis/internal.h compat/redis/keeper.c \
-	compat/redis/memory.c compat/redis/memory.h compat/redis/start.c \
+	compat/redis/extent_hooks.h compat/redis/hooks.c \
+	compat/redis/internal.h compat/redis/keeper.c \
+	compat/redis/memory.c compat/redis/memory.h \
+	compat/redis/memory_copy.h compat/redis/memory_life.c \
+	compat/redis/start.c \
 	runtime/check.h runtime/error.c runtime/futex_lock.h \
 	runtime/kernel_abi.h runtime/uffd.c runtime/uffd.h
 compat_redis_libweir_redis_la_CPPFLAGS = $(AM_CPPFLAGS)

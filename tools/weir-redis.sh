@@ -40,7 +40,7 @@ fi
 # as address space.  jemalloc's own tables, which fork() does copy, in huge
 # pages, which is a tenth of the time.
 MALLOC_CONF=metadata_thp:always${MALLOC_CONF:+,$MALLOC_CONF}
-MALLOC_CONF=$MALLOC_CONF,narenas:1,oversize_threshold:0,retain:true
+MALLOC_CONF=$MALLOC_CONF,percpu_arena:disabled,narenas:1,oversize_threshold:0,retain:true
 LD_PRELOAD=$lib${LD_PRELOAD:+:$LD_PRELOAD}
 export MALLOC_CONF LD_PRELOAD
 exec "$@"

@@ -25,36 +25,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "compat/redis/extent_hooks.h"
 #include "compat/redis/internal.h"
 #include "runtime/check.h"
 #include "runtime/futex_lock.h"
-
-/* As in <jemalloc/jemalloc.h>, since 5.0. */
-struct extent_hooks {
-	void *(*alloc)(struct extent_hooks *hooks, void *at, size_t size,
-		       size_t alignment, bool *zero, bool *commit,
-		       unsigned arena);
-	bool (*dalloc)(struct extent_hooks *hooks, void *p, size_t size,
-		       bool committed, unsigned arena);
-	void (*destroy)(struct extent_hooks *hooks, void *p, size_t size,
-			bool committed, unsigned arena);
-	bool (*commit)(struct extent_hooks *hooks, void *p, size_t size,
-		       size_t offset, size_t length, unsigned arena);
-	bool (*decommit)(struct extent_hooks *hooks, void *p, size_t size,
-			 size_t offset, size_t length, unsigned arena);
-	bool (*purge_lazy)(struct extent_hooks *hooks, void *p, size_t size,
-			   size_t offset, size_t length, unsigned arena);
-	bool (*purge_forced)(struct extent_hooks *hooks, void *p, size_t size,
-			     size_t offset, size_t length, unsigned arena);
-	bool (*split)(struct extent_hooks *hooks, void *p, size_t size,
-		      size_t size_a, size_t size_b, bool committed,
-		      unsigned arena);
-	bool (*merge)(struct extent_hooks *hooks, void *a, size_t size_a,
-		      void *b, size_t size_b, bool committed, unsigned arena);
-};
-
-typedef int mallctl_fn(const char *name, void *old, size_t *old_size, void *new,
-		       size_t new_size);
 
 #define SLICE ((size_t)1024) /* pages that the keeper gives back at once */
 
@@ -74,6 +48,31 @@ static bool ours(const void *p)
 {
 	return (uintptr_t)p - (uintptr_t)wr_redis_memory.start <
 	       wr_redis_memory.limit;
+}
+
+static uint64_t bits_of(size_t from, size_t to, size_t word)
+{
+	uint64_t all = ~(uint64_t)0;
+	size_t first = word * 64;
+
+	if (from > first)
+		all &= all << (from - first);
+	if (to < first + 64)
+		all &= ~(uint64_t)0 >> (first + 64 - to);
+	return all;
+}
+
+/* Release: pairs with the look of who folds, and comes before any write. */
+static void set_in_use(size_t from, size_t to, bool value)
+{
+	for (size_t w = from / 64; w <= (to - 1) / 64; w++) {
+		uint64_t bits = bits_of(from, to, w);
+
+		if (value)
+			__atomic_fetch_or(&in_use[w], bits, __ATOMIC_SEQ_CST);
+		else
+			__atomic_fetch_and(&in_use[w], ~bits, __ATOMIC_SEQ_CST);
+	}
 }
 
 /* ---- Extents ------------------------------------------------------------ */
@@ -135,10 +134,16 @@ static void *hook_alloc(struct extent_hooks *hooks, void *at, size_t size,
 		p = cut(size, alignment);
 	if (!p)
 		p = ordinary(size, alignment);
-	if (p) {
-		*zero = true;
-		*commit = !ours(p);
-	}
+	if (!p)
+		return NULL;
+	*zero = true;
+	if (!ours(p))
+		*commit = true;
+	else if (*commit) /* no `commit` follows */
+		set_in_use((size_t)((char *)p - wr_redis_memory.start) / page,
+			   (size_t)((char *)p - wr_redis_memory.start + size) /
+				   page,
+			   true);
 	return p;
 }
 
@@ -179,18 +184,6 @@ static bool hook_merge(struct extent_hooks *hooks, void *a, size_t size_a,
 }
 
 /* ---- Pages -------------------------------------------------------------- */
-
-static uint64_t bits_of(size_t from, size_t to, size_t word)
-{
-	uint64_t all = ~(uint64_t)0;
-	size_t first = word * 64;
-
-	if (from > first)
-		all &= all << (from - first);
-	if (to < first + 64)
-		all &= ~(uint64_t)0 >> (first + 64 - to);
-	return all;
-}
 
 /* Lock held, or one thread. */
 static void note(size_t from, size_t to)
@@ -236,19 +229,6 @@ static void unnote(size_t from, size_t to, bool clear)
 		n++;
 	}
 	__atomic_fetch_sub(&noted_count, n, __ATOMIC_RELAXED);
-}
-
-/* Release: pairs with the look of who folds, and comes before any write. */
-static void set_in_use(size_t from, size_t to, bool value)
-{
-	for (size_t w = from / 64; w <= (to - 1) / 64; w++) {
-		uint64_t bits = bits_of(from, to, w);
-
-		if (value)
-			__atomic_fetch_or(&in_use[w], bits, __ATOMIC_SEQ_CST);
-		else
-			__atomic_fetch_and(&in_use[w], ~bits, __ATOMIC_SEQ_CST);
-	}
 }
 
 static bool hook_commit(struct extent_hooks *hooks, void *p, size_t size,

@@ -54,6 +54,7 @@ static uint32_t lock; /* futex lock of the memory and what follows */
 static struct child children[CHILDREN];
 static unsigned child_count; /* of them */
 static int kick = -1;        /* eventfd: something is to be done */
+static int last_error;       /* of a fold, that was told; the keeper's */
 static pid_t (*system_fork)(void);
 static pid_t (*system_setsid)(void);
 
@@ -135,6 +136,21 @@ static void wait_for_news(void)
 		return; /* another round */
 }
 
+/* Whoever reads the log is told once. */
+static void wait_to_try_again(int err)
+{
+	static const struct timespec moment = {.tv_nsec = 100000000};
+
+	if (err != last_error)
+		wr_redis_say(true,
+			     "what was written during the save cannot be "
+			     "folded just now (%s); it is tried again ten "
+			     "times a second, and is there twice meanwhile",
+			     strerror(-err));
+	last_error = err;
+	nanosleep(&moment, NULL);
+}
+
 /* One step.  False: there is nothing to be done. */
 static bool step(uint64_t *started)
 {
@@ -172,15 +188,10 @@ static bool step(uint64_t *started)
 		*started = 0;
 	}
 	wr_futex_unlock(&lock);
-	if (err < 0) {
-		static const struct timespec moment = {.tv_nsec = 100000000};
-
-		wr_redis_say(true,
-			     "what was written during the save cannot be "
-			     "folded just now: %s",
-			     strerror(-err));
-		nanosleep(&moment, NULL);
-	}
+	if (err < 0)
+		wait_to_try_again(err);
+	else if (more)
+		last_error = 0;
 	return more;
 }
 

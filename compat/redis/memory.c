@@ -17,9 +17,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "compat/redis/memory_copy.h"
 #include "runtime/check.h"
 #include "runtime/kernel_abi.h"
 
@@ -27,14 +29,9 @@
 #define MREMAP_DONTUNMAP 4
 #endif
 
-#define GIB ((size_t)1 << 30)
 #define PRESENT ((uint64_t)1 << 63)
 #define OF_FILE ((uint64_t)1 << 61)
 #define MOST_PAGES 512 /* of a chunk, with pages of 4 KiB */
-
-#define CURE_UFFD                                                  \
-	"sysctl vm.unprivileged_userfaultfd=1, CAP_SYS_PTRACE or " \
-	"permission to open /dev/userfaultfd would allow it, and root has it"
 
 static uint64_t now_ns(void)
 {
@@ -56,23 +53,38 @@ static int move_tables(char *from, char *to, size_t bytes)
 
 /* ---- Splitting ---------------------------------------------------------- */
 
+/* What may be refused (limits, strict accounts of memory) is asked for first:
+ * kernels before 6.12 take away what is mapped, and refuse then. */
 static int split_range(struct wr_memory *m, size_t from, size_t to)
 {
-	char *p = m->start + from;
+	char *p = m->start + from, *private;
+	size_t bytes = to - from;
 	int err;
 
 	if (from >= to)
 		return 0;
-	err = move_tables(p, m->alias + from, to - from);
-	if (err)
-		return err;
-	/* Until here what is written is the file's, from here on the
-	 * writer's.  If it fails it is shared, as it was. */
-	if (mmap(p, to - from, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, m->file,
-		 (off_t)from) == MAP_FAILED)
+	private = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_NORESERVE, m->file, (off_t)from);
+	if (private == MAP_FAILED)
 		return -errno;
-	return 0;
+	madvise(private, bytes, MADV_DONTDUMP);
+	err = move_tables(p, m->alias + from, bytes);
+	if (err) {
+		munmap(private, bytes);
+		/* It may have failed half way, with nothing mapped. */
+		wr_memory_map(m, m->alias, from, to);
+		return err;
+	}
+	/* Until here what is written is the file's, from here on the
+	 * writer's. */
+	if (mremap(private, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, p) ==
+	    MAP_FAILED) {
+		err = -errno;
+		munmap(private, bytes);
+		wr_require(!wr_memory_map(m, m->start, from, to),
+			   "redis: memory at %#lx is lost", (unsigned long)p);
+	}
+	return err;
 }
 
 int wr_memory_split(struct wr_memory *m, size_t bytes)
@@ -136,36 +148,6 @@ static void populate(const struct wr_memory *m, size_t from, size_t end,
 	}
 }
 
-__attribute__((no_sanitize("thread", "address"), noinline)) static bool
-is_zero(const char *p, size_t bytes)
-{
-	const volatile uint64_t *in = (const volatile uint64_t *)p;
-	const volatile uint64_t *end = in + bytes / 8;
-
-	while (in < end && !*in)
-		in++;
-	return in == end;
-}
-
-/* ThreadSanitizer is not told that the kernel holds the writers back; so not
- * memcpy(), which it takes over. */
-__attribute__((no_sanitize("thread", "address"), noinline)) static void
-copy_page(void *to, const void *from, size_t bytes)
-{
-#if defined(__x86_64__)
-	__asm__ volatile("rep movsb"
-			 : "+D"(to), "+S"(from), "+c"(bytes)
-			 :
-			 : "memory");
-#else
-	volatile uint64_t *out = to;
-	const volatile uint64_t *in = from;
-
-	for (; bytes; bytes -= 8)
-		*out++ = *in++;
-#endif
-}
-
 /* Whether somebody may want what page n holds.  Acquire: pairs with who sets
  * the bit before he writes; the page was protected before this look. */
 static bool in_use(const struct wr_memory *m, size_t n)
@@ -196,11 +178,11 @@ static int copy_back(struct wr_memory *m, size_t from, size_t end,
 		    !in_use(m, from / page))
 			continue;
 		if (!(entry[i] & PRESENT) && !(had[i] & 1) &&
-		    is_zero(p, page)) {
+		    wr_memory_is_zero(p, page)) {
 			wr_memory_discard(m, m->start + from, page);
 			continue;
 		}
-		copy_page(m->alias + from, p, page);
+		wr_memory_copy_page(m->alias + from, p, page);
 		m->copied++;
 	}
 	return 0;
@@ -217,18 +199,12 @@ static void let_go(const struct wr_memory *m, size_t from, size_t end)
 /* The file in place of the private mapping; its content is the same. */
 static int put_back(const struct wr_memory *m, size_t from, size_t end)
 {
-	char *p = m->start + from;
-	int err = move_tables(m->alias + from, p, end - from);
+	int err = move_tables(m->alias + from, m->start + from, end - from);
 
 	if (!err)
 		return 0;
 	/* It may have failed half way, with nothing mapped. */
-	if (mmap(p, end - from, PROT_READ | PROT_WRITE,
-		 MAP_SHARED | MAP_FIXED | MAP_NORESERVE, m->file,
-		 (off_t)from) == MAP_FAILED)
-		return err;
-	madvise(p, end - from, MADV_DONTFORK);
-	return 0;
+	return wr_memory_map(m, m->start, from, end) ? err : 0;
 }
 
 int wr_memory_fold(struct wr_memory *m)
@@ -276,185 +252,4 @@ int wr_memory_discard(const struct wr_memory *m, void *at, size_t bytes)
 			 (char *)at - m->start, (off_t)bytes)
 		       ? -errno
 		       : 0;
-}
-
-/* ---- Life --------------------------------------------------------------- */
-
-static int open_file(struct wr_memory *m)
-{
-	m->file = memfd_create("weir-redis", MFD_CLOEXEC);
-	if (m->file < 0 || ftruncate(m->file, (off_t)m->limit))
-		return wr_error(errno, "memfd_create: %s; raise RLIMIT_NOFILE",
-				strerror(errno));
-	m->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	if (m->pagemap < 0)
-		return wr_error(ENOTSUP,
-				"/proc/self/pagemap: %s; mount /proc and let "
-				"this user read it",
-				strerror(errno));
-	return 0;
-}
-
-static int open_uffd(struct wr_memory *m)
-{
-	int err = wr_uffd_open(&m->uffd,
-			       UFFD_FEATURE_PAGEFAULT_FLAG_WP |
-				       UFFD_FEATURE_WP_HUGETLBFS_SHMEM,
-			       true);
-
-	if (err)
-		return err;
-	if (!wr_uffd_serves_kernel(&m->uffd))
-		return wr_error(ENOTSUP,
-				"no privilege to hold back system calls that "
-				"write to the memory: " CURE_UFFD);
-	return 0;
-}
-
-/* The file at `at`, or at an address of the kernel's choice. */
-static char *map_file(const struct wr_memory *m, char *at)
-{
-	char *p = at, *raw;
-
-	if (!at) {
-		size_t head;
-
-		raw = mmap(NULL, m->limit + GIB, PROT_NONE,
-			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-		if (raw == MAP_FAILED)
-			return NULL;
-		head = (size_t)(-(uintptr_t)raw & (GIB - 1));
-		p = raw + head;
-		if (head)
-			munmap(raw, head);
-		munmap(p + m->limit, GIB - head);
-	}
-	if (mmap(p, m->limit, PROT_READ | PROT_WRITE,
-		 MAP_SHARED | MAP_FIXED | MAP_NORESERVE, m->file,
-		 0) == MAP_FAILED ||
-	    madvise(p, m->limit, MADV_DONTFORK)) {
-		if (!at)
-			munmap(p, m->limit);
-		return NULL;
-	}
-	return p;
-}
-
-static int no_mapping(const struct wr_memory *m)
-{
-	return wr_error(ENOMEM,
-			"no address space for %zu GiB twice: %s; raise "
-			"RLIMIT_AS, or give a lower WEIR_REDIS_LIMIT",
-			m->limit / GIB, strerror(errno));
-}
-
-/* All of it once, on one chunk. */
-static int try_out(struct wr_memory *m)
-{
-	static const char before[] = "before", after[] = "after";
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
-	int err;
-
-	strcpy(m->start, before);
-	strcpy(m->start + page, before);
-	err = wr_memory_split(m, WR_MEMORY_CHUNK);
-	if (err)
-		return wr_error(ENOTSUP,
-				"the memory cannot be split: %s; it takes "
-				"Linux 5.13",
-				strerror(-err));
-	strcpy(m->start + page, after);
-	if (strcmp(m->start, before) || strcmp(m->alias + page, before))
-		return wr_error(ENOTSUP, "what was split is not apart on this "
-					 "kernel");
-	err = wr_memory_fold(m);
-	if (err)
-		return wr_error(ENOTSUP,
-				"the memory cannot be write-protected: %s; it "
-				"takes Linux 5.19",
-				strerror(-err));
-	if (strcmp(m->start, before) || strcmp(m->start + page, after) ||
-	    strcmp(m->alias + page, after))
-		return wr_error(ENOTSUP, "what was folded is not whole on this "
-					 "kernel");
-	m->copied = 0;
-	wr_memory_discard(m, m->start, WR_MEMORY_CHUNK);
-	return 0;
-}
-
-int wr_memory_open(struct wr_memory *m, size_t limit)
-{
-	int err;
-
-	*m = (struct wr_memory){
-		.limit = (limit + GIB - 1) & ~(GIB - 1),
-		.file = -1,
-		.pagemap = -1,
-		.uffd = {.fd = -1},
-	};
-	err = open_file(m);
-	if (!err)
-		err = open_uffd(m);
-	if (!err) {
-		m->start = map_file(m, NULL);
-		m->alias = m->start ? map_file(m, NULL) : NULL;
-		err = m->alias ? try_out(m) : no_mapping(m);
-	}
-	if (err)
-		wr_memory_close(m);
-	return err;
-}
-
-static void close_fd(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
-}
-
-void wr_memory_close(struct wr_memory *m)
-{
-	if (m->start)
-		munmap(m->start, m->limit);
-	if (m->alias)
-		munmap(m->alias, m->limit);
-	m->start = m->alias = NULL;
-	close_fd(&m->file);
-	close_fd(&m->pagemap);
-	wr_uffd_close(&m->uffd);
-}
-
-int wr_memory_renew(struct wr_memory *m, size_t bytes)
-{
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
-	struct wr_memory n = {
-		.start = m->start,
-		.limit = m->limit,
-		.used = m->used,
-		.file = -1,
-		.pagemap = -1,
-		.uffd = {.fd = -1},
-	};
-	int err = open_file(&n);
-
-	if (!err)
-		err = open_uffd(&n);
-	if (!err && !(n.alias = map_file(&n, NULL)))
-		err = no_mapping(&n);
-	for (size_t at = 0; !err && at < bytes; at += page)
-		if (!is_zero(n.start + at, page))
-			memcpy(n.alias + at, n.start + at, page);
-	/* If this fails, nothing has happened to what is there. */
-	if (!err && !map_file(&n, n.start))
-		err = no_mapping(&n);
-	if (err) {
-		n.start = NULL; /* in use */
-		wr_memory_close(&n);
-		return err;
-	}
-	close_fd(&m->file);
-	close_fd(&m->pagemap);
-	wr_uffd_close(&m->uffd);
-	*m = n;
-	return 0;
 }

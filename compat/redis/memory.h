@@ -61,6 +61,9 @@ struct wr_memory {
  * the cure: something that it takes is not to be had; this is tried out here.
  * -ENOMEM, -EMFILE with text. */
 int wr_memory_open(struct wr_memory *m, size_t limit);
+/* The file, shared, at `base` + [from, to), whatever is there. */
+int wr_memory_map(const struct wr_memory *m, char *base, size_t from,
+		  size_t to);
 /* The mappings go, too. */
 void wr_memory_close(struct wr_memory *m);
 
