@@ -5,6 +5,7 @@ A server's digest (DEBUG DIGEST) is taken in the same pause of its writers in
 which the save begins; that of a plain redis-server that loads what was saved
 must equal it.  Meanwhile a writer changes data of every type.
 """
+import ctypes
 import os
 import random
 import re
@@ -23,6 +24,10 @@ count = 0
 
 class Failed(Exception):
     """What was expected did not happen."""
+
+
+class Skipped(Exception):
+    """It cannot be tried here."""
 
 
 class Client:
@@ -94,7 +99,7 @@ class Server:
 
     number = 0
 
-    def __init__(self, *options, weir=True, port=0, directory=None):
+    def __init__(self, *options, weir=True, port=0, directory=None, user=()):
         Server.number += 1
         self.directory = directory or os.path.join(WORK, str(Server.number))
         os.makedirs(self.directory, exist_ok=True)
@@ -106,7 +111,9 @@ class Server:
                    "--save", "", "--enable-debug-command", "yes",
                    "--repl-diskless-sync-delay", "0"] + list(options)
         if weir:
-            command = [LAUNCHER] + command
+            command = list(user) + [LAUNCHER] + command
+        if user:
+            os.chmod(self.directory, 0o777)
         env = dict(os.environ, WEIR_REDIS_LOG="1")
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
@@ -158,6 +165,12 @@ class Server:
                 raise a
         return answers[1]
 
+    def memory(self):
+        """What there is in memory of its own, in the file too."""
+        with open("/proc/%d/smaps_rollup" % self.process.pid) as f:
+            return sum(int(line.split()[1]) * 1024 for line in f
+                       if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+
     def file_bytes(self):
         """What the memory's file takes."""
         directory = "/proc/%d/fd" % self.process.pid
@@ -166,6 +179,11 @@ class Server:
             if "memfd:weir-redis" in os.readlink(path):
                 return os.stat(path).st_blocks * 512
         raise Failed("there is no file")
+
+    def is_split(self):
+        with open("/proc/%d/maps" % self.process.pid) as f:
+            return any("memfd:weir-redis" in line and " rw-p " in line
+                       for line in f)
 
     def child(self):
         return int(re.findall(r"saving started by pid (\d+)", self.text())[-1])
@@ -276,7 +294,8 @@ def saves(server, rounds):
             wait_until("the save", lambda: not server.busy())
             if server.status() != "ok":
                 raise Failed("the save failed")
-            same(digest, loaded(rdb_alone(server, "rdb%d" % i)))
+            same(digest, loaded(rdb_alone(server, "rdb%s-%d" % (
+                os.path.basename(server.directory), i))))
         forks = server.text().count("weir-redis: fork: split")
         if forks < rounds:
             raise Failed("%d of %d forks were split" % (forks, rounds))
@@ -296,12 +315,31 @@ def one_after_another(server):
     same(digest, loaded(rdb_alone(server, "rdb-own")))
 
 
+def memory_stays(server):
+    """However many saves, it is what it was after a few."""
+    sizes = []
+    with Load(server, 7) as load:
+        for i in range(16):
+            wait_until("an idle server", lambda: not server.busy())
+            server.client.call("BGSAVE")
+            load.goes_on(400)
+            wait_until("the save", lambda: not server.busy())
+            if i % 4 == 3:
+                wait_until("the fold", lambda: len(re.findall(
+                    "fold: ", server.text())) and not server.is_split())
+                server.client.call("MEMORY", "PURGE")
+                sizes.append(server.memory())
+    if sizes[-1] > sizes[0] * 1.3 + (16 << 20):
+        raise Failed("bytes after 4, 8, 12 and 16 saves: %r" % sizes)
+
+
 def rewrite(server):
     server.client.call("CONFIG", "SET", "appendonly", "yes")
     wait_until("the first rewrite", lambda: not server.busy())
     with Load(server, 3) as load:
         load.goes_on()
-        server.client.call("BGREWRITEAOF")
+        # It begins when the save ends: what was split for that is not folded.
+        server.client.pipeline([["BGSAVE"], ["BGREWRITEAOF"]])
         load.goes_on()
         wait_until("the rewrite", lambda: not server.busy())
         if server.client.info("persistence", "aof_last_bgrewrite_status") \
@@ -348,6 +386,38 @@ def slow_save(server):
     return digest
 
 
+def kill_both(server, child):
+    server.kill()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)  # to whom it is left
+
+
+def killed_in_rewrite():
+    """What was acknowledged is in the log (appendfsync always)."""
+    server = Server("--appendonly", "yes", "--appendfsync", "always")
+    try:
+        fill(server, 2000)
+        wait_until("the first rewrite", lambda: not server.busy())
+        server.client.call("CONFIG", "SET", "rdb-key-save-delay", "20000")
+        server.client.call("BGREWRITEAOF")
+        for _ in range(300):
+            acknowledged = server.client.call("INCR", "acknowledged")
+        if not server.busy():
+            raise Failed("the rewrite has ended")
+        kill_both(server, int(re.findall(
+            r"rewriting started by pid (\d+)", server.text())[-1]))
+        again = Server("--appendonly", "yes", weir=False,
+                       directory=server.directory)
+        try:
+            kept = int(again.client.call("GET", "acknowledged"))
+        finally:
+            again.stop()
+        if kept < acknowledged:
+            raise Failed("%d of %d" % (kept, acknowledged))
+    finally:
+        server.kill()
+
+
 def killed_server():
     server = Server()
     try:
@@ -359,9 +429,7 @@ def killed_server():
         fill(server, 2000)
         slow_save(server)
         time.sleep(0.2)
-        child = server.child()
-        server.kill()
-        os.kill(child, signal.SIGKILL)
+        kill_both(server, server.child())
         with open(dump, "rb") as f:
             if f.read() != before:
                 raise Failed("the dump has changed")
@@ -415,6 +483,7 @@ def in_background():
             server.client.pipeline([["SHUTDOWN", "NOSAVE"]])
         except (OSError, Failed):
             os.kill(int(pid), signal.SIGKILL)
+        os.waitpid(int(pid), 0)  # to whom it is left
 
 
 def memory_comes_back(server):
@@ -453,6 +522,60 @@ def without_privilege():
         raise Failed("status %d: %s" % (done.returncode, text))
 
 
+def as_root(what):
+    if os.geteuid():
+        raise Skipped("only root may " + what)
+
+
+def with_one_capability():
+    """A save by a user who has nothing but CAP_SYS_PTRACE."""
+    as_root("become another user")
+    server = Server(user=[
+        "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+        "--inh-caps=-all,+sys_ptrace", "--ambient-caps=-all,+sys_ptrace",
+        "--bounding-set=-all,+sys_ptrace"])
+    try:
+        fill(server)
+        saves(server, 1)
+        server.stop()
+    finally:
+        server.kill()
+
+
+def refused_where(change, cure):
+    """`change` is a command for sh in namespaces of its own; with a cure in the
+    message, or, if that is None, it runs all the same."""
+    as_root("make namespaces")
+    done = subprocess.run(
+        ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c",
+         change + " || exit 77; exec \"$@\"", "sh", LAUNCHER, "redis-server",
+         "--port", "0"], env=dict(os.environ, WEIR_REDIS_CHECK="1"),
+        timeout=PATIENCE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        cwd=WORK)
+    text = done.stdout.decode()
+    if done.returncode == 77 or "unshare" in text:
+        raise Skipped("not to be had here: " + text.strip())
+    if cure and (done.returncode != 1 or cure not in text):
+        raise Failed("status %d: %s" % (done.returncode, text))
+    if not cure and (done.returncode or "it runs" not in text):
+        raise Failed("status %d: %s" % (done.returncode, text))
+
+
+def nothing_is_left():
+    """Neither of the servers nor of their children."""
+    left = []
+    try:
+        while True:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+            left.append(pid)
+            if not pid:
+                break
+    except ChildProcessError:
+        pass
+    if left:
+        raise Failed("processes are left (0: one that runs): %r" % left)
+
+
 def other_programs():
     done = subprocess.run([LAUNCHER, "true"], stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, timeout=PATIENCE)
@@ -466,6 +589,8 @@ def test(what, function, *arguments):
     try:
         function(*arguments)
         print("ok %d - %s" % (count, what), flush=True)
+    except Skipped as why:
+        print("ok %d - %s # SKIP %s" % (count, what, why), flush=True)
     except (Failed, OSError, subprocess.SubprocessError) as error:
         print("not ok %d - %s" % (count, what), flush=True)
         print("%s: %s" % (type(error).__name__, error), file=sys.stderr)
@@ -473,9 +598,21 @@ def test(what, function, *arguments):
 
 def main():
     os.environ["TZ"] = "UTC"
+    # Whose parent is killed is left to this process (PR_SET_CHILD_SUBREAPER).
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
     test("a program without jemalloc is refused", other_programs)
     test("without privilege it runs, or is refused with the cure",
          without_privilege)
+    test("strict account of memory is refused with the cure", refused_where,
+         "echo 2 >strict && "
+         "mount --bind strict /proc/sys/vm/overcommit_memory",
+         "vm.overcommit_memory=1")
+    test("memory files that are not to be executed are enough", refused_where,
+         "echo 2 >/proc/sys/vm/memfd_noexec", None)
+    test("a file size limit is refused with the cure", refused_where,
+         "ulimit -f 1000", "RLIMIT_FSIZE")
+    test("a lack of address space is refused with the cure", refused_where,
+         "ulimit -v 1000000", "RLIMIT_AS")
     # Other threads write to the memory, too.
     server = Server("--io-threads", "2", "--io-threads-do-reads", "yes")
     try:
@@ -483,14 +620,19 @@ def main():
         test("a save is what was there, under load", saves, server, ROUNDS)
         test("saves one after another", one_after_another, server)
         test("memory comes back after the save", memory_comes_back, server)
+        test("memory does not grow with saves", memory_stays, server)
         test("the log is rewritten under load", rewrite, server)
     finally:
         server.kill()
     test("a replica, without disk", replica, "yes")
     test("a replica, by disk", replica, "no")
     test("a killed server leaves the old dump", killed_server)
+    test("a server that is killed in a rewrite keeps what it acknowledged",
+         killed_in_rewrite)
     test("a killed child fails the save and nothing else", killed_child)
     test("in the background", in_background)
+    test("with one capability", with_one_capability)
+    test("nothing is left behind", nothing_is_left)
     print("1..%d" % count)
 
 
