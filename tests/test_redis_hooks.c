@@ -51,7 +51,7 @@ static int fake_mallctl(const char *name, void *old, size_t *old_size,
 
 static void begin(void)
 {
-	int err = wr_memory_open(&wr_redis_memory, (size_t)1 << 30);
+	int err = wr_memory_open(&wr_redis_memory, (size_t)1 << 30, false);
 
 	if (err == -ENOTSUP)
 		cr_skip("%s", weir_error_text());

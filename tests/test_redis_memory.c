@@ -166,9 +166,9 @@ static void once(unsigned chunks)
 	close(go_on[1]);
 }
 
-static void open_or_skip(void)
+static void open_huge(bool huge)
 {
-	int err = wr_memory_open(&memory, BYTES);
+	int err = wr_memory_open(&memory, BYTES, huge);
 
 	if (err == -ENOTSUP)
 		cr_skip("%s", weir_error_text());
@@ -178,11 +178,15 @@ static void open_or_skip(void)
 	cr_assert_neq(shadow, MAP_FAILED);
 }
 
-Test(redis_memory, child_sees_the_moment)
+static void open_or_skip(void)
+{
+	open_huge(false);
+}
+
+static void children_see_their_moments(void)
 {
 	pthread_t thread[THREADS];
 
-	open_or_skip();
 	for (uintptr_t i = 0; i < THREADS; i++)
 		must(!pthread_create(&thread[i], NULL, write_main, (void *)i));
 	wait_for_writes(5000);
@@ -197,6 +201,18 @@ Test(redis_memory, child_sees_the_moment)
 		must(!pthread_join(thread[i], NULL));
 	cr_assert(!memcmp(memory.alias, shadow, BYTES), "the file is not it");
 	wr_memory_close(&memory);
+}
+
+Test(redis_memory, child_sees_the_moment)
+{
+	open_or_skip();
+	children_see_their_moments();
+}
+
+Test(redis_memory, child_sees_the_moment_huge)
+{
+	open_huge(true);
+	children_see_their_moments();
 }
 
 /* As often as it goes, with nobody reading: writers against the fold alone. */
@@ -329,7 +345,7 @@ Test(redis_memory, says_what_is_missing)
 		cr_assert(!setresuid(65534, 65534, 65534));
 	}
 	prctl(PR_SET_DUMPABLE, 1);
-	err = wr_memory_open(&memory, BYTES);
+	err = wr_memory_open(&memory, BYTES, false);
 	if (!err)
 		cr_skip("anybody may, here");
 	cr_assert_eq(err, -ENOTSUP);

@@ -27,7 +27,7 @@ static struct wr_memory memory;
 
 static void open_or_skip(void)
 {
-	int err = wr_memory_open(&memory, BYTES);
+	int err = wr_memory_open(&memory, BYTES, false);
 
 	if (err == -ENOTSUP)
 		cr_skip("%s", weir_error_text());
@@ -136,7 +136,6 @@ Test(redis_memory_refused, fold_without_uffd)
 	fill(2);
 	fold_all(2);
 	fd = memory.uffd.fd;
-	memory.registered = false;
 	memory.uffd.fd = -1;
 	err = wr_memory_fold(&memory);
 	memory.uffd.fd = fd;

@@ -23,6 +23,7 @@ case ${1:-} in
 	vm.unprivileged_userfaultfd=1.
 	    WEIR_REDIS_LIMIT=64g  address space for the data; four times the
 	                          machine's memory unless given
+	    WEIR_REDIS_HUGE=1     in pages of 2 MiB
 	    WEIR_REDIS_LOG=1      a line on standard error for every fork()
 	    WEIR_REDIS_CHECK=1    only say whether it would run
 	EOF

@@ -68,6 +68,8 @@ static int split_range(struct wr_memory *m, size_t from, size_t to)
 	if (private == MAP_FAILED)
 		return -errno;
 	madvise(private, bytes, MADV_DONTDUMP);
+	if (m->huge)
+		madvise(private, bytes, MADV_HUGEPAGE);
 	err = move_tables(p, m->alias + from, bytes);
 	if (err) {
 		munmap(private, bytes);
@@ -101,7 +103,6 @@ int wr_memory_split(struct wr_memory *m, size_t bytes)
 			return err;
 		m->split = end;
 	}
-	m->registered = false;
 	err = split_range(m, 0, m->folded);
 	if (!err)
 		m->folded = 0;
@@ -110,21 +111,30 @@ int wr_memory_split(struct wr_memory *m, size_t bytes)
 
 /* ---- Folding ------------------------------------------------------------ */
 
-/* The mappings of [folded, split) to be protected, in part, soon. */
-static int watch(struct wr_memory *m)
+/* [from, end) is to be protected.  Not more of it, as the kernel does not map
+ * pages around one that is read where this may be done. */
+static int watch(const struct wr_memory *m, size_t from, size_t end)
 {
 	struct uffdio_register r = {
-		.range = {.start = (uintptr_t)m->start + m->folded,
-			  .len = m->split - m->folded},
+		.range = {.start = (uintptr_t)m->start + from,
+			  .len = end - from},
 		.mode = UFFDIO_REGISTER_MODE_WP,
 	};
 
-	if (m->registered)
-		return 0;
-	if (ioctl(m->uffd.fd, UFFDIO_REGISTER, &r))
-		return -errno;
-	m->registered = true;
-	return 0;
+	return ioctl(m->uffd.fd, UFFDIO_REGISTER, &r) ? -errno : 0;
+}
+
+/* A huge page of a file that is protected is not mapped any more, so that all
+ * of it would be in doubt.  Page by page it stays. */
+static int unhuge(const struct wr_memory *m, size_t from)
+{
+	uintptr_t p = (uintptr_t)m->start + from;
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	int err = wr_uffd_protect(m->uffd.fd, p, p + page);
+
+	if (err >= 0)
+		err = wr_uffd_unprotect(m->uffd.fd, p, p + page);
+	return err < 0 ? err : 0;
 }
 
 /*
@@ -217,10 +227,14 @@ int wr_memory_fold(struct wr_memory *m)
 
 	if (m->folded == m->split)
 		return 0;
-	err = watch(m);
+	populate(m, from, end, had);
+	err = watch(m, from, end);
+	if (!err && m->huge) {
+		err = unhuge(m, from);
+		populate(m, from, end, had);
+	}
 	if (err)
 		return err;
-	populate(m, from, end, had);
 	since = now_ns();
 	err = wr_uffd_protect(m->uffd.fd, p, p + (end - from));
 	if (err >= 0)
@@ -242,7 +256,6 @@ int wr_memory_fold(struct wr_memory *m)
 	if (m->folded < m->split)
 		return 1;
 	m->folded = m->split = 0;
-	m->registered = false;
 	return 0;
 }
 

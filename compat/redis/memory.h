@@ -47,7 +47,7 @@ struct wr_memory {
 	size_t limit;         /* bytes of both, whole GiB */
 	size_t split;         /* bytes that were split; whole chunks */
 	size_t folded;        /* of them, shared again; whole chunks */
-	bool registered;      /* [folded, split) is known to uffd */
+	bool huge;            /* in pages of 2 MiB where the kernel has them */
 	const uint64_t *used; /* a bit a page: what it holds matters, set before
 			       * it is written; atomic words.  NULL: all do */
 	int file;             /* the memory; close-on-exec */
@@ -57,10 +57,10 @@ struct wr_memory {
 	uint64_t copied;      /* pages that were copied into the file, ever */
 };
 
-/* `limit` bytes, rounded up.  -ENOTSUP with a text that names the cause and
- * the cure: something that it takes is not to be had; this is tried out here.
- * -ENOMEM, -EMFILE with text. */
-int wr_memory_open(struct wr_memory *m, size_t limit);
+/* `limit` bytes, rounded up; `huge`: in huge pages.  -ENOTSUP with a text that
+ * names the cause and the cure: something that it takes is not to be had; this
+ * is tried out here. -ENOMEM, -EMFILE with text. */
+int wr_memory_open(struct wr_memory *m, size_t limit, bool huge);
 /* The file, shared, at `base` + [from, to), whatever is there. */
 int wr_memory_map(const struct wr_memory *m, char *base, size_t from,
 		  size_t to);

@@ -33,7 +33,8 @@ int wr_memory_map(const struct wr_memory *m, char *base, size_t from, size_t to)
 		 MAP_SHARED | MAP_FIXED | MAP_NORESERVE, m->file,
 		 (off_t)from) == MAP_FAILED ||
 	    madvise(p, to - from, MADV_DONTFORK) ||
-	    madvise(p, to - from, MADV_DONTDUMP))
+	    madvise(p, to - from, MADV_DONTDUMP) ||
+	    (m->huge && madvise(p, to - from, MADV_HUGEPAGE)))
 		return -errno;
 	return 0;
 }
@@ -55,6 +56,29 @@ static int check_overcommit(void)
 				"sysctl vm.overcommit_memory=1 is what Redis "
 				"wants, too");
 	return 0;
+}
+
+/* Shared memory has a switch of its own, which is off unless somebody has
+ * turned it on. */
+static int check_huge(void)
+{
+	static const char name[] =
+		"/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+	char text[128] = "";
+	int fd = open(name, O_RDONLY | O_CLOEXEC);
+
+	if (fd >= 0) {
+		if (read(fd, text, sizeof(text) - 1) < 0)
+			*text = 0;
+		close(fd);
+	}
+	if (strstr(text, "[a") || strstr(text, "[within_size]") ||
+	    strstr(text, "[force]"))
+		return 0;
+	return wr_error(ENOTSUP,
+			"no huge pages for shared memory: echo advise >%s "
+			"would allow them%s",
+			name, *text ? "" : ", if this kernel had them");
 }
 
 static int open_file(struct wr_memory *m)
@@ -171,17 +195,20 @@ static int try_out(struct wr_memory *m)
 	return 0;
 }
 
-int wr_memory_open(struct wr_memory *m, size_t limit)
+int wr_memory_open(struct wr_memory *m, size_t limit, bool huge)
 {
 	int err;
 
 	*m = (struct wr_memory){
 		.limit = (limit + GIB - 1) & ~(GIB - 1),
+		.huge = huge,
 		.file = -1,
 		.pagemap = -1,
 		.uffd = {.fd = -1},
 	};
 	err = check_overcommit();
+	if (!err && huge)
+		err = check_huge();
 	if (!err)
 		err = open_file(m);
 	if (!err)
@@ -221,6 +248,7 @@ int wr_memory_renew(struct wr_memory *m, size_t bytes)
 	struct wr_memory n = {
 		.start = m->start,
 		.limit = m->limit,
+		.huge = m->huge,
 		.used = m->used,
 		.file = -1,
 		.pagemap = -1,

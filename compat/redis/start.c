@@ -6,6 +6,7 @@
  *
  *   WEIR_REDIS_LIMIT   bytes of address space for the data, with k, m, g, t;
  *                      four times the machine's memory unless given
+ *   WEIR_REDIS_HUGE    1: in pages of 2 MiB
  *   WEIR_REDIS_LOG     1: a line for every fork() and every fold
  *   WEIR_REDIS_CHECK   1: only say whether it would run, and exit
  */
@@ -13,6 +14,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <weir/weir.h>
@@ -57,19 +59,35 @@ static int limit_of(size_t *bytes)
 	return 0;
 }
 
+/* 1, 0 or not given. */
+static int flag_of(const char *name, bool *flag)
+{
+	const char *text = getenv(name);
+
+	*flag = text && !strcmp(text, "1");
+	if (!text || !*text || *flag || !strcmp(text, "0"))
+		return 0;
+	return wr_error(EINVAL, "%s=%s: neither 0 nor 1", name, text);
+}
+
 __attribute__((constructor)) static void start(void)
 {
 	void *mallctl = dlsym(RTLD_DEFAULT, "mallctl");
-	const char *log = getenv("WEIR_REDIS_LOG");
+	bool check = false, huge = false;
 	size_t limit = 0;
 	int err;
 
 	if (!mallctl)
 		return;
-	wr_redis_log = log && *log == '1';
 	err = limit_of(&limit);
 	if (!err)
-		err = wr_memory_open(&wr_redis_memory, limit);
+		err = flag_of("WEIR_REDIS_LOG", &wr_redis_log);
+	if (!err)
+		err = flag_of("WEIR_REDIS_HUGE", &huge);
+	if (!err)
+		err = flag_of("WEIR_REDIS_CHECK", &check);
+	if (!err)
+		err = wr_memory_open(&wr_redis_memory, limit, huge);
 	if (!err)
 		err = wr_redis_start_keeper();
 	if (!err)
@@ -79,7 +97,7 @@ __attribute__((constructor)) static void start(void)
 		_exit(1);
 	}
 	wr_redis_role = WR_REDIS_OWNER;
-	if (getenv("WEIR_REDIS_CHECK")) {
+	if (check) {
 		wr_redis_say(true, "fork() will not copy the data: it runs");
 		_exit(0);
 	}
