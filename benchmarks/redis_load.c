@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * redis-load SOCKET RATE SECONDS KEYS BYTES: an open-loop client of a Redis
- * server.  SETs keys of DEBUG POPULATE's ("key:N") at random, RATE a second,
- * each at its time whether or not the ones before have been answered; prints
- * the latencies from that time on, in microseconds, as JSON.
+ * redis-load SOCKET RATE SECONDS KEYS BYTES [WINDOW]: an open-loop client of a
+ * Redis server.  SETs keys of DEBUG POPULATE's ("key:N") at random, RATE a
+ * second, each at its time whether or not the ones before have been answered;
+ * prints the latencies from that time on, in microseconds, as JSON, and the
+ * longest of each WINDOW milliseconds, by when they were due.  start_ns is on
+ * CLOCK_MONOTONIC.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -153,14 +155,35 @@ static void run(struct load *l)
 	}
 }
 
+/* While they are in the order of their requests. */
+static void print_windows(const struct load *l, uint64_t width_ms)
+{
+	uint64_t width = width_ms * 1000000 / l->interval, longest = 0;
+
+	if (!width)
+		width = 1;
+	printf("\"window_us\": %.1f, \"windows_us\": [",
+	       (double)(width * l->interval) / 1e3);
+	for (uint64_t i = 0; i < l->total; i++) {
+		if (l->latency[i] > longest)
+			longest = l->latency[i];
+		if (i % width == width - 1 || i == l->total - 1) {
+			printf("%s%.1f", i < width ? "" : ", ",
+			       (double)longest / 1e3);
+			longest = 0;
+		}
+	}
+	printf("], ");
+}
+
 int main(int argc, char **argv)
 {
 	struct load l = {.state = 88172645463325252u};
 	double rate;
 
-	if (argc != 6) {
+	if (argc != 6 && argc != 7) {
 		fprintf(stderr, "usage: redis-load SOCKET RATE SECONDS KEYS "
-				"BYTES\n");
+				"BYTES [WINDOW]\n");
 		return 2;
 	}
 	rate = atof(argv[2]);
@@ -181,8 +204,11 @@ int main(int argc, char **argv)
 	memset(l.value, 'v', l.value_length);
 	l.fd = connect_to(argv[1]);
 	run(&l);
+	printf("{\"start_ns\": %llu, ", (unsigned long long)l.start);
+	if (argc == 7)
+		print_windows(&l, strtoull(argv[6], NULL, 10));
 	qsort(l.latency, l.total, sizeof(*l.latency), compare);
-	printf("{\"requests\": %llu, \"p50_us\": %.1f, \"p99_us\": %.1f, "
+	printf("\"requests\": %llu, \"p50_us\": %.1f, \"p99_us\": %.1f, "
 	       "\"p999_us\": %.1f, \"max_us\": %.1f}\n",
 	       (unsigned long long)l.total,
 	       (double)l.latency[l.total / 2] / 1e3,
