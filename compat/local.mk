@@ -45,6 +45,7 @@ weirlibgcgc_HEADERS = compat/libgc/include/gc/gc.h \
 	compat/libgc/include/gc/javaxfc.h
 
 # libweir-redis.so: preloaded into redis-server by weir-redis.
+if WEIR_SHARED
 weirredisdir = $(pkglibdir)
 weirredis_LTLIBRARIES = compat/redis/libweir-redis.la
 compat_redis_libweir_redis_la_SOURCES = \
@@ -60,9 +61,10 @@ compat_redis_libweir_redis_la_LDFLAGS = $(AM_LDFLAGS) $(WEIR_LIB_LDFLAGS) \
 	-module -avoid-version -shared \
 	-Wl,--version-script=$(top_srcdir)/compat/redis/redis.map
 EXTRA_compat_redis_libweir_redis_la_DEPENDENCIES = compat/redis/redis.map
+bin_SCRIPTS += weir-redis
+endif
 EXTRA_DIST += compat/redis/redis.map
 
-bin_SCRIPTS += weir-redis
 weir-redis: tools/weir-redis.sh Makefile
 	$(AM_V_GEN)sed 's|@pkglibdir[@]|$(pkglibdir)|' \
 		'$(srcdir)/tools/weir-redis.sh' >$@.new && \

@@ -103,6 +103,10 @@ redis_lacks()
 			return
 		fi
 	done
+	if [ ! -x "$build/weir-redis" ]; then
+		printf 'weir-redis was not built (configured with --disable-shared).'
+		return
+	fi
 	said=$(WEIR_REDIS_CHECK=1 WEIR_REDIS_DIR=$build/compat/redis/.libs \
 		"$build/weir-redis" redis-server --port 0 2>&1) ||
 		printf '%s' "$said"

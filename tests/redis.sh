@@ -18,6 +18,11 @@ if [ "${WEIR_SANITIZER:-no}" != no ]; then
 	tap_done
 	exit 0
 fi
+if [ ! -x "$WEIR_BUILDDIR/weir-redis" ]; then
+	tap_skip "redis" "configured with --disable-shared"
+	tap_done
+	exit 0
+fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/weir-redis.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
