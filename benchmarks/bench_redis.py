@@ -8,13 +8,18 @@ BGSAVE in it.  Latency is that of all requests of these SECONDS.  Memory is what
 the system has in AnonPages and Shmem, page tables besides, so that nothing else
 may run; extra is its peak from the save's beginning on, less what it was then.
 
-The whole table: bench_redis.py --gib 1,4 --pages small,huge
+With --closed N, redis-benchmark on loopback as well, N SETs of keys of its own
+without a save and N with one: a closed loop, as fast as it goes.
+
+The whole table: bench_redis.py --gib 1,4 --pages small,huge --closed 500000
 """
 import argparse
+import csv
 import json
 import os
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -55,6 +60,12 @@ def check_pages():
                 wanted[1], THP, name))
 
 
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
 class Server:
     """A redis-server; ends with the `with` that it is made in."""
 
@@ -62,7 +73,9 @@ class Server:
         self.directory = tempfile.mkdtemp(prefix="weir-redis-bench.")
         self.path = os.path.join(self.directory, "socket")
         self.log = os.path.join(self.directory, "log")
-        command = ["redis-server", "--port", "0", "--unixsocket", self.path,
+        self.port = free_port()
+        command = ["redis-server", "--port", str(self.port), "--bind",
+                   "127.0.0.1", "--unixsocket", self.path,
                    "--dir", self.directory, "--save", "", "--disable-thp",
                    "no", "--enable-debug-command", "yes"]
         env = dict(os.environ, WEIR_REDIS_LOG="1", WEIR_REDIS_DIR=os.path.join(
@@ -159,6 +172,28 @@ def save(args, server, keys, seconds):
             "fork_us": int(server.info("stats", "latest_fork_usec"))}
 
 
+def closed_loop(args, server, then):
+    """redis-benchmark's figures, with `then` called while it runs."""
+    process = subprocess.Popen(
+        ["redis-benchmark", "-p", str(server.port), "-t", "set", "-n",
+         str(args.closed), "-r", "100000", "-d", str(args.value), "--csv"],
+        stdout=subprocess.PIPE)
+    try:
+        time.sleep(BEFORE)
+        then()
+        rows = list(csv.DictReader(
+            process.communicate()[0].decode().splitlines()))
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    if process.returncode or len(rows) != 1:
+        die("redis-benchmark failed")
+    return {"rps": float(rows[0]["rps"]),
+            "p99_us": float(rows[0]["p99_latency_ms"]) * 1e3,
+            "max_us": float(rows[0]["max_latency_ms"]) * 1e3}
+
+
 def once(args, gib, huge, weir):
     keys = int(gib * (1 << 30) / args.value)
     seconds = args.seconds or 3 + 3 * gib
@@ -173,6 +208,12 @@ def once(args, gib, huge, weir):
             record["quiet"] = load.result()
         record["memory"] = memory()[0] - nothing
         record.update(save(args, server, keys, seconds))
+        if args.closed:
+            while "weir-redis: fold:" not in server.text() and weir:
+                time.sleep(0.05)
+            record["closed_quiet"] = closed_loop(args, server, lambda: None)
+            record["closed_save"] = closed_loop(
+                args, server, lambda: server.ask("BGSAVE"))
         log = [line for line in server.text().splitlines()
                if line.startswith("weir-redis:")]
         if args.log:
@@ -196,6 +237,16 @@ COLUMNS = [  # title, where it is in a record, unit
 ]
 
 
+CLOSED_COLUMNS = [
+    ("closed SETs/s", ("closed_save", "rps"), 1),
+    ("p99", ("closed_save", "p99_us"), 1),
+    ("longest", ("closed_save", "max_us"), 1),
+    ("SETs/s*", ("closed_quiet", "rps"), 1),
+    ("p99*", ("closed_quiet", "p99_us"), 1),
+    ("longest*", ("closed_quiet", "max_us"), 1),
+]
+
+
 def cell(records, path, unit):
     """The median, and the extremes where there are some."""
     values = []
@@ -214,8 +265,16 @@ def print_table(args, runs):
     print("Values of %d bytes, %d SETs/s at random, a save in the middle; "
           "medians of %d pairs (extremes).\nLatency in microseconds, *: of as "
           "long without a save.\n" % (args.value, args.rate, args.pairs))
-    print("| | " + " | ".join(title for title, _, _ in COLUMNS) + " |")
-    print("|---|" + "---|" * len(COLUMNS))
+    print_rows(args, runs, COLUMNS)
+    if args.closed:
+        print("\nredis-benchmark, 50 connections on loopback, %d SETs:\n" %
+              args.closed)
+        print_rows(args, runs, CLOSED_COLUMNS)
+
+
+def print_rows(args, runs, columns):
+    print("| | " + " | ".join(title for title, _, _ in columns) + " |")
+    print("|---|" + "---|" * len(columns))
     for gib in args.gib:
         for pages in args.pages:
             for kind in ("plain", "weir"):
@@ -223,7 +282,7 @@ def print_table(args, runs):
                       (gib, pages, kind)]
                 print("| %g GiB, %s pages, %s | " % (gib, pages, kind) +
                       " | ".join(cell(of, path, unit)
-                                 for _, path, unit in COLUMNS) + " |")
+                                 for _, path, unit in columns) + " |")
 
 
 def list_of(kind):
@@ -251,6 +310,8 @@ def main():
                         help="of load, without and with a save "
                         "(3, and 3 a GiB)")
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--closed", type=int, default=0, metavar="N",
+                        help="redis-benchmark, too, with N SETs each time")
     parser.add_argument("--windows", type=int, default=0, metavar="MS",
                         help="in the JSON, the longest latency of every MS")
     parser.add_argument("--log", action="store_true",
@@ -258,7 +319,8 @@ def main():
     parser.add_argument("--json", action="store_true",
                         help="an object a line for each run")
     args = parser.parse_args()
-    for program in ("redis-server", "redis-cli"):
+    for program in ["redis-server", "redis-cli"] + \
+            ["redis-benchmark"] * bool(args.closed):
         if not shutil.which(program):
             die("there is no " + program)
     if "huge" in args.pages:
