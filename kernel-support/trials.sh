@@ -19,7 +19,8 @@ left_out()
 }
 
 # In a short trial only these unit tests: what asks most of the kernel.
-short_tests="test_barrier test_barrier_signal test_dirty test_probe test_sys"
+short_tests="test_barrier test_barrier_signal test_dirty test_probe test_sys
+	test_redis_hooks test_redis_memory test_redis_refused"
 
 # What the guest of $kernel runs.
 plan_trial()
