@@ -322,6 +322,50 @@ Test(redis_hooks, grandchild)
 	must(!strcmp(extent, "two"));
 }
 
+/* A child that runs another program has no memory of this one, as long as it
+ * runs; one that has closed what it inherited has it still. */
+Test(redis_hooks, child_runs_another_program)
+{
+	pid_t pid[2];
+	int go[2];
+	char byte;
+
+	begin();
+	extent = new_extent(6 * MIB, false);
+	strcpy(extent, "one");
+	strcpy(extent + 4 * MIB, "one");
+	must(!pipe(go));
+	pid[0] = fork();
+	if (!pid[0]) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		execlp("sleep", "sleep", "1000", (char *)NULL);
+		_exit(1);
+	}
+	must(pid[0] > 0);
+	strcpy(extent, "two");
+	wait_for_fold();
+	must(!strcmp(extent, "two"));
+	pid[1] = fork();
+	if (!pid[1]) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (int fd = 3; fd < 1000; fd++)
+			if (fd != go[0])
+				close(fd);
+		CHILD(read(go[0], &byte, 1) == 1);
+		CHILD(says_two());
+		_exit(0);
+	}
+	must(pid[1] > 0);
+	strcpy(extent, "three");
+	for (int i = 0; i < 20; i++)
+		moment();
+	must(is_split());
+	ends_well(pid[1], go[1]);
+	wait_for_fold();
+	must(!kill(pid[0], SIGKILL));
+	must(waitpid(pid[0], NULL, 0) == pid[0]);
+}
+
 /* ---- All of it at once -------------------------------------------------- */
 
 /* Of thread i; where it was last stopped. */

@@ -3,9 +3,10 @@
  * fork(): split, then the system's.  And the keeper, a thread that waits for
  * the children to go and folds what was split.
  *
- * A child is gone when it has exited (a pidfd tells) and nobody holds the end
- * of the pipe that it inherited (so that a child of a child counts, too): the
- * file is its memory as it was, and to be left alone until then.
+ * A child is gone when it has exited (a pidfd tells) or runs another program,
+ * and nobody holds the end of the pipe that it inherited (so that a child of a
+ * child counts, too): the file is its memory as it was, and to be left alone
+ * until then.
  *
  *   `lock`   the memory, the children.  fork() holds it until the child is
  *            noted, the keeper for a step: a chunk, or a slice of pages.
@@ -25,6 +26,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -42,6 +44,7 @@
 
 /* Descriptors, -1 when what they tell has been told. */
 struct child {
+	pid_t pid; /* its number; 0 if there is no pidfd */
 	int pidfd; /* readable when it has exited */
 	int token; /* hung up when nobody has the other end */
 };
@@ -90,6 +93,18 @@ void wr_redis_say(bool always, const char *format, ...)
 
 /* ---- The keeper --------------------------------------------------------- */
 
+/* It runs another program: what it had is not there.  If the first page is, or
+ * one may not look, it is taken to have all of it. */
+static bool has_gone_on(const struct child *c)
+{
+	char byte;
+	struct iovec here = {.iov_base = &byte, .iov_len = 1};
+	struct iovec there = {.iov_base = wr_redis_memory.start, .iov_len = 1};
+
+	return c->pid && process_vm_readv(c->pid, &here, 1, &there, 1, 0) < 0 &&
+	       errno == EFAULT;
+}
+
 /* Lock held. */
 static void look_after_children(void)
 {
@@ -101,13 +116,14 @@ static void look_after_children(void)
 				       {.fd = c->token, .events = POLLIN}};
 
 		if (poll(fds, 2, 0) > 0) {
-			if (fds[0].revents) {
-				close(c->pidfd);
-				c->pidfd = -1;
-			}
 			if (fds[1].revents) {
 				close(c->token);
 				c->token = -1;
+			}
+			if (fds[0].revents ||
+			    (fds[1].revents && has_gone_on(c))) {
+				close(c->pidfd);
+				c->pidfd = -1;
 			}
 		}
 		if (c->pidfd >= 0 || c->token >= 0)
@@ -279,6 +295,7 @@ static void add_child(pid_t pid, int token)
 
 	/* Without a pidfd the token has to do. */
 	c->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	c->pid = c->pidfd >= 0 ? pid : 0;
 	c->token = token;
 }
 
