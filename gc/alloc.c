@@ -245,6 +245,8 @@ static bool take_free(struct weir_mutator *m, unsigned space,
 
 	if (!i)
 		return false;
+	if (h->opt.thp && h->blocks[i].zeroed)
+		m->untouched = i;
 	unarm(h, i);
 	own(m, bump, i,
 	    m->b.newborn != WG_YOUNG ||
@@ -360,22 +362,25 @@ static char *small_alloc(struct weir_mutator *m, unsigned space, size_t n,
 			 size_t align, enum wg_no *why)
 {
 	size_t room = n + (align > WEIR_GRANULE ? align : 0);
+	bool wide = room > WEIR_SMALL_MAX;
 	char *p;
 
 	p = bump_aligned(&m->b.buffer[space].cursor, m->b.buffer[space].limit,
 			 n, align);
-	if (p)
-		return p;
-	if (room > WEIR_SMALL_MAX) {
+	if (!p && wide)
 		p = bump_aligned(&m->wide_buffer[space].cursor,
 				 m->wide_buffer[space].limit, n, align);
-		if (!p && refill_wide(m, space, room, why))
-			p = bump_aligned(&m->wide_buffer[space].cursor,
-					 m->wide_buffer[space].limit, n, align);
+	if (p)
 		return p;
-	}
-	if (!refill(m, space, room, why))
+	if (!(wide ? refill_wide : refill)(m, space, room, why))
 		return NULL;
+	if (m->untouched) {
+		*why = WG_NO_PAGES;
+		return NULL;
+	}
+	if (wide)
+		return bump_aligned(&m->wide_buffer[space].cursor,
+				    m->wide_buffer[space].limit, n, align);
 	return bump_aligned(&m->b.buffer[space].cursor,
 			    m->b.buffer[space].limit, n, align);
 }
@@ -406,6 +411,12 @@ static char *large_alloc(struct weir_mutator *m, unsigned space, size_t n,
 		if (part > WG_BLOCK)
 			part = WG_BLOCK;
 		unarm(h, k);
+		if (h->blocks[k].zeroed && h->opt.thp &&
+		    (k == i ||
+		     (count <= WG_HUGE_BLOCKS && k % WG_HUGE_BLOCKS == 0))) {
+			m->untouched = k;
+			wg_room_touch(m);
+		}
 		if (!h->blocks[k].zeroed)
 			memset((void *)wg_block_start(h, k), 0, part);
 		h->blocks[k].zeroed = 0;
@@ -518,6 +529,10 @@ static void *alloc_slow(struct weir_mutator *m, size_t size, size_t align,
 		if (p) {
 			m->stale_ok = false;
 			return p;
+		}
+		if (why == WG_NO_PAGES) {
+			wg_room_touch(m);
+			continue;
 		}
 		m->stale_ok =
 			why == WG_NO_STALE && !wg_room_give_back(m, space, n);

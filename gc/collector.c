@@ -228,17 +228,18 @@ bool wg_cycle_wait(struct weir_heap *h, struct weir_mutator *m, unsigned req)
 void wg_cycle_stall(struct weir_heap *h, struct weir_mutator *m, uint64_t ns)
 {
 	bool blocked = wg_region_enter(m);
-	struct timespec until;
+	uint64_t due = h->sys->now_ns() + ns;
+	struct timespec until = {.tv_sec = (time_t)(due / 1000000000),
+				 .tv_nsec = (long)(due % 1000000000)};
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += (long)ns;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_sec += until.tv_nsec / 1000000000;
-		until.tv_nsec %= 1000000000;
-	}
+	/* Relaxed: partner is give_way() (gc/mark.c), which only hints. */
+	__atomic_store_n(&h->stall_due, due, __ATOMIC_RELAXED);
 	wr_mutex_lock(&h->ctl_lock);
 	if ((h->running || h->requests) && !h->parked)
 		wr_mutex_timedwait(&h->ctl_lock, &h->ctl_done, &until);
+	/* Another one's wait may be noted there by now. */
+	__atomic_compare_exchange_n(&h->stall_due, &due, 0, false,
+				    __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 	wg_control_unlock(h, m, blocked);
 }
 

@@ -54,6 +54,7 @@
 #define WG_RECYCLE_MIN (WG_BLOCK_GRANULES / 8) /* usable granules to reuse */
 /* A block is sixteen strips, pages mostly. */
 #define WG_STRIP_SHIFT (WG_BLOCK_SHIFT - 4)
+#define WG_HUGE_BLOCKS 32           /* blocks in a huge page */
 #define WG_SLICE ((size_t)16 << 10) /* bytes zeroed ahead of a cursor */
 #define WG_GROW_BLOCKS 512          /* blocks committed at a time */
 #define WG_SWEEP_WORK 256           /* looks at a block that a sweep costs */
@@ -146,6 +147,8 @@ struct weir_mutator {
 			       * called on this thread, and goes on after
 			       * with the mutator */
 	bool stale_ok;        /* nothing could be given back: go on */
+	uint32_t untouched;   /* block it took that may have no pages yet,
+			       * which are huge; 0: none */
 	pthread_t self;       /* its thread, for checks */
 	uint64_t handed;      /* bytes taken, not yet in heap->allocated */
 };
@@ -245,6 +248,8 @@ struct weir_heap {
 	struct wr_mutex ctl_lock;
 	pthread_cond_t ctl_wake; /* to the collector: requests changed */
 	pthread_cond_t ctl_done; /* to waiters: a cycle ended */
+	uint64_t stall_due;      /* atomic: clock when the mutator whose wait
+				  * began last wants to go on, ns; 0: none */
 	unsigned starving;       /* atomic: mutators that wait for memory, and
 				  * not by the pacer's choice */
 	unsigned requests;       /* enum wg_request bits; atomic, to peek */
@@ -363,6 +368,7 @@ enum wg_no {
 	WG_NO_LIMIT,  /* the hard limit, or no addresses are left */
 	WG_NO_SYSTEM, /* the system refused memory */
 	WG_NO_STALE,  /* free memory has to be given back first */
+	WG_NO_PAGES,  /* nothing is: wg_room_touch() first */
 };
 
 /* The limits, for those who do not hold the heap lock.  Relaxed: partner of

@@ -9,6 +9,7 @@
  */
 #include "gc/mark.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +31,8 @@ struct wg_pool {
 	size_t slab_at;    /* the one that `slab` is in; those after it are
 			    * unused */
 };
+
+#define DUE_NS 20000 /* a mutator that is late by this needs a processor */
 
 #define SLAB ((size_t)1 << 20)
 
@@ -425,6 +428,19 @@ static bool drain_rings(struct wg_marker *m)
 	return any;
 }
 
+/* A mutator that waited for the collector a little (gc/room.c) lent it the
+ * processor, and the scheduler gives that back at the next tick, up to 4 ms
+ * later, unless this thread offers it.  Relaxed: stored by the mutator, which
+ * nothing here is ordered with. */
+static inline void give_way(const struct wg_marker *m)
+{
+	uint64_t due = __atomic_load_n(&m->heap->stall_due, __ATOMIC_RELAXED);
+
+	if (wr_unlikely(due) && !m->in_pause &&
+	    m->heap->sys->now_ns() > due + DUE_NS)
+		sched_yield();
+}
+
 /* One turn; false: there is nothing left. */
 static inline bool mark_one(struct wg_marker *m)
 {
@@ -448,6 +464,7 @@ static inline bool mark_one(struct wg_marker *m)
 		m->since_share = 0;
 		if (wg_team_hungry(m->heap))
 			share(m);
+		give_way(m);
 	}
 	return true;
 }

@@ -32,6 +32,33 @@ static void assist_end(struct weir_heap *h, uint64_t begin, size_t size)
 	wr_event_end(h->events, WR_PHASE_assist, begin, now, size, "bytes");
 }
 
+/* A page like this is there afterwards, whatever it holds and whoever has it by
+ * now.  Not the program's order of accesses: no sanitizer's business. */
+__attribute__((no_sanitize("address", "thread"))) static void
+touch(volatile uint64_t *word)
+{
+	uint64_t zero = 0;
+
+	__atomic_compare_exchange_n(word, &zero, 0, false, __ATOMIC_RELAXED,
+				    __ATOMIC_RELAXED);
+}
+
+/* The system clears 2 MiB when a huge page is first written, and may have to
+ * find them: up to 5 ms in a guest, during which a thread takes no signal.  In
+ * a blocking region no stop waits for it.  The block may be taken from the
+ * mutator meanwhile. */
+void wg_room_touch(struct weir_mutator *m)
+{
+	struct weir_heap *h = m->heap;
+	uint32_t i = m->untouched;
+	bool entered = wg_region_enter(m);
+
+	m->untouched = 0;
+	touch((volatile uint64_t *)wg_block_start(h, i));
+	touch((volatile uint64_t *)(h->meta + (size_t)i * WG_BLOCK_GRANULES));
+	wg_region_leave(m, entered);
+}
+
 bool wg_room_ask(struct weir_mutator *m, size_t size)
 {
 	struct weir_heap *h = m->heap;

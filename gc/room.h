@@ -8,6 +8,8 @@
 
 /* Run ahead of the collector no further: wait as the pacer says. */
 void wg_room_assist(struct weir_mutator *m, size_t size);
+/* Touch the block `untouched`, so that it has pages. */
+void wg_room_touch(struct weir_mutator *m);
 /* Free memory is in the way of `size` bytes of `space`: give some back.  False:
  * there was none. */
 bool wg_room_give_back(struct weir_mutator *m, unsigned space, size_t size);

@@ -27,7 +27,6 @@
  */
 #include "gc/free_map.h"
 
-#define HUGE_BLOCKS 32
 #define LOOK_BLOCKS 2048 /* looked at in one go under the lock */
 
 struct trim {
@@ -168,21 +167,23 @@ void wg_trim_after_cycle(struct weir_heap *h)
 		return;
 	h->trimmed_ns = now;
 	trim(&(struct trim){
-		.h = h, .unit = h->opt.thp ? HUGE_BLOCKS : 1, .old = true});
+		.h = h, .unit = h->opt.thp ? WG_HUGE_BLOCKS : 1, .old = true});
 }
 
 void wg_trim_idle(struct weir_heap *h)
 {
-	trim(&(struct trim){
-		.h = h, .unit = h->opt.thp ? HUGE_BLOCKS : 1, .yield = true});
+	trim(&(struct trim){.h = h,
+			    .unit = h->opt.thp ? WG_HUGE_BLOCKS : 1,
+			    .yield = true});
 }
 
 bool wg_trim_room(struct weir_heap *h, struct weir_mutator *m, unsigned space,
 		  size_t bytes)
 {
 	bool blocked = wr_thread_block_enter(&m->thread);
-	struct trim t = {
-		.h = h, .unit = h->opt.thp ? HUGE_BLOCKS : 1, .beside = true};
+	struct trim t = {.h = h,
+			 .unit = h->opt.thp ? WG_HUGE_BLOCKS : 1,
+			 .beside = true};
 	size_t want = bytes + wg_hard(h) / 16, given;
 
 	/* First the space that the caller takes nothing from. */

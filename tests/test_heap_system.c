@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -283,6 +284,32 @@ Test(heap_system, root_callbacks)
 	cr_assert_lt(living(), OBJECTS / 2, "%u live without a root", living());
 	forget_all();
 	heap_close();
+}
+
+/* ---- Fresh memory ------------------------------------------------------- */
+
+static bool is_resident(const void *p)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	unsigned char there;
+
+	cr_assert_eq(
+		mincore((void *)((uintptr_t)p & ~(page - 1)), page, &there), 0);
+	return there & 1;
+}
+
+/* A huge page is cleared before a thread is given it, in a blocking region: on
+ * the program's first write no stop could interrupt that. */
+Test(heap_system, huge_pages_are_there_before_they_are_written)
+{
+	for (int thp = 0; thp < 2; thp++) {
+		heap_open(thp ? "thp=on" : "thp=off");
+		cr_expect_eq(is_resident(weir_alloc(self, 48)), thp);
+		cr_expect_eq(is_resident(weir_alloc_leaf(self, 48)), thp);
+		cr_expect_eq(is_resident(weir_alloc(self, 20000)), thp);
+		cr_expect_eq(is_resident(weir_alloc(self, 1 << 20)), thp);
+		heap_close();
+	}
 }
 
 /* ---- An idle program ---------------------------------------------------- */
