@@ -648,6 +648,12 @@ def main():
          "ulimit -f 1000", "RLIMIT_FSIZE")
     test("a lack of address space is refused with the cure", refused_where,
          "ulimit -v 1000000", "RLIMIT_AS")
+    test("huge pages that are off are refused with the cure", refused_where,
+         "echo 'always [never]' >off && mount --bind off "
+         "/sys/kernel/mm/transparent_hugepage/shmem_enabled && "
+         "export WEIR_REDIS_HUGE=1", "echo advise >")
+    test("a switch is 0 or 1", refused_where, "export WEIR_REDIS_LOG=yes",
+         "neither 0 nor 1")
     refused = why_not()
     with_server([
         ("a save is what was there, under load", saves, (ROUNDS,)),
