@@ -60,6 +60,13 @@ CLEANFILES += benchmarks/bench-guile benchmarks/guile-server.go \
 	benchmarks/guile-lists.go benchmarks/guile-table.go \
 	benchmarks/guile-trees.go
 
+# redis-server with and without weir-redis: benchmarks/bench_redis.py.  The demo
+# runs it as well, so that its client is built with everything else.
+noinst_PROGRAMS += benchmarks/redis-load
+benchmarks_redis_load_SOURCES = benchmarks/redis_load.c
+benchmarks_redis_load_LDADD =
+EXTRA_DIST += benchmarks/bench_redis.py
+
 # The write barrier's own cost: reaches the library's internals.
 benchmarks_bench_barrier_SOURCES = benchmarks/bare_barrier.c \
 	benchmarks/bare_barrier.h benchmarks/bench_barrier.c

@@ -43,3 +43,31 @@ weirlibgcgc_HEADERS = compat/libgc/include/gc/gc.h \
 	compat/libgc/include/gc/gc_typed.h \
 	compat/libgc/include/gc/gc_version.h \
 	compat/libgc/include/gc/javaxfc.h
+
+# libweir-redis.so: preloaded into redis-server by weir-redis.
+if WEIR_SHARED
+weirredisdir = $(pkglibdir)
+weirredis_LTLIBRARIES = compat/redis/libweir-redis.la
+compat_redis_libweir_redis_la_SOURCES = \
+	compat/redis/extent_hooks.h compat/redis/hooks.c \
+	compat/redis/internal.h compat/redis/keeper.c \
+	compat/redis/memory.c compat/redis/memory.h \
+	compat/redis/memory_copy.h compat/redis/memory_life.c \
+	compat/redis/start.c \
+	runtime/check.h runtime/error.c runtime/futex_lock.h \
+	runtime/kernel_abi.h runtime/uffd.c runtime/uffd.h
+compat_redis_libweir_redis_la_CPPFLAGS = $(AM_CPPFLAGS)
+compat_redis_libweir_redis_la_LDFLAGS = $(AM_LDFLAGS) $(WEIR_LIB_LDFLAGS) \
+	-module -avoid-version -shared \
+	-Wl,--version-script=$(top_srcdir)/compat/redis/redis.map
+EXTRA_compat_redis_libweir_redis_la_DEPENDENCIES = compat/redis/redis.map
+bin_SCRIPTS += weir-redis
+endif
+EXTRA_DIST += compat/redis/redis.map
+
+weir-redis: tools/weir-redis.sh Makefile
+	$(AM_V_GEN)sed 's|@pkglibdir[@]|$(pkglibdir)|' \
+		'$(srcdir)/tools/weir-redis.sh' >$@.new && \
+	chmod +x $@.new && mv $@.new $@
+CLEANFILES += weir-redis
+EXTRA_DIST += tools/weir-redis.sh

@@ -1,10 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# A tour of a minute and a half: what weir runs on here, then a search engine
+# A tour of two minutes: what weir runs on here, then a search engine
 # with its whole index on a collected heap, on weir and on libgc in alternation,
 # and a comparison as a table, a histogram and a page; then programs in Guile,
-# which know nothing of weir, compared likewise; and SQLite, saved while it is
-# written to.
+# which know nothing of weir, compared likewise; and SQLite and Redis, saved while
+# they are written to.
 set -eu
 
 usage()
@@ -24,6 +24,9 @@ Environment: WEIR_DEMO_PAIRS  runs of each library (2)
                               "--live-mib 200 --seconds 6")
              WEIR_DEMO_SQLITE arguments of sqlite-snapshot, see its --help
                               ("--compare 2 --mb 128 --seconds 1")
+             WEIR_DEMO_REDIS  arguments of benchmarks/bench_redis.py, see its
+                              --help ("--gib 0.25 --pairs 2 --seconds 2
+                              --rate 5000")
 EOF
 }
 
@@ -90,6 +93,25 @@ guile_lacks()
 	done
 }
 
+# Likewise what Redis lacks: the programs, or what weir-redis wants of the system.
+redis_lacks()
+{
+	for program in redis-server redis-cli; do
+		if ! command -v "$program" >/dev/null 2>&1; then
+			printf '%s is not installed (Debian: redis-server, redis-tools).' \
+				"$program"
+			return
+		fi
+	done
+	if [ ! -x "$build/weir-redis" ]; then
+		printf 'weir-redis was not built (configured with --disable-shared).'
+		return
+	fi
+	said=$(WEIR_REDIS_CHECK=1 WEIR_REDIS_DIR=$build/compat/redis/.libs \
+		"$build/weir-redis" redis-server --port 0 2>&1) ||
+		printf '%s' "$said"
+}
+
 # in_pairs COMMAND...: COMMAND PEER PAIR for each run.  The order changes from
 # pair to pair, so that what the machine does meanwhile favours neither.
 in_pairs()
@@ -125,6 +147,7 @@ pairs=${WEIR_DEMO_PAIRS:-2}
 trees=${WEIR_DEMO_TREES:---live-mib 200 --make-mib 2048}
 http=${WEIR_DEMO_HTTP:---live-mib 200 --seconds 6}
 sqlite=${WEIR_DEMO_SQLITE:---compare 2 --mb 128 --seconds 1}
+redis=${WEIR_DEMO_REDIS:---gib 0.25 --pairs 2 --seconds 2 --rate 5000}
 case $pairs in
 '' | *[!0-9]* | 0) die "WEIR_DEMO_PAIRS=$pairs is not a number above 0" ;;
 esac
@@ -177,16 +200,23 @@ lacks=$(guile_lacks)
 if [ -n "$lacks" ]; then
 	lacks="Left out: ${lacks% }"
 	printf '%s\n' "$lacks"
-	report --guile-note "$lacks" || die "the page could not be written"
+	guile=--guile-note
+	of_guile=$lacks
+	report "$guile" "$of_guile" || die "the page could not be written"
 elif in_pairs guile_run guile-trees && in_pairs guile_run guile-http; then
 	printf '\n'
-	report --guile "$work/guile" || die "the comparison of Guile failed"
+	guile=--guile
+	of_guile=$work/guile
+	report "$guile" "$of_guile" || die "the comparison of Guile failed"
 else
 	report --guile-note "Left out: a run on $peer failed." || :
 	die "a run of Guile on $peer failed"
 fi
 
 printf '\n== SQLite in memory, saved while it is written to: snapshots, fork, its own ways\n\n'
+sqlite_note=
+: >"$work/sqlite"
+: >"$work/redis"
 if [ -x "$build/examples/sqlite-snapshot" ]; then
 	# shellcheck disable=SC2086 # arguments are words
 	"$build/examples/sqlite-snapshot" --out "$work/sqlite.db" --json \
@@ -194,6 +224,25 @@ if [ -x "$build/examples/sqlite-snapshot" ]; then
 	python3 "$here/demo_sqlite.py" <"$work/sqlite" ||
 		die "SQLite was not saved as it should be"
 else
-	printf 'Left out: SQLite was missing (Debian: libsqlite3-dev); configure and make again.\n'
+	sqlite_note="Left out: SQLite was missing (Debian: libsqlite3-dev);\
+ configure and make again."
+	printf '%s\n' "$sqlite_note"
 fi
+
+printf '\n== Redis, unmodified, saved while it is written to: by itself and under weir-redis\n\n'
+redis_note=$(redis_lacks)
+if [ -n "$redis_note" ]; then
+	redis_note="Left out: $redis_note"
+	printf '%s\n' "$redis_note"
+else
+	# shellcheck disable=SC2086 # arguments are words
+	python3 "$here/../benchmarks/bench_redis.py" --build "$build" --json \
+		--windows 10 $redis >"$work/redis" || die "a run of Redis failed"
+	python3 "$here/demo_redis.py" <"$work/redis" ||
+		die "Redis was not saved as it should be"
+fi
+
+report "$guile" "$of_guile" --page-only --sqlite "$work/sqlite" \
+	--sqlite-note "$sqlite_note" --redis "$work/redis" \
+	--redis-note "$redis_note" || die "the page could not be written"
 printf '\nThe plots: %s\n' "$page"

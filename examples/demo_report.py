@@ -6,10 +6,15 @@ Reads the JSON objects that the runs printed, in the order they ran, prints a
 table and a histogram of the query latency, and writes one self-contained HTML
 page.  With --guile, a file of the lines that bench-guile printed, the table is
 of these, and the page has both; --guile-note says in the page why they are not
-there.  Ends with status 1 if the runs did not give the same answers.
+there.  --sqlite and --redis are files of the lines that sqlite-snapshot and
+bench_redis.py printed, for the page; an empty one goes with a note of why.
+--page-only: no table.  Ends with status 1 if the runs did not give the same
+answers.
 
-usage: demo_report.py --page FILE [--info FILE] [--remark TEXT]
-                      [--guile FILE | --guile-note TEXT] RUN.json...
+usage: demo_report.py --page FILE [--info FILE] [--remark TEXT] [--page-only]
+                      [--guile FILE | --guile-note TEXT]
+                      [--sqlite FILE --sqlite-note TEXT]
+                      [--redis FILE --redis-note TEXT] RUN.json...
 """
 import argparse
 import json
@@ -24,6 +29,7 @@ import demo_guile
 from demo_table import (PEERS, make_row, print_table, show_rate, show_size,
                         show_time)
 
+SAVED = ("sqlite", "redis")
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -239,6 +245,18 @@ def machine():
             f"Linux {platform.release()}.")
 
 
+def saves(args):
+    """Of each database: its runs, and why there are none."""
+    out = {}
+    for name in SAVED:
+        runs = []
+        if getattr(args, name):
+            with open(getattr(args, name), encoding="utf-8") as f:
+                runs = [json.loads(line) for line in f if line.strip()]
+        out[name] = {"runs": runs, "note": getattr(args, name + "_note")}
+    return out
+
+
 def write_page(name, **contents):
     def read(part):
         with open(os.path.join(HERE, part), encoding="utf-8") as f:
@@ -249,7 +267,8 @@ def write_page(name, **contents):
     # In a script element only "</" and "<!--" could end the data early.
     data = data.replace("<", "\\u003c")
     page = read("demo_page.html")
-    script = read("demo_page.js") + read("demo_guile.js")
+    script = "".join(map(read, ("demo_page.js", "demo_guile.js",
+                                "demo_saves.js")))
     page = page.replace("@SCRIPT@", script.rstrip())
     page = page.replace("@DATA@", data)
     with open(name, "w", encoding="utf-8") as f:
@@ -264,6 +283,12 @@ def main():
     parser.add_argument("--guile", help="file of what bench-guile printed")
     parser.add_argument("--guile-note", default="",
                         help="why there is nothing of bench-guile")
+    for name in SAVED:
+        parser.add_argument("--" + name, help="file of the runs' lines")
+        parser.add_argument(f"--{name}-note", default="",
+                            help="why there are none")
+    parser.add_argument("--page-only", action="store_true",
+                        help="print no table")
     parser.add_argument("run", nargs="+", help="JSON file of a run")
     args = parser.parse_args()
     runs, by_peer = load(args.run)
@@ -279,6 +304,9 @@ def main():
         guile["summary"] = demo_guile.summarise(sets)
         guile["remarks"], same = demo_guile.remarks(sets)
         agree = agree and same
+    if args.page_only:
+        pass
+    elif args.guile:
         print_table(guile["summary"], sys.stdout)
         print()
         print_remarks(guile["remarks"] + [demo_guile.WRK])
@@ -289,7 +317,7 @@ def main():
         print()
         print_remarks([args.remark] * bool(args.remark) + said)
     write_page(args.page, runs=runs, summary=rows, remarks=said, guile=guile,
-               info=info, warning=args.remark or "")
+               saves=saves(args), info=info, warning=args.remark or "")
     return 0 if agree else 1
 
 

@@ -66,6 +66,8 @@ EXTRA_DIST += \
 	examples/demo.sh \
 	examples/demo_guile.js \
 	examples/demo_guile.py \
+	examples/demo_redis.py \
+	examples/demo_saves.js \
 	examples/demo_sqlite.py \
 	examples/demo_page.html \
 	examples/demo_page.js \

@@ -76,6 +76,18 @@ static void json_stretch(const char *name, const struct stretch *s, FILE *out)
 		s->p99_ms, s->p999_ms, s->stall_ms);
 }
 
+/* Until as long after the save as there was before it. */
+static void json_windows(const struct result *r, FILE *out)
+{
+	double end = (2 * r->save_at_ms + r->save_ms) / RUN_WINDOW_MS;
+
+	fprintf(out, ",\"save_at_ms\":%.3f,\"window_ms\":%g,\"windows_us\":[",
+		r->save_at_ms, RUN_WINDOW_MS);
+	for (unsigned i = 0; i < RUN_WINDOWS && i < end; i++)
+		fprintf(out, "%s%" PRIu32, i ? "," : "", r->window_us[i]);
+	fputc(']', out);
+}
+
 void report_json(const struct run_options *o, const struct result *r, FILE *out)
 {
 	fprintf(out,
@@ -100,5 +112,6 @@ void report_json(const struct run_options *o, const struct result *r, FILE *out)
 	json_stretch("before", &r->before, out);
 	json_stretch("save", &r->save, out);
 	json_stretch("noise", &r->noise, out);
+	json_windows(r, out);
 	fprintf(out, "}\n");
 }

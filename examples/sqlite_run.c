@@ -51,6 +51,8 @@ struct runner {
 	unsigned started;                  /* writers */
 	struct writer writer[RUN_WRITERS]; /* of them */
 	uint64_t length[PHASE_COUNT];      /* of the stretches, ns */
+	uint64_t windows_from;             /* beginning of the first; atomic */
+	uint32_t window_us[RUN_WINDOWS];   /* see struct result; atomic */
 };
 
 static void sleep_until(uint64_t ns)
@@ -90,6 +92,24 @@ static void count(struct figures *f, uint64_t time, uint64_t waited,
 		f->own = own;
 	if (stalled > f->stalled)
 		f->stalled = stalled;
+}
+
+static void count_window(struct runner *r, uint64_t start, uint64_t time)
+{
+	/* Relaxed, as all here: read when the gate is held. */
+	uint64_t from = __atomic_load_n(&r->windows_from, __ATOMIC_RELAXED);
+	uint64_t i = (start - from) / (uint64_t)(RUN_WINDOW_MS * 1e6);
+	uint32_t us = time < UINT32_MAX * 1000u ? (uint32_t)(time / 1000)
+						: UINT32_MAX;
+	uint32_t old;
+
+	if (!from || start < from || i >= RUN_WINDOWS)
+		return;
+	old = __atomic_load_n(&r->window_us[i], __ATOMIC_RELAXED);
+	while (old < us &&
+	       !__atomic_compare_exchange_n(&r->window_us[i], &old, us, true,
+					    __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		;
 }
 
 /* When the next transaction is due.  Without a rate, when the one before it had
@@ -141,6 +161,7 @@ static void *writer_main(void *arg)
 		time = store_now() - start;
 		waited = time_waited(w);
 		count(&w->figure[phase], time, waited - before, stalled);
+		count_window(r, start, time);
 		before = waited;
 		if (!w->period)
 			w->due = start + time;
@@ -288,6 +309,14 @@ static void note(const struct runner *r, const struct save *v,
 		       info.barrier == WEIR_REGION_SIGBUS ? "sigbus" : "sync");
 }
 
+static void first_window(struct runner *r)
+{
+	gate_hold(&r->store.gate);
+	memset(r->window_us, 0, sizeof(r->window_us));
+	__atomic_store_n(&r->windows_from, store_now(), __ATOMIC_RELAXED);
+	gate_release(&r->store.gate);
+}
+
 static int run_round(struct runner *r, struct result *out)
 {
 	const struct run_options *o = r->options;
@@ -300,10 +329,12 @@ static int run_round(struct runner *r, struct result *out)
 	v.path = o->path;
 	if (!o->quick)
 		pass_phase(r, PHASE_NONE, PAUSE_NS);
+	first_window(r);
 	pass_phase(r, PHASE_BEFORE,
 		   o->quick ? QUICK_NS : (uint64_t)(o->seconds * 1e9));
 	memory_base(&r->memory);
 	r->length[PHASE_SAVE] = enter_phase(r, PHASE_SAVE);
+	out->save_at_ms = ms(r->length[PHASE_SAVE] - r->windows_from);
 	err = save_run(&v);
 	r->length[PHASE_SAVE] = store_now() - r->length[PHASE_SAVE];
 	enter_phase(r, PHASE_NONE);
@@ -318,6 +349,7 @@ static int run_round(struct runner *r, struct result *out)
 	sum_up(r, PHASE_BEFORE, &out->before);
 	sum_up(r, PHASE_SAVE, &out->save);
 	sum_up(r, PHASE_NOISE, &out->noise);
+	memcpy(out->window_us, r->window_us, sizeof(out->window_us));
 	err = look_at_file(r, &v, out);
 	gate_release(&r->store.gate);
 	return err;

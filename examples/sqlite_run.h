@@ -13,7 +13,9 @@
 
 #include "examples/sqlite_save.h"
 
-#define RUN_WRITERS 16u /* at most */
+#define RUN_WRITERS 16u   /* at most */
+#define RUN_WINDOWS 800u  /* from the beginning of the stretch before */
+#define RUN_WINDOW_MS 5.0 /* each */
 
 struct run_options {
 	struct store_options store; /* the database */
@@ -63,6 +65,9 @@ struct result {
 	uint64_t waits;              /* likewise */
 	struct stretch before, save; /* see above */
 	struct stretch noise;        /* without a save, as long as it */
+	double save_at_ms;           /* since the first window's beginning */
+	uint32_t window_us[RUN_WINDOWS]; /* longest transaction of those that
+					  * began in each; 0: none did */
 };
 
 /* Fills result[options->rounds].  0; -1: it could not be done, which was said.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # The demo on a small text of its own, a few seconds long: the same answers on
-# weir and on libgc, whole reports, a page that can be read, and its part about
-# Guile, which is left out where Guile or wrk are missing.
+# weir and on libgc, whole reports, a page that can be read, and its parts about
+# Guile, SQLite and Redis, which are left out where these are missing.
 . "$WEIR_SRCDIR/tests/tap.sh"
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/weir-demo-smoke.XXXXXX")
@@ -108,7 +108,7 @@ notices_difference()
 	grep -q 'THE ANSWERS DIFFER' "$work/wrong.txt"
 }
 
-# The programs of PATH in one directory, but for Guile and wrk.
+# The programs of PATH in one directory, but for Guile, wrk and Redis.
 make_path()
 {
 	mkdir -p "$work/bin"
@@ -118,7 +118,7 @@ make_path()
 			ln -s "$directory"/* "$work/bin" 2>/dev/null
 		done
 	)
-	rm -f "$work/bin/guile" "$work/bin/wrk"
+	rm -f "$work/bin/guile" "$work/bin/wrk" "$work/bin/redis-server"
 }
 
 # demo NAME: the tour, its text in NAME.txt, its page in NAME.html.
@@ -129,6 +129,7 @@ demo()
 		WEIR_DEMO_TREES="--live-mib 10 --make-mib 64" \
 		WEIR_DEMO_HTTP="--live-mib 10 --seconds 1" \
 		WEIR_DEMO_SQLITE="--compare 1 --mb 4 --seconds 1" \
+		WEIR_DEMO_REDIS="--gib 0.02 --pairs 1 --seconds 2" \
 		"$WEIR_SRCDIR/examples/demo.sh" "$WEIR_BUILDDIR" \
 		"$work/$1.html" >"$work/$1.txt"
 	status=$?
@@ -141,6 +142,51 @@ sqlite_table()
 	grep -q '^  All 8 files had exactly' "$work/demo.txt" &&
 		test "$(grep -c '^  .* [0-9.]* *[0-9.]* *[0-9.]* *[0-9]* % ' \
 			"$work/demo.txt")" -ge 8
+}
+
+redis_table()
+{
+	for name in 'under weir-redis' 'by itself'; do
+		grep -Eq "^  $name( +[0-9.]+){6} +-?[0-9]+\$" "$work/demo.txt" ||
+			return
+	done
+}
+
+# saves_in_page NAME: the page has runs of NAME, each with waits before, in and
+# after its save.
+saves_in_page()
+{
+	python3 - "$work/demo.html" "$1" <<'EOF'
+import json
+import re
+import sys
+
+with open(sys.argv[1], encoding="utf-8") as f:
+    page = f.read()
+data = re.search(r'<script type="application/json" id="data">(.*?)</script>',
+                 page, re.S)
+of = json.loads(data.group(1))["saves"][sys.argv[2]]
+assert not of["note"] and "drawSaves" in page
+kinds = set()
+for r in of["runs"]:
+    if sys.argv[2] == "sqlite":
+        kinds.add(r["method"])
+        windows, width = r["windows_us"], r["window_ms"]
+        begin, end = r["save_at_ms"], r["save_at_ms"] + r["save_ms"]
+        longest = r["save"]["longest_ms"] * 1e3
+    else:
+        kinds.add(r["kind"])
+        windows, width = r["save"]["windows_us"], r["save"]["window_us"] / 1e3
+        begin, end = r["save_at_s"] * 1e3, r["save_at_s"] * 1e3
+        longest = r["save"]["max_us"]
+    assert 0 < begin < end + width < width * len(windows), r
+    assert any(windows[:int(begin / width)]), r
+    # What is told of the save is among what is drawn.
+    assert max(windows) >= longest * 0.98, (max(windows), longest)
+print(kinds)
+assert kinds == ({"plain", "weir"} if sys.argv[2] == "redis" else
+                 {"weir", "fork", "serialize", "backup", "backup-steps"})
+EOF
 }
 
 # rows NAME...: figures of both libraries in the table of the tour.
@@ -213,6 +259,8 @@ says_what_is_missing()
 	(PATH=$work/bin && demo bare) || return
 	grep -qxF "$said" "$work/bare.txt" &&
 		! grep -q 'guile-trees' "$work/bare.txt" &&
+		grep -q '^Left out: redis-server is not inst' "$work/bare.txt" &&
+		grep -qF '"note":"Left out: redis-server' "$work/bare.html" &&
 		grep -qF "\"note\":\"$said\"" "$work/bare.html"
 }
 
@@ -316,8 +364,16 @@ tap_run "assists and handshakes are among the pauses" longest_counts_all
 tap_run "its page is whole" page_is_whole "$work/demo.html"
 if [ -x "$WEIR_BUILDDIR/examples/sqlite-snapshot" ]; then
 	tap_run "SQLite was saved in every way, rightly" sqlite_table
+	tap_run "the page has the saves of SQLite" saves_in_page sqlite
 else
 	tap_skip "the table of SQLite" "built without SQLite"
+fi
+if grep -q '^Left out: .*redis' "$work/demo.txt"; then
+	tap_skip "the table of Redis" \
+		"$(grep '^Left out: .*redis' "$work/demo.txt")"
+else
+	tap_run "the table of Redis" redis_table
+	tap_run "the page has the saves of Redis" saves_in_page redis
 fi
 if [ "$with_guile" = yes ]; then
 	tap_run "the table of Guile" rows 'trees: wall time' \

@@ -63,6 +63,9 @@ WEIR_UNIT_TESTS += \
 	tests/test_preclean \
 	tests/test_probe \
 	tests/test_read \
+	tests/test_redis_hooks \
+	tests/test_redis_memory \
+	tests/test_redis_refused \
 	tests/test_roots \
 	tests/test_rootscan \
 	tests/test_scan \
@@ -116,6 +119,14 @@ tests_test_limits_SOURCES = tests/test_limits.c tests/memory.h
 
 tests_test_thread_SOURCES = tests/test_thread.c tests/test_thread.h \
 	tests/test_thread_churn.c tests/test_thread_found.c tests/markers.h
+
+REDIS_MEMORY = compat/redis/memory.c compat/redis/memory.h \
+	compat/redis/memory_life.c compat/redis/memory_copy.h
+tests_test_redis_memory_SOURCES = tests/test_redis_memory.c $(REDIS_MEMORY)
+tests_test_redis_refused_SOURCES = tests/test_redis_refused.c $(REDIS_MEMORY)
+tests_test_redis_hooks_SOURCES = tests/test_redis_hooks.c $(REDIS_MEMORY) \
+	compat/redis/extent_hooks.h compat/redis/hooks.c \
+	compat/redis/internal.h compat/redis/keeper.c
 
 tests_test_trim_SOURCES = tests/test_trim.c tests/memory.h
 
@@ -231,6 +242,7 @@ WEIR_SCRIPT_TESTS += \
 	tests/libgc_programs.sh \
 	tests/model/check.sh \
 	tests/mutants.sh \
+	tests/redis.sh \
 	tests/sanitizers.sh \
 	tests/sqlite_snapshot.sh \
 	tests/style.sh \
@@ -285,6 +297,7 @@ WEIR_TEST_TOOLS = tests/heap_util.h tests/leaks.supp tests/libgc_more.sh \
 	tests/summary.sh tests/take_away.h tests/tap.sh
 
 EXTRA_DIST += $(WEIR_SCRIPT_TESTS) $(WEIR_TEST_TOOLS) tests/model/weir.pml \
+	tests/redis.py \
 	tests/libgc_suite
 
 TEST_EXTENSIONS = .sh

@@ -94,4 +94,14 @@ part()
 }
 part image "weir_image|wi"
 part jemalloc weir_arena
+redis=$WEIR_BUILDDIR/compat/redis/.libs/libweir-redis.so
+if [ -f "$redis" ]; then
+	$NM -D --defined-only "$redis" | awk '{ print $NF }' | sort |
+		tr '\n' ' ' >"$work/redis"
+	tap_run "libweir-redis.so puts fork() and setsid() in place, no more" \
+		test "$(cat "$work/redis")" = "fork setsid "
+else
+	tap_skip "symbols of libweir-redis.so" "it was not built"
+fi
+
 tap_done
