@@ -23,7 +23,7 @@
 #include "runtime/check.h"
 #include "runtime/region.h"
 
-#define PASSES 24  /* at most */
+#define PASSES 40  /* at most */
 #define FEW 512    /* pages that are not worth a pass: see few() */
 #define FEW_HUGE 8 /* huge ones: each is a call in begin */
 #define RUN 16     /* pages: from here on protecting is cheaper than copying */
@@ -204,9 +204,10 @@ static long arm_group(struct weir_region *r, size_t g, struct leave *leave)
 		armed += (long)(to - u);
 		u = to;
 	}
-	for (u = g * WR_GROUP; u < end; u++)
-		if (wr_unit_get(r, u) & WR_UNIT_LOOSE || open_at(r, u))
-			wr_unit_is_open(r, u);
+	/* What is left, and what is LOOSE, which no ARMED unit is. */
+	u = next_open(r, g * WR_GROUP, end);
+	if (u < end)
+		wr_unit_is_open(r, u);
 	return armed;
 }
 
@@ -286,9 +287,9 @@ static int arm(struct weir_snapshot *s)
 				return (int)n;
 		}
 		opened = faults_now(s) - s->pass_faults;
-		if (opened <= few(s) / 2)
+		if (opened <= few(s) / 4)
 			break;
-		if (i > 1 && opened > before / 8 * 7) {
+		if (i > 1 && opened > before / 16 * 15) {
 			if (room >= most)
 				break;
 			room *= 2;
