@@ -28,6 +28,7 @@
 #include <weir/embed.h>
 
 #include "gc/locked.h"
+#include "gc/snap.h"
 #include "gc/team.h"
 #include "gc/weak.h"
 
@@ -80,7 +81,7 @@ static void *collector_main(void *arg)
 	for (;;) {
 		unsigned req;
 		uint64_t number;
-		bool full, stopped;
+		bool full, stopped, snap;
 
 		sleep_until_request(h);
 		req = h->requests;
@@ -89,6 +90,7 @@ static void *collector_main(void *arg)
 			break;
 		number = ++h->cycles_started;
 		h->running = true;
+		snap = req & WG_REQ_SNAPSHOT && h->snap_wanted;
 		wr_mutex_unlock(&h->ctl_lock);
 
 		stopped = (req & WG_REQ_STOPPED) ||
@@ -99,9 +101,19 @@ static void *collector_main(void *arg)
 		 * that somebody may have asked for. */
 		if (h->resume && (req & WG_REQ_FULL))
 			wg_cycle_run(h, true, stopped, number);
+		/* Who wants a stopped one gets it, and the snapshot one that
+		 * runs beside the program. */
+		if (snap && wr_barrier_kind(h->barrier) != WR_BARRIER_NONE) {
+			if (stopped)
+				wg_cycle_run(h, true, true, number);
+			stopped = false;
+		}
+		if (snap)
+			wg_snap_cycle_begin(h);
 		wg_cycle_run(h, full, stopped, number);
 
 		wr_mutex_lock(&h->ctl_lock);
+		wg_snap_cycle_end(h);
 		h->running = false;
 		h->cycles_done = number;
 		if (full)
@@ -151,6 +163,11 @@ static void request(struct weir_heap *h, unsigned req)
 	__atomic_store_n(&h->requests, h->requests | (req ? req : WG_REQ_ANY),
 			 __ATOMIC_RELAXED);
 	pthread_cond_signal(&h->ctl_wake);
+}
+
+void wg_cycle_ask_locked(struct weir_heap *h, unsigned req)
+{
+	request(h, req);
 }
 
 /* The trigger goes out of reach, so that one mutator asks, once. */

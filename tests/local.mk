@@ -38,6 +38,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_finalize_run \
 	tests/test_fork \
 	tests/test_heap \
+	tests/test_heap_snapshot \
 	tests/test_heap_system \
 	tests/test_histogram \
 	tests/test_hold \
