@@ -60,7 +60,7 @@ struct wg_snap_source {
 	uintptr_t end;   /* after it */
 	uint32_t kind;   /* enum weir_heap_root */
 	uint32_t id;     /* of a stack: the thread; else counts from 1 */
-	char name[104];  /* filled in when the cycle is over */
+	char name[128];  /* filled in when the cycle is over */
 };
 
 struct wg_snap_root {

@@ -374,9 +374,9 @@ static void name_range(struct wg_snap_source *source, FILE *maps)
 	if (path[0])
 		what = path;
 	/* The end of a long path says more than its start. */
-	if (strlen(what) > 56)
-		what += strlen(what) - 56;
-	snprintf(source->name, sizeof(source->name), "range %#lx-%#lx in %s",
+	if (strlen(what) > 60)
+		what += strlen(what) - 60;
+	snprintf(source->name, sizeof(source->name), "range %#lx-%#lx in %.60s",
 		 (unsigned long)source->start, (unsigned long)source->end,
 		 what);
 }

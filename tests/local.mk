@@ -135,6 +135,7 @@ tests_test_weak_SOURCES = tests/test_weak.c tests/hidden.h
 WEIR_IMAGE_TESTS = \
 	tests/test_image \
 	tests/test_image_fuzz \
+	tests/test_image_heap \
 	tests/test_image_hostile \
 	tests/test_image_index \
 	tests/test_image_live \
@@ -149,6 +150,9 @@ tests_test_image_fuzz_SOURCES = tests/test_image_fuzz.c \
 	tests/image_fuzz.c tests/image_fuzz.h \
 	tests/image_make.c tests/image_make.h tests/must.h
 tests_test_image_fuzz_LDADD = $(WEIR_IMAGE_TEST_LDADD)
+tests_test_image_heap_SOURCES = tests/test_image_heap.c \
+	runtime/image/heap_file.c
+tests_test_image_heap_LDADD = $(WEIR_IMAGE_TEST_LDADD)
 tests_test_image_hostile_SOURCES = tests/test_image_hostile.c \
 	tests/image_make.c tests/image_make.h tests/must.h
 tests_test_image_hostile_LDADD = $(WEIR_IMAGE_TEST_LDADD)
@@ -191,7 +195,8 @@ else
 EXTRA_DIST += tests/fake_snapshot.c tests/fake_snapshot.h \
 	tests/fuzz_image.c tests/image_fuzz.c tests/image_fuzz.h \
 	tests/image_make.c tests/image_make.h tests/test_image.c \
-	tests/test_image_fuzz.c tests/test_image_hostile.c \
+	tests/test_image_fuzz.c tests/test_image_heap.c \
+	tests/test_image_hostile.c \
 	tests/test_image_index.c tests/test_image_live.c \
 	tests/test_image_map.c \
 	tests/test_image_write.c tests/weir_snap.sh
@@ -215,6 +220,7 @@ WEIR_SCRIPT_TESTS += \
 	tests/demo_smoke.sh \
 	tests/dist.sh \
 	tests/docs.sh \
+	tests/heap_dump.sh \
 	tests/install.sh \
 	tests/kernel_check.sh \
 	tests/kernel_guests.sh \
@@ -245,6 +251,11 @@ tests_torture_torture_SOURCES = \
 	tests/torture/torture.h \
 	tests/torture/watch.c
 tests_torture_torture_LDADD = libweir.la
+
+# Heap dumps, for tests/heap_dump.sh.
+check_PROGRAMS += tests/heap_dump
+tests_heap_dump_SOURCES = tests/heap_dump.c tests/must.h
+tests_heap_dump_LDADD = libweir.la
 
 # The same for snapshots.  With the objects themselves: bugs are planted in
 # them (--enable-mutants).
