@@ -116,6 +116,7 @@ struct weir_heap_snapshot {
 	/* The cycle's. */
 	bool leaf_tracked;       /* the leaf space is armed in it */
 	bool stopped;            /* all is copied in the pause */
+	unsigned rounds;         /* of short stops */
 	unsigned passes;         /* over what was written */
 	uint64_t copied;         /* atomic: pages, by the pass under way */
 	uint64_t begun_ns;       /* when the cycle began */

@@ -43,7 +43,8 @@
 #define FEW 512    /* pages that are little enough for the pause */
 #define STUCK 2048 /* more than these: in short stops */
 #define MAX_PASSES 24
-#define MAX_ROUNDS 12
+#define MAX_ROUNDS 16
+#define MAX_STUCK 3
 #define GROW WG_GROW_BLOCKS /* blocks that are made room for at a time */
 
 #if defined(__SANITIZE_THREAD__)
@@ -353,14 +354,19 @@ static void in_slices(struct weir_heap *h, struct weir_heap_snapshot *s,
 {
 	uint64_t before = UINT64_MAX, left;
 	uint32_t step[2] = {8, 8};
+	unsigned stuck = 0;
 
-	for (int round = 0; round < MAX_ROUNDS && !s->err; round++) {
+	/* A round may find as much as the one before because pages were slow to
+	 * come by: huge ones that the first write splits. */
+	while (s->rounds < MAX_ROUNDS && stuck < MAX_STUCK && !s->err) {
 		make_room(h, s);
 		left = wg_preclean_slices(h, r, 0, &step[0]);
 		if (s->leaf_tracked)
 			left += wg_preclean_slices(h, r, 1, &step[1]);
-		if (left <= FEW || left > before - before / 8)
+		s->rounds++;
+		if (left <= FEW)
 			break;
+		stuck = left > before - before / 8 ? stuck + 1 : 0;
 		before = left;
 	}
 }
@@ -411,9 +417,11 @@ void wg_snap_pause(struct weir_heap *h, const struct wg_report *r)
 
 void wg_snap_resumed(struct weir_heap *h, const struct wg_report *r)
 {
-	(void)r;
-	if (!h->snap->err)
-		wg_snap_links(h, h->snap);
+	struct weir_heap_snapshot *s = h->snap;
+
+	if (!s->err)
+		wg_snap_links(h, s);
+	wg_report_snapshot(h, r, &s->info, s->rounds);
 }
 
 void wg_snap_keep_meta(struct weir_heap_snapshot *s, struct weir_heap *h,
