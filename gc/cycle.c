@@ -263,9 +263,9 @@ static void pause(struct weir_heap *h, struct wg_report *r)
 	r->pause_ns = wg_pause_end(h, r, outer, &times, r->remark_pages);
 	wr_roots_pause_end(h->roots);
 	wg_hook_drop(h);
+	wg_locked_drop(h);
 	if (h->snap)
 		wg_snap_resumed(h, r);
-	wg_locked_drop(h);
 	wg_report_pause(h, r);
 }
 

@@ -179,15 +179,15 @@ static int wait_for(struct weir_heap *h, struct weir_heap_snapshot *s)
 	return -EBUSY;
 }
 
+/* In a blocking region, where who has the lock is not stopped. */
 static char *copy_name(struct weir_heap *h, const struct wg_kind *k)
 {
-	struct weir_mutator *m = wg_mutator_self();
 	char name[NAME_ROOM] = "";
 
-	wg_lock(h, m);
+	wr_mutex_lock(&h->lock);
 	if (k->name)
 		strcpy(name, k->name);
-	wg_unlock(h, m);
+	wr_mutex_unlock(&h->lock);
 	return strdup(name);
 }
 
@@ -275,10 +275,13 @@ int weir_heap_snapshot_take(weir_heap *h, weir_heap_snapshot **out)
 	s = make(h);
 	if (!s)
 		return -ENOMEM;
-	blocked = wg_control_lock(h, m);
+	/* To the end: what is done with it takes long. */
+	blocked = wg_region_enter(m);
+	wr_mutex_lock(&h->ctl_lock);
 	err = wait_for(h, s);
-	wg_control_unlock(h, m, blocked);
+	wr_mutex_unlock(&h->ctl_lock);
 	err = err ? no_cycles() : finish(h, s);
+	wg_region_leave(m, blocked);
 	if (err) {
 		free_snapshot(s);
 		return err;

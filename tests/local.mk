@@ -243,6 +243,7 @@ check_PROGRAMS += tests/torture/torture
 tests_torture_torture_SOURCES = \
 	tests/torture/bank.c \
 	tests/torture/beside.c \
+	tests/torture/dump.c \
 	tests/torture/graph.c \
 	tests/torture/node.c \
 	tests/torture/outside.c \

@@ -37,6 +37,9 @@
  * write a part may be in it.  The weak references (weir_weak) are those shortly
  * after the pause.
  *
+ * A device that writes to a leaf object while it is copied (O_DIRECT, fixed
+ * buffers of io_uring) is not noticed.
+ *
  * A finished snapshot does not need the heap any more: it may be read and freed
  * by any thread, also when the heap was destroyed.  Several threads may read
  * one.  fork(): the child has it too.
