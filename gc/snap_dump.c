@@ -84,16 +84,15 @@ static const char *const names[NAMES] = {
 struct dump {
 	const struct weir_heap_snapshot *s;
 	struct wg_snap_graph graph;
-	int fd;           /* where to */
-	const char *name; /* of it, for error texts */
-	int err;          /* an errno: nothing more is written */
-	char *buffer;     /* BUFFER bytes */
-	size_t used;      /* of them */
-	uint64_t first;   /* number of the first object's node */
-	size_t root;      /* the next to be written */
-	uint32_t *roots;  /* by source: references */
-	bool big;         /* addresses do not fit an id */
-	bool begun;       /* in the array under way: not the first line */
+	int fd;          /* where to */
+	int err;         /* an errno: nothing more is written */
+	char *buffer;    /* BUFFER bytes */
+	size_t used;     /* of them */
+	uint64_t first;  /* number of the first object's node */
+	size_t root;     /* the next to be written */
+	uint32_t *roots; /* by source: references */
+	bool big;        /* addresses do not fit an id */
+	bool begun;      /* in the array under way: not the first line */
 };
 
 /* ---- Bytes --------------------------------------------------------------- */
@@ -522,9 +521,10 @@ static int write_dump(struct dump *d)
 }
 
 /* Errors are 0 or a negative errno with a text. */
-static int dump_to(const struct weir_heap_snapshot *s, int fd, const char *name)
+static int dump_to(const struct weir_heap_snapshot *s, int fd,
+		   const char *function, const char *name)
 {
-	struct dump d = {.s = s, .fd = fd, .name = name};
+	struct dump d = {.s = s, .fd = fd};
 	int err = wg_snap_graph_make(&d.graph, s);
 
 	if (err)
@@ -534,8 +534,10 @@ static int dump_to(const struct weir_heap_snapshot *s, int fd, const char *name)
 	if (!d.buffer || !d.roots)
 		err = wr_error(ENOMEM, "no memory for a heap dump; free some");
 	else if (write_dump(&d))
-		err = wr_error(d.err, "%s: cannot write the heap dump: %s; %s",
-			       name, strerror(d.err),
+		err = wr_error(d.err,
+			       "%s: %s: cannot write: "
+			       "%s; %s",
+			       function, name, strerror(d.err),
 			       d.err == ENOSPC ? "make room on its file system"
 					       : "take another place");
 	free(d.buffer);
@@ -552,12 +554,15 @@ int weir_heap_snapshot_dump_fd(const weir_heap_snapshot *s, int fd)
 	if (err)
 		return err;
 	snprintf(name, sizeof(name), "descriptor %d", fd);
-	return dump_to(s, fd, name);
+	return dump_to(s, fd, __func__, name);
 }
 
 static int cannot(const char *path, const char *what, int err)
 {
-	return wr_error(err, "%s: cannot %s: %s", path, what, strerror(err));
+	return wr_error(err,
+			"weir_heap_snapshot_dump_file: %s: cannot %s: "
+			"%s",
+			path, what, strerror(err));
 }
 
 /* The directory knows of the new name. */
@@ -594,7 +599,7 @@ static int dump_beside(const struct weir_heap_snapshot *s, const char *path)
 		free(temp);
 		return err;
 	}
-	err = dump_to(s, fd, path);
+	err = dump_to(s, fd, "weir_heap_snapshot_dump_file", path);
 	if (!err && fsync(fd))
 		err = cannot(path, "write to the disk", errno);
 	if (close(fd) && !err)
@@ -624,7 +629,8 @@ int weir_heap_snapshot_dump_file(const weir_heap_snapshot *s, const char *path)
 		return dump_beside(s, path);
 	if (!S_ISREG(st.st_mode))
 		return wr_error(EINVAL,
-				"%s: not a regular file; open it and call "
+				"weir_heap_snapshot_dump_file: %s: not a "
+				"regular file; open it and call "
 				"weir_heap_snapshot_dump_fd()",
 				path);
 	real = realpath(path, NULL);

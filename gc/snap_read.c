@@ -269,9 +269,8 @@ size_t wg_snap_first_link(const struct weir_heap_snapshot *s, uintptr_t p)
 	return low;
 }
 
-int weir_heap_snapshot_references(const weir_heap_snapshot *s,
-				  const void *address,
-				  weir_heap_reference_fn *fn, void *arg)
+int weir_heap_snapshot_refs(const weir_heap_snapshot *s, const void *address,
+			    weir_heap_reference_fn *fn, void *arg)
 {
 	struct public_ref r = {s, fn, arg, 0};
 	uintptr_t p = (uintptr_t)address;

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -73,7 +74,7 @@ static struct refs refs_of(const weir_heap_snapshot *s, const void *p)
 {
 	struct refs r = {.n = 0};
 
-	cr_assert_eq(weir_heap_snapshot_references(s, p, note_ref, &r), 0, "%s",
+	cr_assert_eq(weir_heap_snapshot_refs(s, p, note_ref, &r), 0, "%s",
 		     weir_error_text());
 	return r;
 }
@@ -549,6 +550,41 @@ Test(heap_snapshot, not_without_cycles, .timeout = 60)
 	weir_heap_snapshot_free(take());
 	heap_close();
 }
+
+/* Nor where there is no memory for it; the heap goes on. */
+#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+Test(heap_snapshot, no_memory, .timeout = 60)
+{
+	struct rlimit limit, small;
+	weir_heap_snapshot *s = NULL;
+	size_t used = 0, unused;
+	FILE *f = fopen("/proc/self/statm", "re");
+
+	heap_open("heap-max=1g");
+	cr_assert_eq(weir_root_add(heap, cell, sizeof(cell)), 0);
+	for (int i = 0; i < 16; i++) {
+		cell[i] = weir_alloc_leaf(self, 4 << 20);
+		memset(cell[i], i, 4 << 20);
+	}
+	/* What is there already, data and stack, and a little more. */
+	cr_assert(f && fscanf(f, "%zu %zu %zu %zu %zu %zu", &unused, &unused,
+			      &unused, &unused, &unused, &used) == 6);
+	fclose(f);
+	cr_assert_eq(getrlimit(RLIMIT_DATA, &limit), 0);
+	small = limit;
+	small.rlim_cur = used * (size_t)getpagesize() + (24 << 20);
+	cr_assert_eq(setrlimit(RLIMIT_DATA, &small), 0);
+	cr_assert_eq(weir_heap_snapshot_take(heap, &s), -ENOMEM);
+	cr_assert(strstr(weir_error_text(), "ulimit"), "%s", weir_error_text());
+	cr_assert_eq(setrlimit(RLIMIT_DATA, &limit), 0);
+	cr_assert_eq(weir_collect(heap, 0), 0);
+	s = take();
+	cr_assert_eq(object_at(s, cell[5]).address, cell[5]);
+	cr_assert(!memcmp(object_at(s, cell[5]).data, cell[5], 4 << 20));
+	weir_heap_snapshot_free(s);
+	heap_close();
+}
+#endif
 
 static void *take_and_free(void *arg)
 {

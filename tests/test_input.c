@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include <weir/embed.h>
+#include <weir/heap_snapshot.h>
 
 #include "gc/heap.h"
 #include "tests/input_acts.h"
@@ -183,6 +184,8 @@ Test(input, every_public_function_has_a_case)
 
 	cr_assert_eq(lacking(WEIR_HEADERS "/weir.h", &functions) +
 			     lacking(WEIR_HEADERS "/alloc.h", &functions) +
+			     lacking(WEIR_HEADERS "/heap_snapshot.h",
+				     &functions) +
 			     lacking(WEIR_HEADERS "/embed.h", &functions),
 		     0);
 	/* And no case is for a function that there is not. */

@@ -18,7 +18,8 @@
  * written meanwhile, and the last of it in the pause.  So the pause grows with
  * what is written while the last pages are copied, not with the heap; but for
  * the time to look through the page tables once more, 0.25 to 0.35 ms a GiB,
- * and for roots, which are read a second time.
+ * and for roots, which are read a second time.  A program that allocates fast
+ * waits for the cycle as for any, and this one lasts longer.
  *
  * That takes a barrier under which pages can be watched without harm.  Under
  * async and sync all of the heap is copied beside the program.  Under sigbus
@@ -127,10 +128,9 @@ enum weir_heap_reference {
  */
 typedef int weir_heap_reference_fn(const void *to, enum weir_heap_reference how,
 				   size_t word, void *arg);
-WEIR_API int weir_heap_snapshot_references(const weir_heap_snapshot *snapshot,
-					   const void *address,
-					   weir_heap_reference_fn *fn,
-					   void *arg);
+WEIR_API int weir_heap_snapshot_refs(const weir_heap_snapshot *snapshot,
+				     const void *address,
+				     weir_heap_reference_fn *fn, void *arg);
 
 enum weir_heap_root {
 	WEIR_ROOT_STACK,     /* a thread's stack */
@@ -156,9 +156,8 @@ WEIR_API int weir_heap_snapshot_roots(const weir_heap_snapshot *snapshot,
  * with references, and leaf objects, each as far as it was in use.  Pages that
  * nothing alive was on are zero.  weir_image_write_heap() of weir/image.h makes
  * a file of them. */
-WEIR_API int
-weir_heap_snapshot_identity(const weir_heap_snapshot *snapshot,
-			    struct weir_snapshot_identity *identity);
+WEIR_API int weir_heap_snapshot_identity(const weir_heap_snapshot *snapshot,
+					 struct weir_snapshot_identity *id);
 WEIR_API int weir_heap_snapshot_region(const weir_heap_snapshot *snapshot,
 				       size_t i, struct weir_region_info *info);
 WEIR_API int weir_heap_snapshot_read(const weir_heap_snapshot *snapshot,
