@@ -6,7 +6,8 @@
  *   snap_copy.c    copying in the cycle that it is of
  *   snap_roots.c   where the roots were, weak references
  *   snap_read.c    reading a finished one
- *   snap_dump.c    the same as Chrome DevTools want it
+ *   snap_graph.c   numbering its objects, what is reached
+ *   snap_dump.c    it as Chrome DevTools want it; snap_out.c, snap_file.c
  *
  * The copy has the heap's layout: what was at heap base + x is at copy + x, and
  * the granule bytes of block i are at meta + i * WG_BLOCK_GRANULES.  Both are

@@ -38,6 +38,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_finalize_run \
 	tests/test_fork \
 	tests/test_heap \
+	tests/test_heap_moment \
 	tests/test_heap_snapshot \
 	tests/test_heap_system \
 	tests/test_histogram \
@@ -99,6 +100,10 @@ tests_test_input_SOURCES = \
 	tests/test_input.c tests/input_acts.h tests/input_cases.def
 tests_test_input_CPPFLAGS = $(AM_CPPFLAGS) \
 	-DWEIR_HEADERS='"$(abs_top_srcdir)/include/weir"'
+tests_test_heap_moment_SOURCES = \
+	tests/test_heap_moment.c tests/heap_snapshot.h
+tests_test_heap_snapshot_SOURCES = \
+	tests/test_heap_snapshot.c tests/heap_snapshot.h
 tests_test_json_SOURCES = tests/test_json.c tests/json.c tests/json.h
 
 tests_test_latency_SOURCES = tests/test_latency.c benchmarks/latency.c
