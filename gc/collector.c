@@ -29,6 +29,7 @@
 
 #include "gc/locked.h"
 #include "gc/snap.h"
+#include "gc/snap_signal.h"
 #include "gc/team.h"
 #include "gc/weak.h"
 
@@ -135,11 +136,12 @@ int wg_collector_start(struct weir_heap *h)
 		return wr_error(-err, "cannot start the collector thread; "
 				      "raise RLIMIT_NPROC");
 	h->threads_up = true;
-	return 0;
+	return wg_dumper_start(h);
 }
 
 void wg_collector_stop(struct weir_heap *h)
 {
+	wg_dumper_stop(h);
 	if (h->threads_up) {
 		wr_mutex_lock(&h->ctl_lock);
 		__atomic_store_n(&h->requests, h->requests | WG_REQ_QUIT,

@@ -7,6 +7,8 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sched.h>
+#include <signal.h>
+#include <sys/stat.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -445,6 +447,74 @@ Test(heap_snapshot, beside_fork, .timeout = 120)
 	heap_close();
 }
 #endif
+
+/* ---- On a signal --------------------------------------------------------- */
+
+static void mine(int sig)
+{
+	(void)sig;
+}
+
+/* The file is there, whole, within a minute. */
+static bool comes(const char *path)
+{
+	char text[12] = "";
+
+	for (int i = 0; i < 6000; i++) {
+		FILE *f = fopen(path, "re");
+
+		if (f) {
+			must(fread(text, 1, 11, f) == 11);
+			fclose(f);
+			return !strcmp(text, "{\"snapshot\"");
+		}
+		usleep(10000);
+	}
+	return false;
+}
+
+Test(heap_snapshot, a_signal_asks_for_a_dump, .timeout = 120)
+{
+	char dir[] = "/tmp/weir-dump.XXXXXX", options[128], path[128];
+	struct sigaction before = {.sa_handler = mine}, after;
+
+	cr_assert(mkdtemp(dir));
+	snprintf(options, sizeof(options),
+		 "dump-signal=%d,dump-file=%s/%%p.heapsnapshot", SIGUSR1, dir);
+	snprintf(path, sizeof(path), "%s/%ld.heapsnapshot", dir,
+		 (long)getpid());
+	cr_assert_eq(sigaction(SIGUSR1, &before, NULL), 0);
+	heap_open(options);
+	for (int i = 0; i < 2; i++) {
+		cr_assert_eq(kill(getpid(), SIGUSR1), 0);
+		while (access(path, R_OK))
+			weir_safepoint(self);
+		cr_assert(comes(path));
+		unlink(path);
+	}
+	heap_close();
+	cr_assert_eq(sigaction(SIGUSR1, NULL, &after), 0);
+	cr_assert(after.sa_handler == mine);
+	/* A dump that was under way when it came is done by now. */
+	unlink(path);
+	cr_assert_eq(rmdir(dir), 0);
+}
+
+Test(heap_snapshot, a_bad_signal_is_refused)
+{
+	static const char *const bad[] = {"dump-file=/tmp/x", "dump-signal=11",
+					  "dump-signal=9", "dump-signal=30",
+					  "suspend-signal=12,dump-signal=12"};
+	struct weir_heap_options o = {.size = sizeof(o)};
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		o.options = bad[i];
+		cr_assert_eq(weir_heap_create(&o, &heap), -EINVAL, "%s",
+			     bad[i]);
+		cr_assert(strstr(weir_error_text(), "dump-"), "%s",
+			  weir_error_text());
+	}
+}
 
 /* ---- Pages --------------------------------------------------------------- */
 
