@@ -269,8 +269,8 @@ struct weir_heap {
 	bool stray_ends;         /* a child of fork: see gc/fork.c */
 	bool tracking;           /* pages were armed and stayed so */
 	bool trim_due;           /* atomic: give memory back when idle */
-	bool leaf_range;         /* the barrier has the leaf space, too */
-	bool leaf_armed;         /* atomic: it may be protecting pages of it */
+	bool leaf_range;         /* atomic: the barrier has the leaf space */
+	bool leaf_armed;         /* it may be protecting pages of it */
 	unsigned markers;        /* beside a program that never waits */
 	unsigned beside;         /* beside the program in this cycle */
 	unsigned pause_markers;  /* in pauses */

@@ -319,10 +319,10 @@ static void track_leaf(struct weir_heap *h, struct weir_heap_snapshot *s)
 		wg_snap_fail(s, err);
 		return;
 	}
-	h->leaf_range = true;
 	/* SEQ_CST, before it is armed: partner of the load in trim.c, behind a
 	 * discard.  Where the two overlap that sees it. */
-	__atomic_store_n(&h->leaf_armed, true, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&h->leaf_range, true, __ATOMIC_SEQ_CST);
+	h->leaf_armed = true;
 	s->leaf_tracked = true;
 	wg_dirty_arm_space(h, leaf);
 }
@@ -462,5 +462,5 @@ void wg_snap_forget_leaf(struct weir_heap *h)
 	if (!h->leaf_armed)
 		return;
 	wg_dirty_forget(h, &h->space[1], true);
-	__atomic_store_n(&h->leaf_armed, false, __ATOMIC_SEQ_CST);
+	h->leaf_armed = false;
 }

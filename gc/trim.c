@@ -84,7 +84,7 @@ static bool discard_piece(const struct trim *t, struct wg_space *s, uint32_t i)
 				&b->armed,
 				t->beside &&
 					(s == &h->space[0] ||
-					 __atomic_load_n(&h->leaf_armed,
+					 __atomic_load_n(&h->leaf_range,
 							 __ATOMIC_SEQ_CST)),
 				__ATOMIC_RELAXED);
 		}
