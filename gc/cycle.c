@@ -178,7 +178,7 @@ static void concurrent_part(struct weir_heap *h, struct wg_report *r)
 	r->mark_ns = span_end(h, s, 0, NULL);
 
 	if (h->snap)
-		wg_snap_first(h, r);
+		wg_snap_first(h);
 	s = span_begin(h, WR_PHASE_preclean);
 	if (s.begin - armed - r->ahead.total_ns > SHORT_MARK_NS)
 		wg_preclean(h, r);
@@ -244,7 +244,7 @@ static void pause(struct weir_heap *h, struct wg_report *r)
 	r->remark_marked = bytes_marked(h) - marked;
 	wg_ahead_learn(h, r, wg_objects_marked(h) - objects);
 	if (h->snap)
-		wg_snap_pause(h, r);
+		wg_snap_pause(h);
 	if (h->opt.verify || WEIR_CHECKING >= 2)
 		wg_invariants_check(h);
 	if (h->opt.verify) {

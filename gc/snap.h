@@ -88,7 +88,6 @@ struct wg_snap_kind {
 struct weir_heap_snapshot {
 	uint64_t magic;           /* WG_SNAP_MAGIC */
 	const struct wr_sys *sys; /* the heap's */
-	struct weir_heap *heap;   /* its heap, until it is done */
 	bool done;                /* under ctl_lock: the cycle is over */
 	int err;                  /* a negative errno if it failed */
 	char text[256];           /* what weir_error_text() is to say */
@@ -116,7 +115,6 @@ struct weir_heap_snapshot {
 
 	/* The cycle's. */
 	bool leaf_tracked;       /* the leaf space is armed in it */
-	bool stopped;            /* all is copied in the pause */
 	unsigned rounds;         /* of short stops */
 	unsigned passes;         /* over what was written */
 	uint64_t copied;         /* atomic: pages, by the pass under way */
@@ -134,11 +132,11 @@ struct weir_heap_snapshot {
 /* ---- In the cycle, on the collector thread ------------------------------- */
 
 /* Marking is done: the first copy, beside the program. */
-void wg_snap_first(struct weir_heap *h, struct wg_report *r);
+void wg_snap_first(struct weir_heap *h);
 /* Preclean is done: again what was written, until that is little. */
 void wg_snap_again(struct weir_heap *h, struct wg_report *r);
 /* In the pause, nothing is marked any more: the last of it, and the roots. */
-void wg_snap_pause(struct weir_heap *h, const struct wg_report *r);
+void wg_snap_pause(struct weir_heap *h);
 /* The program runs again, nothing that died was freed yet. */
 void wg_snap_resumed(struct weir_heap *h, const struct wg_report *r);
 /* Swept. */

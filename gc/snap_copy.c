@@ -327,11 +327,10 @@ static void track_leaf(struct weir_heap *h, struct weir_heap_snapshot *s)
 	wg_dirty_arm_space(h, leaf);
 }
 
-void wg_snap_first(struct weir_heap *h, struct wg_report *r)
+void wg_snap_first(struct weir_heap *h)
 {
 	struct weir_heap_snapshot *s = h->snap;
 
-	(void)r;
 	track_leaf(h, s);
 	s->info.pages += copy_all(h, s, h->beside, false);
 }
@@ -391,13 +390,12 @@ void wg_snap_again(struct weir_heap *h, struct wg_report *r)
 	s->info.passes = s->passes;
 }
 
-void wg_snap_pause(struct weir_heap *h, const struct wg_report *r)
+void wg_snap_pause(struct weir_heap *h)
 {
 	struct weir_heap_snapshot *s = h->snap;
 	uint64_t begin = h->sys->now_ns();
 	struct timespec now;
 
-	s->stopped = r->stopped;
 	s->colour = h->colour;
 	s->info.pages_stopped = copy_all(h, s, h->pause_markers, true);
 	for (int sp = 0; sp < 2; sp++)

@@ -88,7 +88,6 @@ static struct weir_heap_snapshot *make(struct weir_heap *h)
 	}
 	s->magic = WG_SNAP_MAGIC;
 	s->sys = h->sys;
-	s->heap = h;
 	s->base = h->base;
 	s->extent = h->extent;
 	s->span = h->span;
