@@ -28,6 +28,8 @@
 #include <weir/embed.h>
 
 #include "gc/locked.h"
+#include "gc/snap.h"
+#include "gc/snap_signal.h"
 #include "gc/team.h"
 #include "gc/weak.h"
 
@@ -80,7 +82,7 @@ static void *collector_main(void *arg)
 	for (;;) {
 		unsigned req;
 		uint64_t number;
-		bool full, stopped;
+		bool full, stopped, snap;
 
 		sleep_until_request(h);
 		req = h->requests;
@@ -89,6 +91,7 @@ static void *collector_main(void *arg)
 			break;
 		number = ++h->cycles_started;
 		h->running = true;
+		snap = req & WG_REQ_SNAPSHOT && h->snap_wanted;
 		wr_mutex_unlock(&h->ctl_lock);
 
 		stopped = (req & WG_REQ_STOPPED) ||
@@ -99,9 +102,19 @@ static void *collector_main(void *arg)
 		 * that somebody may have asked for. */
 		if (h->resume && (req & WG_REQ_FULL))
 			wg_cycle_run(h, true, stopped, number);
+		/* Who wants a stopped one gets it, and the snapshot one that
+		 * runs beside the program. */
+		if (snap && wr_barrier_kind(h->barrier) != WR_BARRIER_NONE) {
+			if (stopped)
+				wg_cycle_run(h, true, true, number);
+			stopped = false;
+		}
+		if (snap)
+			wg_snap_cycle_begin(h);
 		wg_cycle_run(h, full, stopped, number);
 
 		wr_mutex_lock(&h->ctl_lock);
+		wg_snap_cycle_end(h);
 		h->running = false;
 		h->cycles_done = number;
 		if (full)
@@ -123,11 +136,12 @@ int wg_collector_start(struct weir_heap *h)
 		return wr_error(-err, "cannot start the collector thread; "
 				      "raise RLIMIT_NPROC");
 	h->threads_up = true;
-	return 0;
+	return wg_dumper_start(h);
 }
 
 void wg_collector_stop(struct weir_heap *h)
 {
+	wg_dumper_stop(h);
 	if (h->threads_up) {
 		wr_mutex_lock(&h->ctl_lock);
 		__atomic_store_n(&h->requests, h->requests | WG_REQ_QUIT,
@@ -151,6 +165,11 @@ static void request(struct weir_heap *h, unsigned req)
 	__atomic_store_n(&h->requests, h->requests | (req ? req : WG_REQ_ANY),
 			 __ATOMIC_RELAXED);
 	pthread_cond_signal(&h->ctl_wake);
+}
+
+void wg_cycle_ask_locked(struct weir_heap *h, unsigned req)
+{
+	request(h, req);
 }
 
 /* The trigger goes out of reach, so that one mutator asks, once. */

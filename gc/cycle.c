@@ -36,6 +36,7 @@
 #include "gc/locked.h"
 #include "gc/mutant.h"
 #include "gc/report.h"
+#include "gc/snap.h"
 #include "gc/team.h"
 #include "gc/verify.h"
 #include "gc/weak.h"
@@ -176,9 +177,13 @@ static void concurrent_part(struct weir_heap *h, struct wg_report *r)
 	wg_trace_ahead(h, r, AHEAD_STOPS);
 	r->mark_ns = span_end(h, s, 0, NULL);
 
+	if (h->snap)
+		wg_snap_first(h);
 	s = span_begin(h, WR_PHASE_preclean);
 	if (s.begin - armed - r->ahead.total_ns > SHORT_MARK_NS)
 		wg_preclean(h, r);
+	if (h->snap)
+		wg_snap_again(h, r);
 	wg_weak_preclean(h);
 	wg_report_ahead(h, r);
 	r->preclean_ns = span_end(h, s, r->dirty, "pages");
@@ -219,8 +224,11 @@ static void pause(struct weir_heap *h, struct wg_report *r)
 	struct span s;
 
 	while (wr_unlikely(wg_gate_pass(h)))
-		if (!r->stopped)
+		if (!r->stopped) {
 			catch_up(h, r);
+			if (h->snap)
+				wg_snap_again(h, r);
+		}
 	wg_hook_hold(h);
 	wg_hook_tell(h, WEIR_EVENT_STOPPING);
 	wr_roots_pause_begin(h->roots);
@@ -235,6 +243,8 @@ static void pause(struct weir_heap *h, struct wg_report *r)
 	wg_always_filter(h, r->full);
 	r->remark_marked = bytes_marked(h) - marked;
 	wg_ahead_learn(h, r, wg_objects_marked(h) - objects);
+	if (h->snap)
+		wg_snap_pause(h);
 	if (h->opt.verify || WEIR_CHECKING >= 2)
 		wg_invariants_check(h);
 	if (h->opt.verify) {
@@ -254,6 +264,8 @@ static void pause(struct weir_heap *h, struct wg_report *r)
 	wr_roots_pause_end(h->roots);
 	wg_hook_drop(h);
 	wg_locked_drop(h);
+	if (h->snap)
+		wg_snap_resumed(h, r);
 	wg_report_pause(h, r);
 }
 
@@ -268,7 +280,10 @@ void wg_sweep_run(struct weir_heap *h)
 {
 	wg_team_run(h, h->beside, sweep_job, NULL);
 	wg_sweep_finish(h);
-	wg_dirty_forget_free(h);
+	if (h->snap)
+		wg_snap_swept(h);
+	wg_dirty_forget(h, &h->space[0], false);
+	wg_snap_forget_leaf(h);
 }
 
 void wg_cycle_run(struct weir_heap *h, bool full, bool stopped, uint64_t number)

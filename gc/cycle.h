@@ -24,6 +24,10 @@ uint64_t wg_pause_end(struct weir_heap *h, struct wg_report *r,
 void wg_set_in_pause(struct weir_heap *h, bool in_pause);
 /* Objects marked since the cycle began. */
 uint64_t wg_objects_marked(const struct weir_heap *h);
+/* Clean the dirty pages of a space in short stops, once; how many there were.
+ * *step is kept from call to call, 8 at first. */
+uint64_t wg_preclean_slices(struct weir_heap *h, struct wg_report *r,
+			    unsigned space, uint32_t *step);
 /* After marking: clean the dirty pages until few are left. */
 void wg_preclean(struct weir_heap *h, struct wg_report *r);
 

@@ -20,6 +20,7 @@
 #include "gc/dirty.h"
 
 #include "gc/mutant.h"
+#include "gc/snap.h"
 
 #define CHUNK_BLOCKS 1024 /* 64 MiB: what a worker fetches at a time */
 #define SCAN_BLOCKS 16    /* 1 MiB: the same in a stop that scans */
@@ -42,8 +43,14 @@ struct scan {
 	struct weir_heap *h;   /* the heap */
 	struct wg_marker *m;   /* who scans */
 	struct wg_runs *later; /* of the pass */
+	bool at_once;          /* nobody writes, and what is seen is armed */
 	uint64_t pages;        /* seen */
 };
+
+static bool is_leaf(const struct weir_heap *h, uintptr_t p)
+{
+	return p >= h->leaf_base;
+}
 
 static void dirty_runs(void *arg, const struct wr_run *runs, size_t count)
 {
@@ -55,6 +62,12 @@ static void dirty_runs(void *arg, const struct wr_run *runs, size_t count)
 	for (size_t i = 0; i < count; i++) {
 		s->pages +=
 			(runs[i].end - runs[i].start) / s->h->sys->page_size;
+		if (wr_unlikely(s->h->snap != NULL) &&
+		    !wg_mutant(WG_MUTANT_SNAP_REARM))
+			wg_snap_dirty(s->h, runs[i].start, runs[i].end,
+				      s->at_once);
+		if (is_leaf(s->h, runs[i].start))
+			continue;
 		if (wg_mutant(WG_MUTANT_SKIP_DIRTY) && s->m->in_pause && i % 2)
 			continue;
 		if (s->later && s->later->count < WG_LATER_RUNS)
@@ -74,7 +87,10 @@ static void note_armed(struct weir_heap *h, uint32_t from, uint32_t to)
 static void fetch(struct weir_heap *h, struct wg_marker *m, struct pass *p,
 		  uint32_t from, uint32_t to)
 {
-	struct scan s = {.h = h, .m = m, .later = p->later};
+	struct scan s = {.h = h,
+			 .m = m,
+			 .later = p->later,
+			 .at_once = p->deadline && !p->later};
 	struct wr_run all = {wg_block_start(h, from), wg_block_start(h, to)};
 	void *start = (void *)all.start;
 	size_t size = all.end - all.start;
@@ -111,7 +127,8 @@ static bool wanted(const struct weir_heap *h, uint32_t i)
 		return false;
 	if (state == WG_LARGE_TAIL)
 		i = __atomic_load_n(&b->head, __ATOMIC_RELAXED);
-	return !h->lazy_arm ||
+	/* A snapshot copies beside the program what is armed. */
+	return !h->lazy_arm || h->snap ||
 	       __atomic_load_n(&h->black[i], __ATOMIC_RELAXED) ||
 	       __atomic_load_n(&b->armed, __ATOMIC_RELAXED);
 }
@@ -293,10 +310,28 @@ uint64_t wg_dirty_count(struct weir_heap *h, uint32_t from, uint32_t to)
 	return bytes / h->sys->page_size;
 }
 
+void wg_dirty_leaf_pass(struct weir_heap *h, unsigned workers)
+{
+	struct wg_space *s = &h->space[1];
+	struct pass p = {.next = s->first,
+			 .end = wg_high(s),
+			 .chunk = CHUNK_BLOCKS,
+			 .flags = WR_FETCH_REARM};
+
+	if (p.end - p.next < CHUNK_BLOCKS * 2)
+		workers = 1;
+	wg_team_run(h, workers, pass_job, &p);
+}
+
 void wg_dirty_arm(struct weir_heap *h)
 {
-	struct wg_space *s = &h->space[0];
-	uint32_t at = s->first + 1, from, end;
+	wg_dirty_arm_space(h, &h->space[0]);
+}
+
+void wg_dirty_arm_space(struct weir_heap *h, struct wg_space *s)
+{
+	/* Block 0 is none. */
+	uint32_t at = s->first ? s->first : 1, from, end;
 
 	while (next_run(h, &at, wg_high(s), &from, &end)) {
 		note_armed(h, from, end);
@@ -307,20 +342,19 @@ void wg_dirty_arm(struct weir_heap *h)
 }
 
 /*
- * After the sweep: protection of blocks that became free is taken off here, in
- * runs, rather than by the mutators that take them, block by block: each call
- * interrupts the other processors.  A mutator that takes a block meanwhile
- * does the same once more at worst.
+ * After the sweep: protection of blocks that became free is taken off here (or
+ * of all blocks of a space, which is not armed any more), in runs, rather than
+ * by the mutators that take them, block by block: each call interrupts the
+ * other processors.  A mutator that takes a block meanwhile does the same once
+ * more at worst.
  */
-void wg_dirty_forget_free(struct weir_heap *h)
+void wg_dirty_forget(struct weir_heap *h, struct wg_space *s, bool all)
 {
-	struct wg_space *s = &h->space[0];
-
-	for (uint32_t i = s->first + 1; i < wg_high(s);) {
+	for (uint32_t i = s->first ? s->first : 1; i < wg_high(s);) {
 		uint32_t end = i, k;
 
 		while (end < wg_high(s) &&
-		       wg_block_state(&h->blocks[end]) == WG_FREE &&
+		       (all || wg_block_state(&h->blocks[end]) == WG_FREE) &&
 		       __atomic_load_n(&h->blocks[end].armed, __ATOMIC_RELAXED))
 			end++;
 		if (end == i) {

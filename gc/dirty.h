@@ -15,6 +15,10 @@ uint64_t wg_dirty_pass(struct weir_heap *h, unsigned workers, unsigned flags,
 
 /* The same for blocks [from, to) alone, re-arming, with one marker. */
 uint64_t wg_dirty_some(struct weir_heap *h, uint32_t from, uint32_t to);
+/* Arm what is in use of a space. */
+void wg_dirty_arm_space(struct weir_heap *h, struct wg_space *s);
+/* Fetch and re-arm the leaf space, for a snapshot; there is nothing to scan. */
+void wg_dirty_leaf_pass(struct weir_heap *h, unsigned workers);
 /* How many pages of [from, to) are dirty; they stay so. */
 uint64_t wg_dirty_count(struct weir_heap *h, uint32_t from, uint32_t to);
 
@@ -35,7 +39,7 @@ uint64_t wg_dirty_slice(struct weir_heap *h, uint32_t *at, uint32_t high,
 			uint32_t *step, uint64_t ns, struct wg_runs *later);
 /* Scan them, and mark from there; empties `runs`. */
 void wg_dirty_scan(struct weir_heap *h, struct wg_runs *runs);
-/* Take the protection off blocks that the sweep found empty. */
-void wg_dirty_forget_free(struct weir_heap *h);
+/* Take the protection off blocks of a space that are empty; all: off all. */
+void wg_dirty_forget(struct weir_heap *h, struct wg_space *s, bool all);
 
 #endif

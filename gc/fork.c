@@ -38,6 +38,8 @@
 #include "gc/dirty.h"
 #include "gc/event_hook.h"
 #include "gc/locked.h"
+#include "gc/snap.h"
+#include "gc/snap_signal.h"
 #include "gc/weak.h"
 
 static struct wr_mutex *create_lock;
@@ -207,6 +209,8 @@ static void reset_heap(struct weir_heap *h)
 	h->disabled -= h->disabling;
 	h->disabling = 0;
 	h->starving = 0;
+	wg_snap_fork_child(h);
+	wg_dumper_fork_child();
 	h->trim_due = false;
 	h->cycles_done = h->full_done = h->cycles_started;
 	h->newborn = WG_YOUNG;

@@ -166,7 +166,8 @@ struct wg_kind {
 	weir_disclaim_fn *disclaim; /* asked before an object goes, or NULL */
 	void *disclaim_arg;         /* its argument */
 	weir_kind like;             /* the kind without it */
-	uint32_t unused[3];         /* zero */
+	uint32_t unused;            /* zero */
+	char *name; /* of weir_kind_name(), or NULL; under the heap lock */
 };
 _Static_assert(sizeof(struct wg_kind) == 64, "pages have whole ones");
 
@@ -188,7 +189,8 @@ enum wg_request {
 	WG_REQ_FULL = 2,
 	WG_REQ_STOPPED = 4,
 	WG_REQ_QUIT = 8,
-	WG_REQ_ANY = 16, /* minor or full, as the pacer wants it */
+	WG_REQ_ANY = 16,      /* minor or full, as the pacer wants it */
+	WG_REQ_SNAPSHOT = 32, /* with FULL: of the heap, for snap_wanted */
 };
 
 struct weir_heap {
@@ -272,6 +274,8 @@ struct weir_heap {
 	bool stray_ends;         /* a child of fork: see gc/fork.c */
 	bool tracking;           /* pages were armed and stayed so */
 	bool trim_due;           /* atomic: give memory back when idle */
+	bool leaf_range;         /* atomic: the barrier has the leaf space */
+	bool leaf_armed;         /* it may be protecting pages of it */
 	unsigned markers;        /* beside a program that never waits */
 	unsigned beside;         /* beside the program in this cycle */
 	unsigned pause_markers;  /* in pauses */
@@ -287,11 +291,15 @@ struct weir_heap {
 	weir_event_fn *hook;        /* the program's event handler, or NULL */
 	void *hook_arg;             /* its argument */
 
-	struct wg_runs *later;   /* of preclean, NULL until needed */
-	unsigned ahead_useless;  /* cycles in a row whose stops ahead of the
-				  * pause, and it, found little */
-	uint64_t slices_end_ns;  /* when the last preclean slices ended */
-	uint64_t slice_page_ns;  /* what they took for a page that was dirty */
+	struct wg_runs *later;  /* of preclean, NULL until needed */
+	unsigned ahead_useless; /* cycles in a row whose stops ahead of the
+				 * pause, and it, found little */
+	uint64_t slices_end_ns; /* when the last preclean slices ended */
+	uint64_t slice_page_ns; /* what they took for a page that was dirty */
+	/* gc/snap.h: wanted by who waits, under ctl_lock, NULL: by nobody; that
+	 * of the cycle under way, the collector's; whose granule bytes are to
+	 * be kept by sweepers, atomic. */
+	struct weir_heap_snapshot *snap_wanted, *snap, *snap_meta;
 	uint64_t begun_ns;       /* when the last cycle began */
 	uint64_t begun_stall_ns; /* what mutators had waited by then */
 	uint64_t trimmed_ns;     /* when free memory was last given back */
@@ -633,6 +641,8 @@ static inline bool wg_disabled(const struct weir_heap *h)
 	return wr_unlikely(__atomic_load_n(&h->disabled, __ATOMIC_RELAXED));
 }
 
+/* Ask for a cycle, under ctl_lock. */
+void wg_cycle_ask_locked(struct weir_heap *h, unsigned requests);
 /* Ask for a cycle; does not wait.  Lock-free unless it must wake.  False:
  * cycles are disabled. */
 bool wg_cycle_request(struct weir_heap *h, unsigned requests);

@@ -47,8 +47,10 @@ void wg_kinds_fini(struct weir_heap *h)
 {
 	if (!h->kinds)
 		return;
-	for (uint32_t i = 0; i < h->kind_count; i++)
+	for (uint32_t i = 0; i < h->kind_count; i++) {
 		free(h->kinds[i].bitmap);
+		free(h->kinds[i].name);
+	}
 	h->sys->release(h->kinds, table_bytes(h));
 }
 
@@ -181,6 +183,7 @@ int weir_kind_disclaim(weir_heap *h, weir_kind like, weir_disclaim_fn *fn,
 	if (!wg_kind_made(h, like) || like == WG_EPHEMERON)
 		return wr_invalid(__func__, "kind %u was never created", like);
 	k = h->kinds[like];
+	k.name = NULL;
 	if (k.disclaim)
 		return wr_invalid(__func__,
 				  "kind %u has a function already; give the "

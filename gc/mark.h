@@ -70,6 +70,7 @@ struct wg_marker {
 	unsigned slices;                   /* in use */
 	struct wg_slice slice[WG_SLICES];
 	bool collects;               /* push stacks candidates: verifier */
+	bool lost;                   /* ... and there was no memory for one */
 	bool in_pause;               /* all mutators are stopped */
 	unsigned since_share;        /* pops since the last look at idle ones */
 	uint64_t bytes;              /* marked since the cycle began */
@@ -121,9 +122,7 @@ static inline void wg_push(struct wg_marker *m, uintptr_t p)
 	uintptr_t q = m->ring[m->ring_at];
 
 	if (wr_unlikely(m->collects)) {
-		wr_require(wg_push_later(m, p),
-			   "verify: no memory is left for what callbacks "
-			   "report; raise mark-stack-max");
+		m->lost |= !wg_push_later(m, p);
 		return;
 	}
 	__builtin_prefetch(&h->meta[wg_granule_of(h, p)], 0);

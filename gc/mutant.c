@@ -22,6 +22,8 @@ void wg_mutant_init(void)
 		[WG_MUTANT_LOSE_LATER] = "lose-later",
 		[WG_MUTANT_TRUST_AHEAD] = "trust-ahead",
 		[WG_MUTANT_LOSE_PENDED] = "lose-pended",
+		[WG_MUTANT_SNAP_LOSE] = "snap-lose",
+		[WG_MUTANT_SNAP_REARM] = "snap-rearm",
 	};
 	const char *want = getenv("WEIR_MUTANT");
 

@@ -22,6 +22,10 @@ enum wg_mutant {
 				 * pause was traced ahead of it */
 	WG_MUTANT_LOSE_PENDED,  /* lose-pended: what weak references are given
 				 * between two batches of the filter */
+	WG_MUTANT_SNAP_LOSE,    /* snap-lose: some pages that were written are
+				 * not copied again in a snapshot's pause */
+	WG_MUTANT_SNAP_REARM,   /* snap-rearm: a snapshot is not told of pages
+				 * that are armed again */
 };
 
 #ifdef WEIR_MUTANTS

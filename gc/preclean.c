@@ -88,13 +88,14 @@ static uint64_t slice(struct weir_heap *h, struct wg_report *r, uint32_t *at,
 /* Slices over the whole heap; scan what a slice notes, or give the program a
  * turn.  Returns pages. */
 static uint64_t round_of_slices(struct weir_heap *h, struct wg_report *r,
-				uint32_t *step, struct wg_runs *later)
+				unsigned space, uint32_t *step,
+				struct wg_runs *later)
 {
 	const struct timespec turn = {0, TURN_NS};
-	uint32_t at = h->space[0].first + 1;
+	uint32_t at = h->space[space].first + !space;
 	/* What the program adds meanwhile is for the next round: it could add
 	 * as fast as it is cleaned. */
-	uint32_t high = wg_high(&h->space[0]);
+	uint32_t high = wg_high(&h->space[space]);
 	uint64_t pages = 0;
 
 	while (at < high) {
@@ -107,6 +108,12 @@ static uint64_t round_of_slices(struct weir_heap *h, struct wg_report *r,
 	}
 	r->dirty += pages;
 	return pages;
+}
+
+uint64_t wg_preclean_slices(struct weir_heap *h, struct wg_report *r,
+			    unsigned space, uint32_t *step)
+{
+	return round_of_slices(h, r, space, step, NULL);
 }
 
 /* What only roots lead to by now is marked beside the program: a slice would
@@ -133,7 +140,7 @@ static uint64_t rearm_stopped(struct weir_heap *h, struct wg_report *r,
 	do {
 		before = pages;
 		mark_roots(h, r);
-		pages = round_of_slices(h, r, &step, h->later);
+		pages = round_of_slices(h, r, 0, &step, h->later);
 	} while (pages * PAGE_WORK > LITTLE_WORK && pages < before / 2);
 	return pages;
 }
@@ -170,7 +177,7 @@ static void clean_stopped(struct weir_heap *h, struct wg_report *r,
 	do {
 		before = left;
 		mark_roots(h, r);
-		left = round_of_slices(h, r, &step, NULL);
+		left = round_of_slices(h, r, 0, &step, NULL);
 	} while (left > few_pages(h) && ++round < MAX_ROUNDS &&
 		 (round == 1 || left < before - before / 8));
 	h->slices_end_ns = h->sys->now_ns();

@@ -2,6 +2,8 @@
 /* The lines of log=gc and log=barrier; gc/report.h says who calls. */
 #include "gc/report.h"
 
+#include <weir/heap_snapshot.h>
+
 static double ms(uint64_t ns)
 {
 	return (double)ns / 1e6;
@@ -61,6 +63,20 @@ void wg_report_pause(struct weir_heap *h, const struct wg_report *r)
 		     number(r->number), ms(r->pause_ns), ms(r->stop_ns),
 		     ms(r->remark_ns), ms(r->weak_ns), verify,
 		     number(r->remark_pages), mib(r->remark_marked));
+}
+
+void wg_report_snapshot(struct weir_heap *h, const struct wg_report *r,
+			const struct weir_heap_snapshot_info *info,
+			unsigned rounds)
+{
+	if (!wr_log_gc(h->events))
+		return;
+	wr_event_log(h->events,
+		     "gc %llu snapshot: %u passes, %u rounds of stops, %llu "
+		     "pages | in the pause %llu pages, %.3f ms",
+		     number(r->number), info->passes, rounds,
+		     number(info->pages), number(info->pages_stopped),
+		     ms(info->stopped_ns));
 }
 
 static void report_barrier(struct weir_heap *h, const struct wg_report *r)

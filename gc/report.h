@@ -51,6 +51,11 @@ void wg_report_slices(struct weir_heap *h, const struct wg_report *r,
 /* Stops that traced ahead of the pause. */
 void wg_report_ahead(struct weir_heap *h, const struct wg_report *r);
 void wg_report_pause(struct weir_heap *h, const struct wg_report *r);
+/* A snapshot of the heap was taken in it. */
+struct weir_heap_snapshot_info;
+void wg_report_snapshot(struct weir_heap *h, const struct wg_report *r,
+			const struct weir_heap_snapshot_info *info,
+			unsigned rounds);
 void wg_report_cycle(struct weir_heap *h, const struct wg_report *r,
 		     uint64_t marked);
 /* Which barrier it became, and why; at creation. */

@@ -19,6 +19,8 @@
  */
 #include <errno.h>
 
+#include <weir/snapshot.h>
+
 #include "gc/heap.h"
 #include "gc/locked.h"
 
@@ -121,4 +123,26 @@ int weir_threads_suspend_end(weir_heap *h)
 		wg_region_leave(m, blocked);
 	}
 	return weir_locked_end(h);
+}
+
+/* ---- For snapshots of regions -------------------------------------------- */
+
+/*
+ * Suspended, and not stopped as for a pause: the collector's stops and these
+ * come in any order, and none waits for the other for longer than it lasts,
+ * but for the pause, which waits until they run again.  And the caller, who
+ * goes on with its work in between, need not be in a region for all of it.
+ *
+ * What the library does in between waits for no thread that may be suspended:
+ * handlers of faults run with all signals blocked, so a thread is not stopped
+ * in one; and what they lock others lock with all signals blocked.
+ */
+int weir_snapshot_stop_threads(void *heap)
+{
+	return weir_threads_suspend_begin(heap);
+}
+
+void weir_snapshot_resume_threads(void *heap)
+{
+	weir_threads_suspend_end(heap);
 }

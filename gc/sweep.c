@@ -18,6 +18,8 @@
 #include <sched.h>
 #include <string.h>
 
+#include "gc/snap.h"
+
 #define WG_POISON 0xdb
 
 void wg_sweep_begin(struct weir_heap *h)
@@ -194,12 +196,23 @@ static void tally_block(struct weir_heap *h, size_t g, struct tally *t)
 	end_run(t, WG_BLOCK_GRANULES);
 }
 
+/* Acquire: partner of the release in wg_snap_pause(). */
+static inline void keep_meta(struct weir_heap *h, uint32_t i)
+{
+	struct weir_heap_snapshot *s =
+		__atomic_load_n(&h->snap_meta, __ATOMIC_ACQUIRE);
+
+	if (wr_unlikely(s != NULL))
+		wg_snap_keep_meta(s, h, i);
+}
+
 unsigned wg_sweep_block(struct weir_heap *h, uint32_t i)
 {
 	struct wg_block *b = &h->blocks[i];
 	struct tally t = {0};
 
 	wg_delay_rarely(h);
+	keep_meta(h, i);
 	tally_block(h, (size_t)i * WG_BLOCK_GRANULES, &t);
 	__atomic_store_n(&b->live, (uint16_t)t.live, __ATOMIC_RELAXED);
 	__atomic_store_n(&h->black[i], t.live != 0, __ATOMIC_RELAXED);
@@ -244,6 +257,7 @@ static void sweep_large(struct weir_heap *h, uint32_t i)
 	size_t g = (size_t)i * WG_BLOCK_GRANULES;
 
 	if (wg_is_black(h, g)) {
+		keep_meta(h, i);
 		__atomic_store_n(&b->seq, h->sweep_seq, __ATOMIC_RELAXED);
 		__atomic_store_n(&b->young, 0, __ATOMIC_RELAXED);
 		return;

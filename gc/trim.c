@@ -79,9 +79,13 @@ static bool discard_piece(const struct trim *t, struct wg_space *s, uint32_t i)
 			/* Beside an arm the barrier may take the page for
 			 * clean: whoever takes the block has to forget it
 			 * (runtime/barrier.h). */
-			__atomic_store_n(&b->armed,
-					 t->beside && s == &h->space[0],
-					 __ATOMIC_RELAXED);
+			__atomic_store_n(
+				&b->armed,
+				t->beside &&
+					(s == &h->space[0] ||
+					 __atomic_load_n(&h->leaf_range,
+							 __ATOMIC_SEQ_CST)),
+				__ATOMIC_RELAXED);
 		}
 		wg_map_set(s, k);
 	}

@@ -181,6 +181,8 @@ static void collect(struct verifier *v)
 {
 	struct wg_marker *m = v->probe;
 
+	wr_require(!m->lost, "verify: no memory is left for what callbacks "
+			     "report; raise mark-stack-max");
 	for (;;) {
 		struct wg_segment *s = m->cur;
 

@@ -26,16 +26,18 @@
 #include <time.h>
 
 /* Every rank, X(name, what it guards), the one taken first on top.  fork()
- * takes all of them but hook in this order (gc/fork.c).
+ * takes all of them but hook and arming in this order (gc/fork.c); but regions
+ * comes last where the first region was made before the heap: it is tried then
+ * (runtime/region_fork.c).
  *
  * calls, hook, loader and roots come before stop because a pause takes them
  * before it stops the world; registry comes after stop because a stopper walks
  * it; and what comes after these may be taken in a pause: always and finalizers
  * are, and under these locks marking takes segments. */
 #define WR_LOCK_RANKS(X)                                                      \
-	X(create, "the heap's existence; fork() begins with it")              \
 	X(regions, "the regions, and who watches them")                       \
 	X(arming, "a step of protecting pages before a snapshot")             \
+	X(create, "the heap's existence; its part of fork() begins with it")  \
 	X(calls, "weir_locked_call(): no pause meanwhile")                    \
 	X(hook, "the program's event handler")                                \
 	X(loader, "the list of data segments, and the dynamic loader's lock") \

@@ -120,6 +120,9 @@ int wr_threads_create(const struct wr_threads_config *config,
 void wr_threads_destroy(struct wr_threads *r); /* no thread attached */
 size_t wr_threads_count(struct wr_threads *r);
 
+/* The kernel's number of an attached thread. */
+unsigned wr_thread_id(const struct wr_thread *t);
+
 int wr_thread_attach(struct wr_threads *r, struct wr_thread *t);
 void wr_thread_detach(struct wr_thread *t);
 

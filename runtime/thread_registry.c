@@ -233,6 +233,11 @@ static void lock_open(struct wr_threads *r, struct wr_thread_private *p)
 	}
 }
 
+unsigned wr_thread_id(const struct wr_thread *t)
+{
+	return (unsigned)t->priv->tid;
+}
+
 int wr_thread_attach(struct wr_threads *r, struct wr_thread *t)
 {
 	struct wr_thread_private *p;

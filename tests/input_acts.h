@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include <weir/embed.h>
+#include <weir/heap_snapshot.h>
 
 #include "gc/heap.h"
 
@@ -815,6 +816,61 @@ static int in_oom(case_fn *fn)
 	must(!keep || !weir_alloc(self, (size_t)63 << 20) || !keep,
 	     "no memory");
 	return result_of_call();
+}
+
+/* ---- Snapshots of the heap ------------------------------------------------
+ */
+
+static weir_heap_snapshot *spare_shot;
+
+static int take_shot(void)
+{
+	return code(weir_heap_snapshot_take(heap, &spare_shot));
+}
+
+static weir_heap_snapshot *shot(void)
+{
+	live();
+	must(!take_shot(), "snapshot");
+	errno = 0;
+	return spare_shot;
+}
+
+static int dump_nowhere(void)
+{
+	return code(weir_heap_dump(heap, "/nowhere/at/all"));
+}
+
+static int name_kind(void)
+{
+	return code(weir_kind_name(heap, WEIR_KIND_LEAF, "leaf"));
+}
+
+static int no_object(const struct weir_heap_object *o, void *arg)
+{
+	(void)o, (void)arg;
+	return 0;
+}
+
+static int no_reference(const void *to, enum weir_heap_reference how,
+			size_t word, void *arg)
+{
+	(void)to, (void)how, (void)word, (void)arg;
+	return 0;
+}
+
+static int no_root(const void *to, enum weir_heap_root r, const char *name,
+		   const void *where, void *arg)
+{
+	(void)to, (void)r, (void)name, (void)where, (void)arg;
+	return 0;
+}
+
+static int no_pages(void *arg, const struct weir_snapshot_run *runs,
+		    size_t count)
+{
+	(void)arg, (void)runs, (void)count;
+	return 0;
 }
 
 #endif

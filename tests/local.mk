@@ -39,6 +39,8 @@ WEIR_UNIT_TESTS += \
 	tests/test_finalize_run \
 	tests/test_fork \
 	tests/test_heap \
+	tests/test_heap_moment \
+	tests/test_heap_snapshot \
 	tests/test_heap_system \
 	tests/test_histogram \
 	tests/test_hold \
@@ -74,6 +76,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_snapshot_delta \
 	tests/test_snapshot_life \
 	tests/test_snapshot_memory \
+	tests/test_snapshot_threads \
 	tests/test_snapshot_wait \
 	tests/test_stats \
 	tests/test_suspend \
@@ -105,6 +108,10 @@ tests_test_input_SOURCES = \
 	tests/test_input.c tests/input_acts.h tests/input_cases.def
 tests_test_input_CPPFLAGS = $(AM_CPPFLAGS) \
 	-DWEIR_HEADERS='"$(abs_top_srcdir)/include/weir"'
+tests_test_heap_moment_SOURCES = \
+	tests/test_heap_moment.c tests/heap_snapshot.h
+tests_test_heap_snapshot_SOURCES = \
+	tests/test_heap_snapshot.c tests/heap_snapshot.h
 tests_test_json_SOURCES = tests/test_json.c tests/json.c tests/json.h
 
 tests_test_latency_SOURCES = tests/test_latency.c benchmarks/latency.c
@@ -154,6 +161,7 @@ tests_test_weak_SOURCES = tests/test_weak.c tests/hidden.h
 WEIR_IMAGE_TESTS = \
 	tests/test_image \
 	tests/test_image_fuzz \
+	tests/test_image_heap \
 	tests/test_image_hostile \
 	tests/test_image_index \
 	tests/test_image_live \
@@ -168,6 +176,9 @@ tests_test_image_fuzz_SOURCES = tests/test_image_fuzz.c \
 	tests/image_fuzz.c tests/image_fuzz.h \
 	tests/image_make.c tests/image_make.h tests/must.h
 tests_test_image_fuzz_LDADD = $(WEIR_IMAGE_TEST_LDADD)
+tests_test_image_heap_SOURCES = tests/test_image_heap.c \
+	runtime/image/heap_file.c
+tests_test_image_heap_LDADD = $(WEIR_IMAGE_TEST_LDADD)
 tests_test_image_hostile_SOURCES = tests/test_image_hostile.c \
 	tests/image_make.c tests/image_make.h tests/must.h
 tests_test_image_hostile_LDADD = $(WEIR_IMAGE_TEST_LDADD)
@@ -210,7 +221,8 @@ else
 EXTRA_DIST += tests/fake_snapshot.c tests/fake_snapshot.h \
 	tests/fuzz_image.c tests/image_fuzz.c tests/image_fuzz.h \
 	tests/image_make.c tests/image_make.h tests/test_image.c \
-	tests/test_image_fuzz.c tests/test_image_hostile.c \
+	tests/test_image_fuzz.c tests/test_image_heap.c \
+	tests/test_image_hostile.c \
 	tests/test_image_index.c tests/test_image_live.c \
 	tests/test_image_map.c \
 	tests/test_image_write.c tests/weir_snap.sh
@@ -234,6 +246,7 @@ WEIR_SCRIPT_TESTS += \
 	tests/demo_smoke.sh \
 	tests/dist.sh \
 	tests/docs.sh \
+	tests/heap_dump.sh \
 	tests/install.sh \
 	tests/kernel_check.sh \
 	tests/kernel_guests.sh \
@@ -257,6 +270,7 @@ check_PROGRAMS += tests/torture/torture
 tests_torture_torture_SOURCES = \
 	tests/torture/bank.c \
 	tests/torture/beside.c \
+	tests/torture/dump.c \
 	tests/torture/graph.c \
 	tests/torture/node.c \
 	tests/torture/outside.c \
@@ -265,6 +279,11 @@ tests_torture_torture_SOURCES = \
 	tests/torture/torture.h \
 	tests/torture/watch.c
 tests_torture_torture_LDADD = libweir.la
+
+# Heap dumps, for tests/heap_dump.sh.
+check_PROGRAMS += tests/heap_dump
+tests_heap_dump_SOURCES = tests/heap_dump.c tests/must.h
+tests_heap_dump_LDADD = libweir.la
 
 # The same for snapshots.  With the objects themselves: bugs are planted in
 # them (--enable-mutants).

@@ -51,11 +51,16 @@ build()
 		tests/torture/torture tests/torture/snapshots
 }
 
-# attempt BORN-BLACK VERIFY SEED MUTANT: fork is for other bugs.
+# attempt BORN-BLACK VERIFY SEED MUTANT: fork is for other bugs, and snapshots of
+# the heap are for their own.
 attempt()
 {
+	without=fork,pressure,snapshot
+	case $4 in
+	snap-*) without=fork,pressure ;;
+	esac
 	WEIR_MUTANT=$4 timeout -k 5 "$limit" "$torture" --seconds "$seconds" \
-		--seed "$3" --live 16m --without fork,pressure --options \
+		--seed "$3" --live 16m --without "$without" --options \
 		"verify=$2,poison=on,heap-min=1m,stop=signals,born-black=$1,delay=300" \
 		>"$log" 2>&1
 }
@@ -111,6 +116,11 @@ for black in on off; do
 	done
 	tap_run "born-black=$black, lose-pended: found by the objects' own checks" \
 		found lose-pended "$black" off "$own"
+	for mutant in snap-lose snap-rearm; do
+		tap_run "born-black=$black, $mutant: found in a snapshot" \
+			found "$mutant" "$black" off \
+			"^torture: FAILED: snapshot:"
+	done
 done
 snapshots=$(dirname "$torture")/snapshots
 found_snapshot()

@@ -157,7 +157,7 @@ Test(dirty, free_blocks_lose_their_protection)
 	memset(&heap->meta[(size_t)block * WG_BLOCK_GRANULES], 0,
 	       WG_BLOCK_GRANULES);
 	wg_blocks_free(heap, block, 1);
-	wg_dirty_forget_free(heap);
+	wg_dirty_forget(heap, &heap->space[0], false);
 	cr_assert_not(heap->blocks[block].armed);
 	/* Its pages count as written, once it is in use again. */
 	cr_assert_eq(wg_block_take(heap, 0, false, &why), block);

@@ -9,6 +9,7 @@
 #ifndef WEIR_IMAGE_H
 #define WEIR_IMAGE_H
 
+#include <weir/heap_snapshot.h>
 #include <weir/snapshot.h>
 
 #ifdef __cplusplus
@@ -46,6 +47,17 @@ WEIR_API int weir_image_write_file(weir_snapshot *snapshot, const char *path,
  * without SIGPIPE. */
 WEIR_API int weir_image_write_fd(weir_snapshot *snapshot, int fd,
 				 const struct weir_image_options *options);
+
+/* The same for a snapshot of a heap, which may be written more than once: an
+ * error leaves it as it is.  The file has two regions, objects with references
+ * and leaf objects, with all that was alive at its place; not where objects
+ * begin. */
+WEIR_API int weir_image_write_heap(const weir_heap_snapshot *snapshot,
+				   const char *path,
+				   const struct weir_image_options *options);
+WEIR_API int weir_image_write_heap_fd(const weir_heap_snapshot *snapshot,
+				      int fd,
+				      const struct weir_image_options *options);
 
 /* ---- Reading ------------------------------------------------------------ */
 

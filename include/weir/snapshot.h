@@ -261,6 +261,32 @@ struct weir_snapshot_range {
 };
 
 /*
+ * A `stop` and a `resume` for programs whose writers are threads attached to a
+ * heap (weir_thread_attach()); `stop_arg` is the heap.  No protocol of their
+ * own is needed: each is stopped wherever it is, as the collector stops it (at
+ * a safepoint with stop=safepoints), and threads that attach meanwhile wait.
+ * Cycles may be under way; a pause comes before or after.  So between any two
+ * writes of a thread the snapshot has either the first alone, or both, or none.
+ *
+ * - Threads in blocking regions go on in there: they must not write to the
+ *   snapshot's regions from inside; nor may threads that are not attached, but
+ *   for who is quiet by other means.
+ * - The caller of begin or read may be attached or not, in a blocking region
+ *   or not; not within weir_locked_call() of another thread that waits for it.
+ *   Who reads for long and is attached does it in a blocking region, as all
+ *   that takes long; under sigbus it must, or not be attached: a writer that
+ *   waits for room in the pool cannot be stopped, and so a stop, the
+ *   collector's too, would wait for a saver that it has stopped itself.
+ * - They may be stopped in malloc().  With END the sink is called in the stop
+ *   when the pool is full, and must not allocate there: take WEIR_FULL_FAIL,
+ *   or a pool large enough for what is written in one pass.
+ *
+ * stop: 0; -EINVAL: no such heap; -EDEADLK in a callback of the collector.
+ */
+WEIR_API int weir_snapshot_stop_threads(void *heap);
+WEIR_API void weir_snapshot_resume_threads(void *heap);
+
+/*
  * A snapshot of `count` regions (1 to 64) at one moment.  options NULL: the
  * defaults.  -EBUSY: one of the regions is in another one; -ENOTSUP: the kind
  * is not to be had with a region's barrier; -EINVAL: DELTA without TRACK, or

@@ -14,6 +14,8 @@ WEIR_IMAGE_SOURCES = \
 	runtime/image/index.h \
 	runtime/image/map.c \
 	runtime/image/open.c \
+	runtime/image/origin.c \
+	runtime/image/origin.h \
 	runtime/image/output.c \
 	runtime/image/output.h \
 	runtime/image/read.c \
@@ -30,10 +32,11 @@ if WEIR_IMAGE
 weirinclude_HEADERS += include/weir/image.h
 pkgconfig_DATA += weir-image.pc
 
-# snapshot_file.c is what calls the engine; the rest is also in the tool and in
+# heap_file.c and snapshot_file.c are what calls the engines; the rest is also in the tool and in
 # the tests.
 lib_LTLIBRARIES += libweir-image.la
-libweir_image_la_SOURCES = $(WEIR_IMAGE_SOURCES) runtime/image/snapshot_file.c
+libweir_image_la_SOURCES = $(WEIR_IMAGE_SOURCES) runtime/image/heap_file.c \
+	runtime/image/snapshot_file.c
 libweir_image_la_CFLAGS = $(WEIR_IMAGE_CFLAGS)
 libweir_image_la_LDFLAGS = $(AM_LDFLAGS) $(WEIR_LIB_LDFLAGS) \
 	-version-info 0:0:0 \
@@ -47,6 +50,6 @@ libweir_image_internal_la_CFLAGS = $(WEIR_IMAGE_CFLAGS)
 libweir_image_internal_la_LIBADD = $(WEIR_IMAGE_LIBS)
 else
 # In a release all the same.
-EXTRA_DIST += $(WEIR_IMAGE_SOURCES) runtime/image/snapshot_file.c \
-	include/weir/image.h
+EXTRA_DIST += $(WEIR_IMAGE_SOURCES) runtime/image/heap_file.c \
+	runtime/image/snapshot_file.c include/weir/image.h
 endif

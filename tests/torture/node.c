@@ -352,6 +352,19 @@ char *edge_raw(struct worker *w, struct node *p, unsigned i, uint64_t *want)
 	return (char *)encode(p, e->p);
 }
 
+char *edge_in(const struct node *p, unsigned i, uint64_t *want)
+{
+	const struct edge *e = edge_at(p, i);
+
+	*want = e->want;
+	return e->p ? (char *)encode(p, e->p) : NULL;
+}
+
+bool node_whole(const struct node *p)
+{
+	return p->sum == node_sum(p);
+}
+
 struct node *edge_get(struct worker *w, struct node *p, unsigned i)
 {
 	uint64_t want;

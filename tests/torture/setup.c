@@ -176,7 +176,8 @@ void run_report(uint64_t began)
 	    (cfg.on[F_block] && !n.blocks) || (cfg.on[F_churn] && !n.threads) ||
 	    (cfg.on[F_fork] && !n.forks) || (cfg.on[F_weak] && !n.weak_kept) ||
 	    (cfg.on[F_ephemeron] && !n.eph_kept) ||
-	    (cfg.on[F_beside] && !n.beside))
+	    (cfg.on[F_beside] && !n.beside) ||
+	    (cfg.on[F_snapshot] && !n.snapshots))
 		fail(NULL, "a feature was never used");
 	/* Not for a run that the machine or `delay` made slow. */
 	if (n.weak_kept + n.eph_kept < 3000 || st.cycles_full < 10)

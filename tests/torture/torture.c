@@ -298,6 +298,9 @@ static void pest(void)
 		w.action = "pest: churn";
 		if (cfg.on[F_churn] && one_in(&w, 8))
 			churn_step(&w);
+		w.action = "pest: snapshot";
+		if (cfg.on[F_snapshot] && one_in(&w, 16))
+			dump_step(&w);
 		w.action = "pest: stats";
 		if (one_in(&w, 8) && weir_heap_stats(heap, &st))
 			fail(&w, "weir_heap_stats: %s", weir_error_text());
@@ -305,6 +308,8 @@ static void pest(void)
 	workers[0].n.collects += w.n.collects;
 	workers[0].n.threads += w.n.threads;
 	workers[0].n.signals += w.n.signals;
+	workers[0].n.snapshots += w.n.snapshots;
+	workers[0].n.checks += w.n.checks;
 	self = NULL;
 }
 

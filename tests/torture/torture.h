@@ -7,6 +7,7 @@
  *   graph.c    small random graphs, passed from thread to thread
  *   watch.c    weak references, finalizers, ephemerons
  *   beside.c   references outside of the heap, links
+ *   dump.c     snapshots of the heap
  *   outside.c  the system: read(2), blocking regions, signals, fork, churn
  *   setup.c    the heap and its options, the account at the end
  *   torture.c  the command line, threads, failures
@@ -54,6 +55,7 @@
 	X(signal, "signals to the threads")                            \
 	X(fork, "fork in mid-run")                                     \
 	X(collect, "explicit collections")                             \
+	X(snapshot, "snapshots of the heap")                           \
 	X(pressure, "a small heap-max")
 
 enum feature {
@@ -94,7 +96,7 @@ struct config {
 	X(reads) X(blocks) X(collects) X(no_memory) X(weak_kept) \
 	X(weak_cleared) X(storms) X(finalized) X(eph_kept) \
 	X(eph_cleared) X(beside) X(links_cleared) X(threads) X(forks) \
-	X(signals)
+	X(signals) X(snapshots)
 /* clang-format on */
 
 struct counters {
@@ -219,6 +221,9 @@ struct node *edge_get(struct worker *w, struct node *p, unsigned i);
 /* The word that is stored, decoded, and what it should be: for holding on to
  * an interior pointer only. */
 char *edge_raw(struct worker *w, struct node *p, unsigned i, uint64_t *want);
+/* The same of a copy, unchecked; whether that is a node, and whole. */
+char *edge_in(const struct node *p, unsigned i, uint64_t *want);
+bool node_whole(const struct node *p);
 void edge_clear(struct node *p, unsigned i);
 size_t random_offset(struct worker *w, const struct node *to);
 
@@ -281,6 +286,10 @@ bool beside_create(struct worker *w); /* false: no memory */
 void beside_step(struct worker *w);
 void beside_audit(struct worker *w);
 void beside_destroy(struct worker *w);
+
+/* ---- dump.c ------------------------------------------------------------- */
+
+void dump_step(struct worker *w); /* any thread */
 
 /* ---- outside.c ---------------------------------------------------------- */
 
