@@ -205,6 +205,7 @@ static void reset_heap(struct weir_heap *h)
 	h->running = h->parked = false;
 	h->waiting = 0;
 	h->requests = 0;
+	h->stall_due = 0;
 	/* Who was about to disable cycles is not here to enable them. */
 	h->disabled -= h->disabling;
 	h->disabling = 0;

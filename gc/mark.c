@@ -436,7 +436,10 @@ static inline void give_way(const struct wg_marker *m)
 {
 	uint64_t due = __atomic_load_n(&m->heap->stall_due, __ATOMIC_RELAXED);
 
+	/* A stop ahead of the pause does not set in_pause. */
 	if (wr_unlikely(due) && !m->in_pause &&
+	    __atomic_load_n(&m->heap->stage, __ATOMIC_RELAXED) !=
+		    WR_PHASE_pause &&
 	    m->heap->sys->now_ns() > due + DUE_NS)
 		sched_yield();
 }

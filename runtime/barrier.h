@@ -69,6 +69,11 @@ typedef void wr_run_fn(void *arg, const struct wr_run *runs, size_t count);
  * protection there) or reclaimed. */
 #define WR_FETCH_VACANT 4u
 
+/* async: instead of dirty pages, places that have no page, and no protection
+ * waiting for one.  (Where whole page tables are missing, as after a huge page
+ * was given back, HOLES finds nothing.) */
+#define WR_FETCH_ABSENT 8u
+
 struct wr_barrier_stats {
 	uint64_t
 		faults; /* write faults that reached user space (0 for async) */

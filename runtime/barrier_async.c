@@ -88,6 +88,8 @@ static const struct which vacant = {.inverted = WR_PAGE_IS_WRITTEN,
 				    .mask = WR_PAGE_IS_WRITTEN |
 					    WR_PAGE_IS_SWAPPED};
 
+static const struct which absent = {.inverted = POPULATED, .mask = POPULATED};
+
 static int walk(struct wr_barrier *b, uintptr_t start, uintptr_t end,
 		const struct which *which, uint64_t flags, wr_run_fn *fn,
 		void *arg)
@@ -148,6 +150,8 @@ static int async_fetch(struct wr_barrier *b, uintptr_t start, uintptr_t end,
 			    arg);
 	if (flags & WR_FETCH_VACANT)
 		return walk(b, start, end, &vacant, 0, fn, arg);
+	if (flags & WR_FETCH_ABSENT)
+		return walk(b, start, end, &absent, 0, fn, arg);
 	/* WRITTEN alone is the kernel's fast path, twice as fast, but it
 	 * cannot tell holes from dirty pages. */
 	return walk(b, start, end,

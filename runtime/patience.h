@@ -9,14 +9,17 @@
  *	while (!done)
  *		wr_wait_a_bit(&tries);
  *
- * Callable in signal handlers; errno is left as it was.
+ * Callable in signal handlers; errno is left as it was.  No cancellation point,
+ * as nanosleep() would be: a thread may wait with locks held.
  */
 #ifndef WEIR_RUNTIME_PATIENCE_H
 #define WEIR_RUNTIME_PATIENCE_H
 
 #include <errno.h>
 #include <sched.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #define WR_WAIT_NS 20000
 
@@ -26,7 +29,7 @@ static inline void wr_wait_a_bit(unsigned *tries)
 	int saved = errno;
 
 	if (++*tries > 50)
-		nanosleep(&moment, NULL);
+		syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &moment, NULL);
 	else
 		sched_yield();
 	errno = saved;

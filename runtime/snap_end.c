@@ -312,6 +312,12 @@ static void add_new(struct copier *c, const struct wr_run *run)
 			add(&c->list, p, p + c->page);
 }
 
+static void add_written(struct copier *c, const struct wr_run *run)
+{
+	add_held(c, run);
+	add_new(c, run);
+}
+
 /* Of run, where no page is, what held something and is zero now.  Shared memory
  * that was given back. */
 static void add_gone(struct copier *c, const struct wr_run *run)
@@ -351,9 +357,9 @@ static int last_look(struct copier *c)
 
 		if (!r->snap_units)
 			continue;
-		err = look(c, r, WR_FETCH_HOLES, add_held);
+		err = look(c, r, 0, add_written);
 		if (!err)
-			err = look(c, r, 0, add_new);
+			err = look(c, r, WR_FETCH_ABSENT, add_held);
 		if (!err && r->shared)
 			err = look(c, r, WR_FETCH_VACANT, add_gone);
 		/* So that the next delta knows; holes stay holes. */

@@ -213,6 +213,13 @@ int weir_region_discard(weir_region *r, void *start, size_t bytes)
 	if (madvise(start, bytes, advice))
 		return wr_error(errno, "%p, %zu bytes cannot be given back: %s",
 				start, bytes, strerror(errno));
+	/* Shared memory keeps its protection without a page, and whatever is
+	 * there next would pass for what was there last. */
+	if (r->shared && r->async) {
+		err = wr_barrier_forget(r->async, start, bytes);
+		if (err)
+			return err;
+	}
 	/* So that who looks after this returned finds the units open. */
 	if (r->watch)
 		wr_watch_settle(r->watch);

@@ -246,3 +246,43 @@ ParameterizedTest(unsigned *flags, snapshot_delta, async_holes_cost_no_stop)
 	image_close(&image);
 	cr_assert_eq(weir_region_release(r), 0);
 }
+
+/* What the page table has no entries for, as where a huge page was. */
+ParameterizedTestParameters(snapshot_delta, a_huge_page_is_given_back)
+{
+	return cr_make_param_array(unsigned, kinds_of_memory, 3);
+}
+
+ParameterizedTest(unsigned *flags, snapshot_delta, a_huge_page_is_given_back)
+{
+	struct weir_region_options o = {
+		.size = sizeof(o),
+		.barrier = WEIR_REGION_ASYNC,
+		.flags = WEIR_REGION_TRACK | *flags,
+	};
+	struct image image;
+	struct sparse s = {.bytes = 8 * MIB, .image = &image};
+	weir_region *r;
+	size_t at, lost = 0;
+	int err = weir_region_reserve(s.bytes, s.bytes, &o, &r);
+
+	if (err == -ENOTSUP)
+		cr_skip("%s", weir_error_text());
+	cr_assert_eq(err, 0, "%s", weir_error_text());
+	s.memory = memory_of(r);
+	at = -(uintptr_t)s.memory & (2 * MIB - 1);
+	image_open(&image, s.bytes);
+	memset(s.memory, 1, s.bytes);
+	sparse_snapshot(&s, r);
+	cr_assert_eq(weir_region_discard(r, s.memory + at, 2 * MIB), 0);
+	/* One of them is there again, but only read. */
+	if (*flags & WEIR_REGION_SHARED)
+		cr_assert_eq(s.memory[at], 0);
+	sparse_snapshot(&s, r);
+	for (size_t p = at; p < at + 2 * MIB; p += PAGE)
+		lost += !image.times[p / PAGE] || image.data[p];
+	cr_assert_eq(lost, 0, "%zu pages are missing", lost);
+	cr_assert_eq(pages_of(&image), 2 * MIB / PAGE);
+	image_close(&image);
+	cr_assert_eq(weir_region_release(r), 0);
+}

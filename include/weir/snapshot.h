@@ -49,11 +49,12 @@
  * MADV_REMOVE of a part of a region, and MADV_FREE under memory pressure.
  * weir_region_discard() does the first properly.  Where one of the first two
  * happens during a snapshot all the same the snapshot fails (-ESTALE) if a page
- * not yet saved was lost, and never silently holds something else.  A part of a
- * region must not be unmapped, moved, mapped over or made inaccessible: the
- * library reads it.  Writes by devices and by io_uring to
- * buffers that were registered (pinned) before cannot be noticed by anyone:
- * name them in `pinned`.
+ * not yet saved was lost, and never silently holds something else.  (Under
+ *async a page of a shared region that MADV_REMOVE took, and that was then only
+ *read, passes for unchanged in the next delta.)  A part of a region must not be
+ *unmapped, moved, mapped over or made inaccessible: the library reads it.
+ *Writes by devices and by io_uring to buffers that were registered (pinned)
+ *before cannot be noticed by anyone: name them in `pinned`.
  *
  * fork(): a child has the memory, and the regions for it; snapshots that were
  * under way are the parent's (-ESTALE in the child, but for weir_snapshot_end()
