@@ -289,7 +289,7 @@ static int arm(struct weir_snapshot *s)
 		opened = faults_now(s) - s->pass_faults;
 		if (opened <= few(s) / 4)
 			break;
-		if (i > 1 && opened > before / 16 * 15) {
+		if (i > 1 && opened > 2 * few(s) && opened > before / 16 * 15) {
 			if (room >= most)
 				break;
 			room *= 2;
@@ -431,10 +431,39 @@ static int turn_units(struct weir_snapshot *s, struct weir_region *r, size_t u,
 	return 0;
 }
 
+/* The first group of [g, groups) that may have OPEN units, or groups. */
+static size_t next_hot(const struct weir_region *r, size_t g, size_t groups)
+{
+	while (g < groups && !wr_group_is_hot(r, g))
+		g++;
+	return g;
+}
+
+static size_t group_end(size_t g, size_t n)
+{
+	return (g + 1) * WR_GROUP < n ? (g + 1) * WR_GROUP : n;
+}
+
+/* The state of what comes after the next, and what is to be copied next as far
+ * as the translation and the first lines: in a large region neither is at
+ * hand. */
+static void fetch_ahead(const struct weir_region *r, size_t next, size_t after,
+			size_t n)
+{
+	size_t end = group_end(next, n), u;
+
+	for (u = after * WR_GROUP; u < group_end(after, n); u += 64)
+		__builtin_prefetch(&r->state[u]);
+	u = next_open(r, next * WR_GROUP, end);
+	for (size_t line = 0; u < end && line < 32; line++)
+		__builtin_prefetch((char *)wr_unit_address(r, u) + line * 64);
+}
+
 int wr_snap_turn(struct weir_snapshot *s, struct weir_region *r)
 {
 	bool huge = wr_region_unit(r) > (size_t)64 << 10;
-	size_t n = units_now(r), from = 0, to;
+	size_t n = units_now(r), groups = (n + WR_GROUP - 1) / WR_GROUP;
+	size_t g, next, after;
 	int err = 0;
 
 	r->snap_units = n;
@@ -443,12 +472,12 @@ int wr_snap_turn(struct weir_snapshot *s, struct weir_region *r)
 		r->armed_units = err ? 0 : n;
 		return err;
 	}
-	for (size_t g = 0; g * WR_GROUP < n && !err; g++) {
-		if (!wr_group_is_hot(r, g))
-			continue;
-		from = g * WR_GROUP;
-		to = from + WR_GROUP < n ? from + WR_GROUP : n;
-		err = turn_units(s, r, from, to, huge);
+	g = next_hot(r, 0, groups);
+	for (next = next_hot(r, g + 1, groups); g < groups && !err;
+	     g = next, next = after) {
+		after = next_hot(r, next + 1, groups);
+		fetch_ahead(r, next, after, n);
+		err = turn_units(s, r, g * WR_GROUP, group_end(g, n), huge);
 		if (!err)
 			__atomic_store_n(&r->hot[g], 0, __ATOMIC_RELAXED);
 	}

@@ -153,7 +153,9 @@ Test(disable_limit, allocation_waits_for_the_last_cycle, .timeout = 180)
 	for (int i = 0; i < 3; i++)
 		weir_blocking_call(self, join, &t[i]);
 	cr_assert_not_null(p);
-	cr_assert_eq(read_int(&begun), 1);
+	/* The one that was asked for, and before it the pacer's if that came
+	 * late; the allocation asked for none. */
+	cr_assert_leq(read_int(&begun), 2);
 	enable();
 	heap_close();
 }
