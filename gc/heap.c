@@ -24,6 +24,7 @@
 #include "gc/report.h"
 #include "gc/verify.h"
 #include "gc/weak.h"
+#include "runtime/sized.h"
 
 struct weir_heap *wg_heap;
 static struct wr_mutex create_lock = WR_MUTEX_INITIALIZER(WR_RANK_create);
@@ -439,7 +440,6 @@ int weir_heap_stats(weir_heap *h, struct weir_stats *out)
 {
 	struct wr_barrier_stats barrier;
 	struct weir_stats s;
-	size_t size;
 
 	if (!wg_heap_ok(h))
 		return -EINVAL;
@@ -447,14 +447,12 @@ int weir_heap_stats(weir_heap *h, struct weir_stats *out)
 		return wr_invalid(__func__, "stats is NULL, or stats->size is "
 					    "not set");
 	memset(&s, 0, sizeof(s));
-	size = out->size;
 	s.cycles_full = read_counter(&h->stats.cycles_full);
 	s.cycles_minor = read_counter(&h->stats.cycles_minor);
 	s.cycles_stopped = read_counter(&h->stats.cycles_stopped);
 	s.dirty_pages = read_counter(&h->stats.dirty_pages);
 	s.remark_dirty = read_counter(&h->stats.remark_dirty);
 	s.overflows = read_counter(&h->stats.overflows);
-	s.size = size;
 	s.heap_used = __atomic_load_n(&h->used, __ATOMIC_RELAXED);
 	s.heap_live = __atomic_load_n(&h->live, __ATOMIC_RELAXED);
 	s.heap_committed = __atomic_load_n(&h->committed, __ATOMIC_RELAXED);
@@ -470,7 +468,7 @@ int weir_heap_stats(weir_heap *h, struct weir_stats *out)
 		sizeof(s.barrier) - 1);
 	wr_barrier_stats(h->barrier, &barrier);
 	s.barrier_faults = barrier.faults;
-	memcpy(out, &s, size < sizeof(s) ? size : sizeof(s));
+	wr_sized_fill(out, &s, sizeof(s));
 	return 0;
 }
 

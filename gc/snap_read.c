@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "runtime/sized.h"
+
 #define BATCH ((size_t)2 << 20) /* data that a call of a sink may have */
 #define RUNS 64                 /* and runs */
 
@@ -326,22 +328,18 @@ int weir_heap_snapshot_identity(const weir_heap_snapshot *s,
 {
 	int err = wg_snap_valid(s, __func__);
 	struct weir_snapshot_identity all;
-	size_t size;
 
+	if (!err)
+		err = wr_sized_check(identity, __func__, "identity");
 	if (err)
 		return err;
-	if (!identity || identity->size < sizeof(identity->size))
-		return wr_invalid(__func__,
-				  "identity is NULL or its size not set");
-	size = identity->size;
 	all = (struct weir_snapshot_identity){
-		.size = size,
 		.kind = WEIR_SNAPSHOT_END,
 		.count = 2,
 		.time_ns = s->info.time_ns,
 	};
 	memcpy(all.id, s->id, sizeof(all.id));
-	memcpy(identity, &all, size < sizeof(all) ? size : sizeof(all));
+	wr_sized_fill(identity, &all, sizeof(all));
 	return 0;
 }
 
@@ -352,16 +350,14 @@ int weir_heap_snapshot_region(const weir_heap_snapshot *s, size_t i,
 					   "heap: leaf objects"};
 	int err = wg_snap_valid(s, __func__);
 	struct weir_region_info all = {.memfd = -1};
-	size_t size;
 
 	if (err)
 		return err;
 	if (i > 1)
 		return wr_invalid(__func__, "region %zu of 2", i);
-	if (!info || info->size < sizeof(info->size))
-		return wr_invalid(__func__, "info is NULL or its size not set");
-	size = info->size;
-	all.size = size;
+	err = wr_sized_check(info, __func__, "info");
+	if (err)
+		return err;
 	all.address = (void *)(s->base + i * s->span);
 	/* An empty one is a page of nothing: files have no empty regions. */
 	all.bytes = (size_t)(s->high[i] - s->first[i]) << WG_BLOCK_SHIFT;
@@ -372,7 +368,7 @@ int weir_heap_snapshot_region(const weir_heap_snapshot *s, size_t i,
 	all.barrier = WEIR_REGION_ASYNC;
 	all.why = "a heap's";
 	strcpy(all.name, name[i]);
-	memcpy(info, &all, size < sizeof(all) ? size : sizeof(all));
+	wr_sized_fill(info, &all, sizeof(all));
 	return 0;
 }
 

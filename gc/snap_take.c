@@ -24,6 +24,7 @@
 
 #include "gc/locked.h"
 #include "runtime/own_memory.h"
+#include "runtime/sized.h"
 
 #define NAME_ROOM 128 /* of a kind's name */
 
@@ -293,16 +294,12 @@ int weir_heap_snapshot_info(const weir_heap_snapshot *s,
 			    struct weir_heap_snapshot_info *info)
 {
 	int err = wg_snap_valid(s, __func__);
-	size_t size;
 
-	if (err)
-		return err;
-	if (!info || info->size < sizeof(info->size))
-		return wr_invalid(__func__, "info is NULL or its size not set");
-	size = info->size;
-	memcpy(info, &s->info, size < sizeof(s->info) ? size : sizeof(s->info));
-	info->size = size;
-	return 0;
+	if (!err)
+		err = wr_sized_check(info, __func__, "info");
+	if (!err)
+		wr_sized_fill(info, &s->info, sizeof(s->info));
+	return err;
 }
 
 /* ---- Names of kinds ------------------------------------------------------ */

@@ -19,6 +19,7 @@ WEIR_SOURCES += \
 	runtime/cgroup.c \
 	runtime/cgroup.h \
 	runtime/check.h \
+	runtime/sized.h \
 	runtime/error.c \
 	runtime/events.c \
 	runtime/events.def \

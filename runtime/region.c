@@ -23,6 +23,7 @@
 #include "runtime/patience.h"
 #include "runtime/region.h"
 #include "runtime/regions.h"
+#include "runtime/sized.h"
 #include "runtime/sys.h"
 
 #define REGIONS 64
@@ -424,14 +425,12 @@ int weir_region_info(const weir_region *r, struct weir_region_info *info)
 {
 	int err = wr_region_valid(r, __func__);
 	struct weir_region_info all;
-	size_t n;
 
+	if (!err)
+		err = wr_sized_check(info, __func__, "info");
 	if (err)
 		return err;
-	if (!info || info->size < sizeof(info->size))
-		return wr_invalid(__func__, "info is NULL or its size not set");
 	all = (struct weir_region_info){
-		.size = info->size,
 		.address = (void *)r->start,
 		.bytes = __atomic_load_n(&r->bytes, __ATOMIC_ACQUIRE),
 		.limit = r->limit,
@@ -442,8 +441,7 @@ int weir_region_info(const weir_region *r, struct weir_region_info *info)
 		.why = r->why,
 	};
 	memcpy(all.name, r->name, sizeof(all.name));
-	n = info->size < sizeof(all) ? info->size : sizeof(all);
-	memcpy(info, &all, n);
+	wr_sized_fill(info, &all, sizeof(all));
 	return 0;
 }
 

@@ -8,8 +8,8 @@
  * pages that are written all the time (struct leave), which begin copies.  At
  * 8 GiB, 100,000 writes a second: 12,000 pages opened in the first pass, then
  * 6,200, 3,900, 2,500, 1,800, ... 500; while those were protected each time it
- * never was less than 4,000.  A step is a group of
- * units under `arming`, which begin takes to be alone.
+ * never was less than 4,000.  A step is a group of units under `arming`, which
+ * begin takes to be alone.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -33,6 +33,12 @@ static size_t units_now(const struct weir_region *r)
 {
 	/* Acquire: pairs with the release in weir_region_grow(). */
 	return __atomic_load_n(&r->bytes, __ATOMIC_ACQUIRE) >> r->shift;
+}
+
+/* Of group g, in a region of n units. */
+static size_t group_end(size_t g, size_t n)
+{
+	return (g + 1) * WR_GROUP < n ? (g + 1) * WR_GROUP : n;
 }
 
 static int protect_failed(int err)
@@ -107,8 +113,7 @@ static void count_open(const struct weir_region *r, uint64_t *found)
 	size_t n = units_now(r);
 
 	for (size_t g = 0; g * WR_GROUP < n; g++) {
-		size_t u = g * WR_GROUP;
-		size_t end = u + WR_GROUP < n ? u + WR_GROUP : n;
+		size_t u = g * WR_GROUP, end = group_end(g, n);
 
 		if (!wr_group_is_hot(r, g))
 			continue;
@@ -437,11 +442,6 @@ static size_t next_hot(const struct weir_region *r, size_t g, size_t groups)
 	while (g < groups && !wr_group_is_hot(r, g))
 		g++;
 	return g;
-}
-
-static size_t group_end(size_t g, size_t n)
-{
-	return (g + 1) * WR_GROUP < n ? (g + 1) * WR_GROUP : n;
 }
 
 /* The state of what comes after the next, and what is to be copied next as far

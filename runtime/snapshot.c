@@ -26,6 +26,7 @@
 #include "runtime/own_memory.h"
 #include "runtime/region.h"
 #include "runtime/regions.h"
+#include "runtime/sized.h"
 
 #define MOST_REGIONS 64
 
@@ -434,17 +435,13 @@ int weir_snapshot_progress(const weir_snapshot *s,
 {
 	int err = wr_snapshot_valid(s, __func__);
 	struct weir_snapshot_progress all;
-	size_t size;
 
+	if (!err)
+		err = wr_sized_check(progress, __func__, "progress");
 	if (err)
 		return err;
-	if (!progress || progress->size < sizeof(progress->size))
-		return wr_invalid(__func__,
-				  "progress is NULL or its size not set");
 	wr_snap_figures(s, &all);
-	size = progress->size;
-	memcpy(progress, &all, size < sizeof(all) ? size : sizeof(all));
-	progress->size = size;
+	wr_sized_fill(progress, &all, sizeof(all));
 	return 0;
 }
 
@@ -453,23 +450,19 @@ int weir_snapshot_identity(const weir_snapshot *s,
 {
 	int err = wr_snapshot_valid(s, __func__);
 	struct weir_snapshot_identity all;
-	size_t size;
 
+	if (!err)
+		err = wr_sized_check(identity, __func__, "identity");
 	if (err)
 		return err;
-	if (!identity || identity->size < sizeof(identity->size))
-		return wr_invalid(__func__,
-				  "identity is NULL or its size not set");
-	size = identity->size;
 	all = (struct weir_snapshot_identity){
-		.size = size,
 		.kind = s->options.kind,
 		.count = s->count,
 		.time_ns = s->moment_ns,
 	};
 	memcpy(all.id, s->id, sizeof(all.id));
 	memcpy(all.base, s->base, sizeof(all.base));
-	memcpy(identity, &all, size < sizeof(all) ? size : sizeof(all));
+	wr_sized_fill(identity, &all, sizeof(all));
 	return 0;
 }
 

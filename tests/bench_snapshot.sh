@@ -8,6 +8,7 @@
 # that are known.
 set -u
 . "$WEIR_SRCDIR/tests/tap.sh"
+. "$WEIR_SRCDIR/tests/bench.sh"
 
 bin=$WEIR_BUILDDIR/benchmarks
 work=$WEIR_BUILDDIR/tests/bench_snapshot.work
@@ -19,30 +20,6 @@ if [ "${WEIR_SANITIZER:-no}" != no ]; then
 	tap_done
 	exit 0
 fi
-
-# status N CMD...: the command exits with status N.
-status()
-{
-	wanted=$1
-	shift
-	"$@"
-	got=$?
-	[ "$got" -eq "$wanted" ] || {
-		echo "exit status $got, not $wanted"
-		return 1
-	}
-}
-
-# holds FILE EXPRESSION: FILE is JSON, and the expression holds of it, `d`.
-holds()
-{
-	python3 -c '
-import json, sys
-d = json.load(open(sys.argv[1]))
-if not eval("(" + sys.argv[2] + ")"):
-    sys.exit("does not hold: " + sys.argv[2])
-' "$1" "$2"
-}
 
 small()
 {

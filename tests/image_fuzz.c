@@ -13,6 +13,7 @@
 #include "runtime/image/codec.h"
 #include "runtime/image/crc.h"
 #include "tests/image_make.h"
+#include "tests/image_patch.h"
 #include "tests/must.h"
 
 enum {
@@ -167,24 +168,6 @@ static bool check_files(const struct bytes *files, size_t count, bool part)
 }
 
 /* ---- Checksums ----------------------------------------------------------- */
-
-static uint32_t get32(const uint8_t *p)
-{
-	return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 |
-	       (uint32_t)p[3] << 24;
-}
-
-static void put(uint8_t *p, unsigned bytes, uint64_t v)
-{
-	for (unsigned i = 0; i < bytes; i++, v >>= 8)
-		p[i] = (uint8_t)v;
-}
-
-static void seal(uint8_t *p, size_t bytes, size_t at)
-{
-	put(p + at, 4, 0);
-	put(p + at, 4, wi_crc(0, p, bytes));
-}
 
 /* Make all checksums right, as far as the file can be followed: sequence
  * numbers, offsets and the footer's length too if `places`. */

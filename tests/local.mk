@@ -170,17 +170,17 @@ WEIR_IMAGE_TESTS = \
 WEIR_IMAGE_TEST_LDADD = libweir-image-internal.la $(LDADD)
 
 tests_test_image_SOURCES = tests/test_image.c \
-	tests/image_make.c tests/image_make.h tests/must.h
+	tests/image_make.c tests/image_make.h tests/image_patch.h tests/must.h
 tests_test_image_LDADD = $(WEIR_IMAGE_TEST_LDADD)
 tests_test_image_fuzz_SOURCES = tests/test_image_fuzz.c \
 	tests/image_fuzz.c tests/image_fuzz.h \
-	tests/image_make.c tests/image_make.h tests/must.h
+	tests/image_make.c tests/image_make.h tests/image_patch.h tests/must.h
 tests_test_image_fuzz_LDADD = $(WEIR_IMAGE_TEST_LDADD)
 tests_test_image_heap_SOURCES = tests/test_image_heap.c \
 	runtime/image/heap_file.c
 tests_test_image_heap_LDADD = $(WEIR_IMAGE_TEST_LDADD)
 tests_test_image_hostile_SOURCES = tests/test_image_hostile.c \
-	tests/image_make.c tests/image_make.h tests/must.h
+	tests/image_make.c tests/image_make.h tests/image_patch.h tests/must.h
 tests_test_image_hostile_LDADD = $(WEIR_IMAGE_TEST_LDADD)
 tests_test_image_index_LDADD = $(WEIR_IMAGE_TEST_LDADD)
 tests_test_image_live_SOURCES = tests/test_image_live.c \
@@ -188,13 +188,13 @@ tests_test_image_live_SOURCES = tests/test_image_live.c \
 	runtime/image/snapshot_file.c
 tests_test_image_live_LDADD = $(WEIR_IMAGE_TEST_LDADD)
 tests_test_image_map_SOURCES = tests/test_image_map.c \
-	tests/image_make.c tests/image_make.h tests/must.h
+	tests/image_make.c tests/image_make.h tests/image_patch.h tests/must.h
 tests_test_image_map_LDADD = $(WEIR_IMAGE_TEST_LDADD)
 # The engine's functions have other names there: those of the fake.
 tests_test_image_write_SOURCES = tests/test_image_write.c \
 	runtime/image/snapshot_file.c \
 	tests/fake_snapshot.c tests/fake_snapshot.h \
-	tests/image_make.c tests/image_make.h tests/must.h
+	tests/image_make.c tests/image_make.h tests/image_patch.h tests/must.h
 tests_test_image_write_CPPFLAGS = $(AM_CPPFLAGS) \
 	-Dweir_snapshot_identity=fake_snapshot_identity \
 	-Dweir_snapshot_region=fake_snapshot_region \
@@ -210,7 +210,7 @@ WEIR_SCRIPT_TESTS += tests/weir_snap.sh
 check_PROGRAMS += tests/fuzz_image
 tests_fuzz_image_SOURCES = tests/fuzz_image.c \
 	tests/image_fuzz.c tests/image_fuzz.h \
-	tests/image_make.c tests/image_make.h tests/must.h
+	tests/image_make.c tests/image_make.h tests/image_patch.h tests/must.h
 tests_fuzz_image_LDADD = libweir-image-internal.la libweir-tools.la
 
 FUZZ_SECONDS = 600
@@ -310,7 +310,7 @@ torture: tests/torture/torture
 	@$(AM_TESTS_ENVIRONMENT) TORTURE_SECONDS='$(TORTURE_SECONDS)' \
 		$(SHELL) $(top_srcdir)/tests/torture.sh
 
-WEIR_TEST_TOOLS = tests/heap_util.h tests/leaks.supp tests/libgc_more.sh \
+WEIR_TEST_TOOLS = tests/bench.sh tests/heap_util.h tests/leaks.supp tests/libgc_more.sh \
 	tests/libgc_run.sh tests/must.h tests/need.h \
 	tests/quiet.h tests/run_unit.sh tests/seccomp.h \
 	tests/summary.sh tests/take_away.h tests/tap.sh

@@ -16,6 +16,7 @@
 #include "runtime/image/codec.h"
 #include "runtime/image/crc.h"
 #include "tests/image_make.h"
+#include "tests/image_patch.h"
 
 /* A small file with pages of all sorts, of one chunk or of several. */
 static void make(struct model *m, unsigned codec, size_t batches,
@@ -205,24 +206,6 @@ Test(image_hostile, another_version)
 }
 
 /* ---- Behind the checksums ------------------------------------------------ */
-
-static uint32_t get32(const uint8_t *p)
-{
-	return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 |
-	       (uint32_t)p[3] << 24;
-}
-
-static void put(uint8_t *p, unsigned bytes, uint64_t v)
-{
-	for (unsigned i = 0; i < bytes; i++, v >>= 8)
-		p[i] = (uint8_t)v;
-}
-
-static void seal(uint8_t *p, uint32_t bytes, uint32_t at)
-{
-	put(p + at, 4, 0);
-	put(p + at, 4, wi_crc(0, p, bytes));
-}
 
 /* The file's checksums are made right, with the chain's. */
 static void seal_all(struct bytes *file)

@@ -184,6 +184,26 @@ static void sparse_snapshot(struct sparse *s, weir_region *r)
 	must(!weir_snapshot_end(snapshot));
 }
 
+/* Tracked, under async, with an image to go with it. */
+static weir_region *sparse_region(struct sparse *s, unsigned flags,
+				  size_t limit)
+{
+	struct weir_region_options o = {
+		.size = sizeof(o),
+		.barrier = WEIR_REGION_ASYNC,
+		.flags = WEIR_REGION_TRACK | flags,
+	};
+	weir_region *r;
+	int err = weir_region_reserve(s->bytes, limit, &o, &r);
+
+	if (err == -ENOTSUP)
+		cr_skip("%s", weir_error_text());
+	cr_assert_eq(err, 0, "%s", weir_error_text());
+	s->memory = memory_of(r);
+	image_open(s->image, s->bytes);
+	return r;
+}
+
 static unsigned kinds_of_memory[] = {0, WEIR_REGION_HUGE | WEIR_REGION_PAGES,
 				     WEIR_REGION_SHARED};
 
@@ -194,25 +214,14 @@ ParameterizedTestParameters(snapshot_delta, async_holes_cost_no_stop)
 
 ParameterizedTest(unsigned *flags, snapshot_delta, async_holes_cost_no_stop)
 {
-	struct weir_region_options o = {
-		.size = sizeof(o),
-		.barrier = WEIR_REGION_ASYNC,
-		.flags = WEIR_REGION_TRACK | *flags,
-	};
 	struct image image;
 	struct sparse s = {.bytes = 64 * MIB,
 			   .image = &image,
 			   .advice = *flags & WEIR_REGION_SHARED
 					     ? MADV_REMOVE
 					     : MADV_DONTNEED};
-	weir_region *r;
-	int err = weir_region_reserve(s.bytes, s.bytes + 2 * MIB, &o, &r);
+	weir_region *r = sparse_region(&s, *flags, s.bytes + 2 * MIB);
 
-	if (err == -ENOTSUP)
-		cr_skip("%s", weir_error_text());
-	cr_assert_eq(err, 0, "%s", weir_error_text());
-	s.memory = memory_of(r);
-	image_open(&image, s.bytes);
 	memset(s.memory, 1, 8 * PAGE);
 	sparse_snapshot(&s, r);
 	cr_assert_eq(pages_of(&image), s.bytes / PAGE);
@@ -255,23 +264,12 @@ ParameterizedTestParameters(snapshot_delta, a_huge_page_is_given_back)
 
 ParameterizedTest(unsigned *flags, snapshot_delta, a_huge_page_is_given_back)
 {
-	struct weir_region_options o = {
-		.size = sizeof(o),
-		.barrier = WEIR_REGION_ASYNC,
-		.flags = WEIR_REGION_TRACK | *flags,
-	};
 	struct image image;
 	struct sparse s = {.bytes = 8 * MIB, .image = &image};
-	weir_region *r;
+	weir_region *r = sparse_region(&s, *flags, s.bytes);
 	size_t at, lost = 0;
-	int err = weir_region_reserve(s.bytes, s.bytes, &o, &r);
 
-	if (err == -ENOTSUP)
-		cr_skip("%s", weir_error_text());
-	cr_assert_eq(err, 0, "%s", weir_error_text());
-	s.memory = memory_of(r);
 	at = -(uintptr_t)s.memory & (2 * MIB - 1);
-	image_open(&image, s.bytes);
 	memset(s.memory, 1, s.bytes);
 	sparse_snapshot(&s, r);
 	cr_assert_eq(weir_region_discard(r, s.memory + at, 2 * MIB), 0);

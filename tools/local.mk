@@ -7,13 +7,13 @@ EXTRA_DIST += tools/check-fresh.sh
 bin_PROGRAMS += weir-info
 noinst_LTLIBRARIES += libweir-tools.la
 libweir_tools_la_SOURCES = $(WEIR_SOURCES)
-weir_info_SOURCES = tools/weir-info.c
+weir_info_SOURCES = tools/weir-info.c tools/quote.h
 weir_info_LDADD = libweir-tools.la
 
 # It reads what snapshot files say of themselves, and writes files as the
 # library does.
 WEIR_SNAP_SOURCES = tools/snap_diff.c tools/snap_restore.c tools/weir-snap.c \
-	tools/weir-snap.h
+	tools/quote.h tools/weir-snap.h
 if WEIR_IMAGE
 bin_PROGRAMS += weir-snap
 weir_snap_SOURCES = $(WEIR_SNAP_SOURCES)

@@ -122,11 +122,11 @@ static int one_region(struct difference *d, size_t i,
 	d->printed = false;
 	if (d->options->json) {
 		printf("%s\n  {\"region\": %zu, \"name\": ", i ? "," : "", i);
-		snap_quote(a->name);
+		quote(a->name);
 		printf(", \"ranges\": [");
 	} else {
 		printf("region %zu ", i);
-		snap_quote(a->name);
+		quote(a->name);
 		printf(":\n");
 	}
 	if (less)

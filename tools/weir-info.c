@@ -16,6 +16,7 @@
 #include "runtime/barrier.h"
 #include "runtime/options.h"
 #include "runtime/probe.h"
+#include "tools/quote.h"
 
 enum {
 	EXIT_PRINTED = 0,
@@ -111,26 +112,10 @@ static void print_people(const struct utsname *os,
 
 /* ---- For machines ------------------------------------------------------- */
 
-static void print_string(const char *text)
-{
-	putchar('"');
-	for (; *text; text++) {
-		unsigned char c = (unsigned char)*text;
-
-		if (c == '"' || c == '\\')
-			printf("\\%c", c);
-		else if (c < 0x20 || c >= 0x7f)
-			printf("\\u%04x", c);
-		else
-			putchar(c);
-	}
-	putchar('"');
-}
-
 static void print_key(const char *key, const char *value, const char *after)
 {
 	printf("\"%s\": ", key);
-	print_string(value);
+	quote(value);
 	fputs(after, stdout);
 }
 

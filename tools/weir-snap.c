@@ -61,22 +61,6 @@ int snap_failed(int err)
 		       : EXIT_TROUBLE;
 }
 
-void snap_quote(const char *text)
-{
-	putchar('"');
-	for (; *text; text++) {
-		unsigned char c = (unsigned char)*text;
-
-		if (c == '"' || c == '\\')
-			printf("\\%c", c);
-		else if (c < 0x20 || c >= 0x7f)
-			printf("\\u%04x", c);
-		else
-			putchar(c);
-	}
-	putchar('"');
-}
-
 void snap_hex(const uint8_t id[16])
 {
 	for (int i = 0; i < 16; i++)
@@ -114,7 +98,7 @@ static void info_people(const weir_image *image)
 	const struct wi_identity *identity = &file->identity;
 	bool whole = wi_id_is_zero(identity->base);
 
-	snap_quote(file->name);
+	quote(file->name);
 	printf(": %s, kind %s\n  id      ", whole ? "whole" : "delta",
 	       kind_name(identity->kind));
 	snap_hex(identity->id);
@@ -136,7 +120,7 @@ static void info_people(const weir_image *image)
 		const struct wi_region *r = &identity->regions[i];
 
 		printf("  region %u ", i);
-		snap_quote(r->name);
+		quote(r->name);
 		printf(": %" PRIu64 " bytes at %#" PRIx64 ", data in %" PRIu64
 		       "\n",
 		       r->bytes, r->address,
@@ -150,7 +134,7 @@ static void info_json(const weir_image *image, bool first)
 	const struct wi_identity *identity = &file->identity;
 
 	printf("%s\n  {\"file\": ", first ? "" : ",");
-	snap_quote(file->name);
+	quote(file->name);
 	printf(", \"version\": %d, \"id\": \"", WI_VERSION);
 	snap_hex(identity->id);
 	printf("\", \"base\": ");
@@ -175,7 +159,7 @@ static void info_json(const weir_image *image, bool first)
 		const struct wi_region *r = &identity->regions[i];
 
 		printf("%s\n    {\"name\": ", i ? "," : "");
-		snap_quote(r->name);
+		quote(r->name);
 		printf(", \"address\": %" PRIu64 ", \"bytes\": %" PRIu64
 		       ", \"data\": %" PRIu64 ", \"unit\": %" PRIu64
 		       ", \"flags\": %u}",
@@ -244,7 +228,7 @@ static int verify(const char *const *paths, size_t count,
 			continue;
 		}
 		weir_image_info(image, &what);
-		snap_quote(paths[i]);
+		quote(paths[i]);
 		printf(": undamaged, %s\n",
 		       wi_id_is_zero(what.base) ? "whole" : "delta");
 		weir_image_close(image);

@@ -8,6 +8,8 @@
 
 #include <weir/image.h>
 
+#include "tools/quote.h"
+
 enum {
 	EXIT_FINE = 0,    /* done; diff: no difference */
 	EXIT_BAD = 1,     /* a file is no snapshot, or no chain; diff: differ */
@@ -25,9 +27,6 @@ struct snap_options {
  * the error `err`, negative. */
 int snap_failed(int err);
 
-/* Text in quotes: for JSON; what would upset a terminal is escaped in it too.
- */
-void snap_quote(const char *text);
 void snap_hex(const uint8_t id[16]);
 
 int snap_diff(const char *a, const char *b, const struct snap_options *options);

@@ -99,10 +99,10 @@ struct weir_heap_object {
 	const char *name;    /* of the kind, or NULL; as long as the snapshot */
 };
 
-/* fn(object, arg) for each object, by address, until it returns something else
- * than 0, which is returned then. */
 typedef int weir_heap_object_fn(const struct weir_heap_object *object,
 				void *arg);
+/* fn(object, arg) for each object, by address, until it returns something else
+ * than 0, which is returned then. */
 WEIR_API int weir_heap_snapshot_each(const weir_heap_snapshot *snapshot,
 				     weir_heap_object_fn *fn, void *arg);
 
@@ -119,6 +119,8 @@ enum weir_heap_reference {
 			       */
 };
 
+typedef int weir_heap_reference_fn(const void *to, enum weir_heap_reference how,
+				   size_t word, void *arg);
 /*
  * fn for each reference of the object that starts at `address` to another, or
  * to itself: those that the collector follows, and weak ones.  Of objects with
@@ -126,8 +128,6 @@ enum weir_heap_reference {
  * that would say of the moment cannot be known any more.  Otherwise as each.
  * -ENOENT: no object starts there.
  */
-typedef int weir_heap_reference_fn(const void *to, enum weir_heap_reference how,
-				   size_t word, void *arg);
 WEIR_API int weir_heap_snapshot_refs(const weir_heap_snapshot *snapshot,
 				     const void *address,
 				     weir_heap_reference_fn *fn, void *arg);
@@ -143,23 +143,26 @@ enum weir_heap_root {
 	WEIR_ROOT_LINK,      /* a link outside of the heap: likewise */
 };
 
-/* fn for each reference from a root; `name` says which in words, `where` is the
- * address that it was at, or NULL.  Otherwise as each. */
 typedef int weir_heap_root_fn(const void *to, enum weir_heap_root kind,
 			      const char *name, const void *where, void *arg);
+/* fn for each reference from a root; `name` says which in words, `where` is the
+ * address that it was at, or NULL.  Otherwise as each. */
 WEIR_API int weir_heap_snapshot_roots(const weir_heap_snapshot *snapshot,
 				      weir_heap_root_fn *fn, void *arg);
 
 /* ---- Memory, page by page ------------------------------------------------ */
 
-/* As weir_snapshot_identity(), _region() and _read() for two regions: objects
- * with references, and leaf objects, each as far as it was in use.  Pages that
- * nothing alive was on are zero.  weir_image_write_heap() of weir/image.h makes
- * a file of them. */
+/* As the functions of a snapshot of two regions: objects with references, and
+ * leaf objects, each as far as it was in use.  Pages that nothing alive was on
+ * are zero.  weir_image_write_heap() of weir/image.h makes a file of them. */
+
+/* As weir_snapshot_identity(). */
 WEIR_API int weir_heap_snapshot_identity(const weir_heap_snapshot *snapshot,
 					 struct weir_snapshot_identity *id);
+/* As weir_snapshot_region(); i is 0 or 1. */
 WEIR_API int weir_heap_snapshot_region(const weir_heap_snapshot *snapshot,
 				       size_t i, struct weir_region_info *info);
+/* As weir_snapshot_read(). */
 WEIR_API int weir_heap_snapshot_read(const weir_heap_snapshot *snapshot,
 				     weir_snapshot_sink_fn *sink, void *arg);
 
@@ -185,6 +188,7 @@ WEIR_API int weir_heap_snapshot_read(const weir_heap_snapshot *snapshot,
  */
 WEIR_API int weir_heap_snapshot_dump_fd(const weir_heap_snapshot *snapshot,
 					int fd);
+/* To a file, as above. */
 WEIR_API int weir_heap_snapshot_dump_file(const weir_heap_snapshot *snapshot,
 					  const char *path);
 

@@ -55,6 +55,7 @@ WEIR_API int weir_image_write_fd(weir_snapshot *snapshot, int fd,
 WEIR_API int weir_image_write_heap(const weir_heap_snapshot *snapshot,
 				   const char *path,
 				   const struct weir_image_options *options);
+/* And to a descriptor. */
 WEIR_API int weir_image_write_heap_fd(const weir_heap_snapshot *snapshot,
 				      int fd,
 				      const struct weir_image_options *options);
