@@ -32,6 +32,7 @@
  */
 #include "gc/snap.h"
 
+#include <errno.h>
 #include <string.h>
 #include <time.h>
 
@@ -306,15 +307,17 @@ void wg_snap_dirty(struct weir_heap *h, uintptr_t start, uintptr_t end,
  */
 static void track_leaf(struct weir_heap *h, struct weir_heap_snapshot *s)
 {
-	enum wr_barrier_kind kind = wr_barrier_kind(h->barrier);
 	struct wg_space *leaf = &h->space[1];
 	int err = 0;
 
-	if (kind != WR_BARRIER_ASYNC && kind != WR_BARRIER_SYNC)
+	if (!wr_barrier_serves_kernel(h->barrier))
 		return;
 	if (!h->leaf_range)
 		err = wr_barrier_add_range(h->barrier, (void *)h->leaf_base,
 					   h->span);
+	/* It has: a child of fork, whose parent was just about to note it. */
+	if (err == -EEXIST)
+		err = 0;
 	if (err) {
 		wg_snap_fail(s, err);
 		return;

@@ -255,6 +255,19 @@ bool wr_barrier_huge_pages(const struct wr_barrier *b)
 	       !wr_wp_reads_first(b);
 }
 
+bool wr_barrier_serves_kernel(const struct wr_barrier *b)
+{
+	switch (b->kind) {
+	case WR_BARRIER_ASYNC:
+	case WR_BARRIER_NONE:
+		return true;
+	case WR_BARRIER_SYNC:
+		return wr_uffd_serves_kernel(&b->uffd);
+	default:
+		return false;
+	}
+}
+
 const char *wr_barrier_why(const struct wr_barrier *b)
 {
 	return b->why;

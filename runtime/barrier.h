@@ -100,6 +100,9 @@ void wr_barrier_abandon(struct wr_barrier *b);
  * 6.4. */
 bool wr_barrier_huge_pages(const struct wr_barrier *b);
 enum wr_barrier_kind wr_barrier_kind(const struct wr_barrier *b);
+/* Whether system calls may write to armed pages: else these fail with EFAULT.
+ * In a child of fork() it may be otherwise. */
+bool wr_barrier_serves_kernel(const struct wr_barrier *b);
 const char *wr_barrier_name(enum wr_barrier_kind kind); /* "async", ... */
 /* Why it is of this kind, a sentence or two; valid as long as the barrier. */
 const char *wr_barrier_why(const struct wr_barrier *b);

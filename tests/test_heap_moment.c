@@ -7,9 +7,14 @@
  * that takes the place of the old one in the table; threads are stopped at
  * safepoints only, between transfers.  So at any moment that the world may be
  * stopped at the sum is what it was.
+ *
+ * And system calls that write to the heap meanwhile go on working.
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <unistd.h>
 
 #include <weir/embed.h>
 
@@ -230,4 +235,70 @@ Test(heap_moment, one_moment_mprotect, .timeout = 180)
 Test(heap_moment, one_moment_none, .timeout = 180)
 {
 	one_moment("barrier=none", 8);
+}
+
+/* ---- Beside system calls ------------------------------------------------- */
+
+static void *kept[2]; /* registered as roots */
+
+#define TARGET ((size_t)4 << 20)
+
+static void *read_into(void *target)
+{
+	int fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+	weir_mutator *m;
+	size_t page = 0;
+
+	must(fd >= 0 && !weir_thread_attach(heap, &m));
+	while (!is_over()) {
+		ssize_t n = read(fd, (char *)target + page * 4096, 4096);
+
+		cr_assert_eq(n, 4096, "read: %s", strerror(errno));
+		page = (page + 1) % (TARGET / 4096);
+		weir_safepoint(m);
+	}
+	close(fd);
+	must(!weir_thread_detach(m));
+	return NULL;
+}
+
+static void system_calls_write(const char *options)
+{
+	pthread_t thread;
+
+	heap_open(options);
+	cr_assert_eq(weir_root_add(heap, kept, sizeof(kept)), 0);
+	kept[0] = weir_alloc_leaf(self, TARGET);
+	for (int i = 0; i < 50000; i++) {
+		void **p = weir_alloc(self, 64);
+
+		p[0] = kept[1];
+		kept[1] = p;
+	}
+	cr_assert_eq(pthread_create(&thread, NULL, read_into, kept[0]), 0);
+	for (int i = 0; i < 5; i++)
+		weir_heap_snapshot_free(take());
+	__atomic_store_n(&over, 1, __ATOMIC_RELAXED);
+	weir_blocking_call(self, join, &thread);
+	heap_close();
+}
+
+Test(heap_moment, beside_system_calls, .timeout = 60)
+{
+	system_calls_write(NULL);
+}
+
+Test(heap_moment, beside_system_calls_mprotect, .timeout = 60)
+{
+	system_calls_write("barrier=mprotect");
+}
+
+/* Without privilege faults of system calls are not to be had. */
+Test(heap_moment, beside_system_calls_sync, .timeout = 60)
+{
+	if (!getuid())
+		cr_assert_eq(setresuid(65534, 65534, 65534), 0);
+	cr_assert_eq(prctl(PR_SET_DUMPABLE, 1), 0);
+	need_kind("sync");
+	system_calls_write("barrier=sync");
 }
