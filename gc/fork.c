@@ -250,6 +250,7 @@ static void child(void)
 
 	region_anew(m);
 	wg_attach_fork(2);
+	wg_snap_handles_fork_child();
 	if (h) {
 		wr_events_fork_done(h->events, true);
 		wg_pool_lock(h->pool, false);

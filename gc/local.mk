@@ -50,6 +50,7 @@ WEIR_SOURCES += gc/snap_dump.h
 WEIR_SOURCES += gc/snap_file.c
 WEIR_SOURCES += gc/snap_graph.c
 WEIR_SOURCES += gc/snap_graph.h
+WEIR_SOURCES += gc/snap_handle.c
 WEIR_SOURCES += gc/snap_out.c
 WEIR_SOURCES += gc/snap_out.h
 WEIR_SOURCES += gc/snap_read.c

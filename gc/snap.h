@@ -2,7 +2,8 @@
 /*
  * A snapshot of the heap: what the parts of it share.
  *
- *   snap_take.c    asking for one; the handle's life
+ *   snap_take.c    asking for one; its life
+ *   snap_handle.c  the handle's memory
  *   snap_copy.c    copying in the cycle that it is of
  *   snap_roots.c   where the roots were, weak references
  *   snap_read.c    reading a finished one
@@ -86,12 +87,13 @@ struct wg_snap_kind {
 };
 
 struct weir_heap_snapshot {
-	uint64_t magic;           /* WG_SNAP_MAGIC */
-	const struct wr_sys *sys; /* the heap's */
-	bool done;                /* under ctl_lock: the cycle is over */
-	int err;                  /* a negative errno if it failed */
-	char text[256];           /* what weir_error_text() is to say */
-	uint8_t id[16];           /* random */
+	uint64_t magic; /* atomic: WG_SNAP_MAGIC, or it was freed */
+	struct weir_heap_snapshot *freed; /* snap_handle.c: the next one */
+	const struct wr_sys *sys;         /* the heap's */
+	bool done;      /* under ctl_lock: the cycle is over */
+	int err;        /* a negative errno if it failed */
+	char text[256]; /* what weir_error_text() is to say */
+	uint8_t id[16]; /* random */
 	struct weir_heap_snapshot_info info; /* what it cost */
 
 	/* Layout, as in the heap. */
@@ -215,6 +217,10 @@ bool wg_snap_refs(const struct weir_heap_snapshot *s, size_t g, size_t *link,
 /* Where in s->links those of an object at p, or behind it, begin. */
 size_t wg_snap_first_link(const struct weir_heap_snapshot *s, uintptr_t p);
 
+/* snap_handle.c: a new one, zeroed, or NULL; a child of fork. */
+struct weir_heap_snapshot *wg_snap_handle_new(void);
+void wg_snap_handle_free(struct weir_heap_snapshot *s);
+void wg_snap_handles_fork_child(void);
 int wg_snap_valid(const struct weir_heap_snapshot *s, const char *function);
 
 #endif

@@ -23,7 +23,6 @@
 #include <sys/random.h>
 
 #include "gc/locked.h"
-#include "runtime/own_memory.h"
 #include "runtime/sized.h"
 
 #define NAME_ROOM 128 /* of a kind's name */
@@ -63,7 +62,6 @@ static int make_tables(struct weir_heap_snapshot *s)
 
 static void free_snapshot(struct weir_heap_snapshot *s)
 {
-	s->magic = 0;
 	for (uint32_t i = 0; i < s->kind_count; i++) {
 		free((void *)s->kinds[i].bits);
 		free((void *)s->kinds[i].name);
@@ -76,18 +74,17 @@ static void free_snapshot(struct weir_heap_snapshot *s)
 		s->sys->release(s->copy, s->extent);
 	if (s->side)
 		s->sys->release(s->side, s->side_bytes);
-	wr_own_free(s, sizeof(*s));
+	wg_snap_handle_free(s);
 }
 
 static struct weir_heap_snapshot *make(struct weir_heap *h)
 {
-	struct weir_heap_snapshot *s = wr_own_alloc(sizeof(*s));
+	struct weir_heap_snapshot *s = wg_snap_handle_new();
 
 	if (!s) {
 		wr_error(ENOMEM, "no memory for a heap snapshot; free some");
 		return NULL;
 	}
-	s->magic = WG_SNAP_MAGIC;
 	s->sys = h->sys;
 	s->base = h->base;
 	s->extent = h->extent;
@@ -102,18 +99,18 @@ static struct weir_heap_snapshot *make(struct weir_heap *h)
 	return s;
 }
 
-int wg_snap_valid(const struct weir_heap_snapshot *s, const char *function)
-{
-	if (s && s->magic == WG_SNAP_MAGIC)
-		return 0;
-	return wr_invalid(function, s ? "the snapshot was freed, or is none"
-				      : "the snapshot is NULL");
-}
-
 void weir_heap_snapshot_free(weir_heap_snapshot *s)
 {
-	if (s && !wg_snap_valid(s, __func__))
-		free_snapshot(s);
+	struct weir_mutator *m = wg_mutator_self();
+	bool blocked;
+
+	if (!s || wg_snap_valid(s, __func__))
+		return;
+	/* The system takes long to unmap much memory, and no signal meanwhile:
+	 * a stop would wait for it. */
+	blocked = wg_region_enter(m);
+	free_snapshot(s);
+	wg_region_leave(m, blocked);
 }
 
 /* ---- The collector's side ------------------------------------------------ */
@@ -263,7 +260,7 @@ int weir_heap_snapshot_take(weir_heap *h, weir_heap_snapshot **out)
 {
 	struct weir_mutator *m = wg_mutator_self();
 	struct weir_heap_snapshot *s;
-	int err = wg_heap_enter(h);
+	int err = wg_heap_enter(h), cancel;
 	bool blocked;
 
 	if (!err && !out)
@@ -275,19 +272,21 @@ int weir_heap_snapshot_take(weir_heap *h, weir_heap_snapshot **out)
 	s = make(h);
 	if (!s)
 		return -ENOMEM;
-	/* To the end: what is done with it takes long. */
+	/* To the end: what is done with it takes long.  And the memory would be
+	 * lost if the thread were cancelled. */
 	blocked = wg_region_enter(m);
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
 	wr_mutex_lock(&h->ctl_lock);
 	err = wait_for(h, s);
 	wr_mutex_unlock(&h->ctl_lock);
 	err = err ? no_cycles() : finish(h, s);
-	wg_region_leave(m, blocked);
-	if (err) {
+	if (err)
 		free_snapshot(s);
-		return err;
-	}
-	*out = s;
-	return 0;
+	pthread_setcancelstate(cancel, NULL);
+	wg_region_leave(m, blocked);
+	if (!err)
+		*out = s;
+	return err;
 }
 
 int weir_heap_snapshot_info(const weir_heap_snapshot *s,

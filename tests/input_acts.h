@@ -836,6 +836,16 @@ static weir_heap_snapshot *shot(void)
 	return spare_shot;
 }
 
+/* One that was freed. */
+static weir_heap_snapshot *old_shot(void)
+{
+	weir_heap_snapshot *s = shot();
+
+	weir_heap_snapshot_free(s);
+	errno = 0;
+	return s;
+}
+
 static int dump_nowhere(void)
 {
 	return code(weir_heap_dump(heap, "/nowhere/at/all"));

@@ -22,9 +22,10 @@
  * waits for the cycle as for any, and this one lasts longer.
  *
  * That takes a barrier under which pages can be watched without harm.  Under
- * async and sync all of the heap is copied beside the program.  Under sigbus
- * and mprotect leaf objects are copied in the pause, since system calls may
- * write to them at any time there.  Under none (or where weir_collect() with
+ * async, and sync with privilege, all of the heap is copied beside the program.
+ * Under sync without privilege, sigbus and mprotect leaf objects are copied in
+ * the pause: system calls may write to them at any time, and would fail where
+ * they are watched.  Under none (or where weir_collect() with
  * WEIR_COLLECT_STOPPED would be needed) all of the heap is.
  * weir_heap_snapshot_info() says what was; the cure is another barrier
  * (weir-info tells which there are).
@@ -82,7 +83,7 @@ struct weir_heap_snapshot_info {
 WEIR_API int weir_heap_snapshot_take(weir_heap *heap,
 				     weir_heap_snapshot **snapshot);
 
-/* NULL is allowed.  Nobody uses it. */
+/* NULL is allowed.  Nobody uses it.  An attached caller counts as blocked. */
 WEIR_API void weir_heap_snapshot_free(weir_heap_snapshot *snapshot);
 
 /* `size` of *info is set by the caller. */
@@ -181,10 +182,12 @@ WEIR_API int weir_heap_snapshot_read(const weir_heap_snapshot *snapshot,
  *
  * To a descriptor: not synced, not closed; or to a file: under a temporary name
  * in the same directory, synced, and renamed when it is whole, so that `path`
- * is the old file or the new; a symbolic link stays.  Beside the snapshot it
- * takes a bit for each 8 bytes of it, and at worst 8 bytes an object.
- * -ENOSPC, -EIO and what else opening and writing return; -EINVAL: path is
- * there and not a regular file; -ENOMEM.
+ * is the old file or the new.  The new one is its user's alone (0600), whatever
+ * the old one was; a symbolic link stays, and one to nothing is -ENOENT.  An
+ * attached caller counts as blocked.  No cancellation points.  Beside the
+ * snapshot it takes a bit for each 8 bytes of it, and at worst 8 bytes an
+ * object.  -ENOSPC, -EIO and what else opening and writing return; -EINVAL:
+ * path is there and not a regular file; -ENOMEM.
  */
 WEIR_API int weir_heap_snapshot_dump_fd(const weir_heap_snapshot *snapshot,
 					int fd);
