@@ -115,10 +115,23 @@ static void note(struct reader *r, uintptr_t w, uintptr_t at)
 
 static ROOTS void words(struct reader *r, uintptr_t start, uintptr_t end)
 {
-	uintptr_t at = (start + sizeof(at) - 1) & ~(sizeof(at) - 1);
-
-	for (; at + sizeof(at) <= end && !r->s->err; at += sizeof(at))
+	for (uintptr_t at = start; at + sizeof(at) <= end && !r->s->err;
+	     at += sizeof(at))
 		note(r, *(const volatile uintptr_t *)at, at);
+}
+
+/* Where the first word is: places are counted in words from there. */
+static uintptr_t first_word(uintptr_t start)
+{
+	return (start + sizeof(start) - 1) & ~(sizeof(start) - 1);
+}
+
+static void part(struct reader *r, enum weir_heap_root kind, uint32_t id,
+		 uintptr_t start, uintptr_t end)
+{
+	start = first_word(start);
+	if (begin_source(r, kind, id, start, end))
+		words(r, start, end);
 }
 
 static void thread_roots(struct wr_thread *t, void *arg)
@@ -126,21 +139,16 @@ static void thread_roots(struct wr_thread *t, void *arg)
 	struct reader *r = arg;
 	unsigned id = wr_thread_id(t);
 
-	if (begin_source(r, WEIR_ROOT_STACK, id, t->stack_sp, t->stack_base))
-		words(r, t->stack_sp, t->stack_base);
+	part(r, WEIR_ROOT_STACK, id, t->stack_sp, t->stack_base);
 	for (unsigned i = 0; i < sizeof(t->more) / sizeof(t->more[0]); i++)
-		if (t->more[i].start < t->more[i].end &&
-		    begin_source(r, WEIR_ROOT_REGISTERS, id, t->more[i].start,
-				 t->more[i].end))
-			words(r, t->more[i].start, t->more[i].end);
+		if (t->more[i].start < t->more[i].end)
+			part(r, WEIR_ROOT_REGISTERS, id, t->more[i].start,
+			     t->more[i].end);
 }
 
 static void range(void *arg, uintptr_t start, uintptr_t end)
 {
-	struct reader *r = arg;
-
-	if (begin_source(r, WEIR_ROOT_RANGE, 0, start, end))
-		words(r, start, end);
+	part(arg, WEIR_ROOT_RANGE, 0, start, end);
 }
 
 /* What a callback reported to the probe. */

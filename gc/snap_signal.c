@@ -6,7 +6,7 @@
  * The handler posts a semaphore; a thread of the library's own, not attached,
  * takes the snapshot and writes the file.  What came of it is logged.  One heap
  * in a process, so one of each.  A child of fork() has the handler; its thread
- * starts with its collector, and a signal that came before is not lost.
+ * starts with its collector, and a signal that it got before is not lost.
  *
  *   on_signal       any thread
  *   start           who starts the collector: at creation, or a child's first
@@ -88,6 +88,9 @@ static void *dump_main(void *arg)
 
 	for (;;) {
 		while (sem_wait(&asked) && errno == EINTR)
+			;
+		/* One dump does for all who have asked by now. */
+		while (!sem_trywait(&asked))
 			;
 		/* It may have come before the heap was quite there. */
 		while (!quits() &&
@@ -171,6 +174,9 @@ int wg_dumper_start(struct weir_heap *h)
 
 void wg_dumper_stop(struct weir_heap *h)
 {
+	int sig = (int)h->opt.dump_signal;
+	struct sigaction now;
+
 	if (up) {
 		__atomic_store_n(&quit, true, __ATOMIC_RELEASE);
 		sem_post(&asked);
@@ -179,11 +185,16 @@ void wg_dumper_stop(struct weir_heap *h)
 	}
 	if (!installed)
 		return;
-	sigaction((int)h->opt.dump_signal, &old, NULL);
+	/* A handler that the program has put there since is its own. */
+	if (!sigaction(sig, NULL, &now) && now.sa_handler == on_signal)
+		sigaction(sig, &old, NULL);
 	installed = false;
 }
 
+/* What the parent was asked for is the parent's. */
 void wg_dumper_fork_child(void)
 {
 	up = false;
+	if (installed)
+		sem_init(&asked, 0, 0);
 }

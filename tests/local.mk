@@ -39,6 +39,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_finalize_run \
 	tests/test_fork \
 	tests/test_heap \
+	tests/test_heap_dump \
 	tests/test_heap_moment \
 	tests/test_heap_snapshot \
 	tests/test_heap_system \
@@ -108,6 +109,8 @@ tests_test_input_SOURCES = \
 	tests/test_input.c tests/input_acts.h tests/input_cases.def
 tests_test_input_CPPFLAGS = $(AM_CPPFLAGS) \
 	-DWEIR_HEADERS='"$(abs_top_srcdir)/include/weir"'
+tests_test_heap_dump_SOURCES = \
+	tests/test_heap_dump.c tests/heap_snapshot.h
 tests_test_heap_moment_SOURCES = \
 	tests/test_heap_moment.c tests/heap_snapshot.h
 tests_test_heap_snapshot_SOURCES = \

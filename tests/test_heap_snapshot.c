@@ -6,9 +6,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <sched.h>
-#include <signal.h>
-#include <sys/stat.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -113,6 +110,7 @@ static unsigned roots_to(const weir_heap_snapshot *s, const void *to,
 }
 
 static void *cell[16];               /* registered as roots */
+static void *odd_place[4];           /* from its second byte on likewise */
 static void *called;                 /* reported by a callback */
 static const uint64_t odd[] = {0x2}; /* of two words the second */
 
@@ -141,6 +139,9 @@ static void known(const char *options)
 
 	heap_open(options);
 	cr_assert_eq(weir_root_add(heap, cell, sizeof(cell)), 0);
+	cr_assert_eq(weir_root_add(heap, (char *)odd_place + 1,
+				   sizeof(odd_place) - 1),
+		     0);
 	cr_assert_eq(weir_root_add_callback(heap, report, NULL, 0), 0);
 	cr_assert_eq(weir_kind_bitmap(heap, odd, 2, &pair), 0);
 	cr_assert_eq(weir_kind_name(heap, pair, "other"), 0);
@@ -156,7 +157,7 @@ static void known(const char *options)
 	cell[4] = huge = weir_alloc_leaf(self, 300000);
 	cell[5] = weir_alloc_kind(self, 32, many);
 	cell[6] = weir_alloc_kind(self, 32, traced);
-	called = weir_alloc(self, 16);
+	odd_place[2] = called = weir_alloc(self, 16);
 	list[0] = leaf + 50; /* interior */
 	list[3] = list;
 	list[4] = leaf + 200; /* past its end */
@@ -225,6 +226,7 @@ static void known(const char *options)
 	cr_assert_eq(weir_heap_snapshot_object(s, &s, &o), -ENOENT);
 
 	cr_assert_eq(roots_to(s, list, WEIR_ROOT_RANGE, &cell[0]), 1);
+	cr_assert_eq(roots_to(s, called, WEIR_ROOT_RANGE, &odd_place[2]), 1);
 	cr_assert_eq(roots_to(s, called, WEIR_ROOT_CALLBACK, NULL), 1);
 	cr_assert_eq(roots_to(s, big, WEIR_ROOT_WEAK, NULL), 1);
 	cr_assert_eq(roots_to(s, list, WEIR_ROOT_LINK, NULL), 1);
@@ -447,74 +449,6 @@ Test(heap_snapshot, beside_fork, .timeout = 120)
 	heap_close();
 }
 #endif
-
-/* ---- On a signal --------------------------------------------------------- */
-
-static void mine(int sig)
-{
-	(void)sig;
-}
-
-/* The file is there, whole, within a minute. */
-static bool comes(const char *path)
-{
-	char text[12] = "";
-
-	for (int i = 0; i < 6000; i++) {
-		FILE *f = fopen(path, "re");
-
-		if (f) {
-			must(fread(text, 1, 11, f) == 11);
-			fclose(f);
-			return !strcmp(text, "{\"snapshot\"");
-		}
-		usleep(10000);
-	}
-	return false;
-}
-
-Test(heap_snapshot, a_signal_asks_for_a_dump, .timeout = 120)
-{
-	char dir[] = "/tmp/weir-dump.XXXXXX", options[128], path[128];
-	struct sigaction before = {.sa_handler = mine}, after;
-
-	cr_assert(mkdtemp(dir));
-	snprintf(options, sizeof(options),
-		 "dump-signal=%d,dump-file=%s/%%p.heapsnapshot", SIGUSR1, dir);
-	snprintf(path, sizeof(path), "%s/%ld.heapsnapshot", dir,
-		 (long)getpid());
-	cr_assert_eq(sigaction(SIGUSR1, &before, NULL), 0);
-	heap_open(options);
-	for (int i = 0; i < 2; i++) {
-		cr_assert_eq(kill(getpid(), SIGUSR1), 0);
-		while (access(path, R_OK))
-			weir_safepoint(self);
-		cr_assert(comes(path));
-		unlink(path);
-	}
-	heap_close();
-	cr_assert_eq(sigaction(SIGUSR1, NULL, &after), 0);
-	cr_assert(after.sa_handler == mine);
-	/* A dump that was under way when it came is done by now. */
-	unlink(path);
-	cr_assert_eq(rmdir(dir), 0);
-}
-
-Test(heap_snapshot, a_bad_signal_is_refused)
-{
-	static const char *const bad[] = {"dump-file=/tmp/x", "dump-signal=11",
-					  "dump-signal=9", "dump-signal=30",
-					  "suspend-signal=12,dump-signal=12"};
-	struct weir_heap_options o = {.size = sizeof(o)};
-
-	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
-		o.options = bad[i];
-		cr_assert_eq(weir_heap_create(&o, &heap), -EINVAL, "%s",
-			     bad[i]);
-		cr_assert(strstr(weir_error_text(), "dump-"), "%s",
-			  weir_error_text());
-	}
-}
 
 /* ---- Pages --------------------------------------------------------------- */
 
