@@ -361,26 +361,8 @@ static int by_from(const void *a, const void *b)
 	return x->word < y->word ? -1 : x->word > y->word;
 }
 
-/* What is mapped where a range is, from a line of the maps. */
-static void name_range(struct wg_snap_source *source, FILE *maps)
+static void name_range(struct wg_snap_source *source, const char *what)
 {
-	char line[512], path[256];
-	unsigned long start, end;
-	const char *what = "memory";
-
-	rewind(maps);
-	path[0] = 0;
-	while (fgets(line, sizeof(line), maps)) {
-		path[0] = 0;
-		if (sscanf(line, "%lx-%lx %*s %*s %*s %*s %255[^\n]", &start,
-			   &end, path) < 2)
-			continue;
-		if (source->start >= start && source->start < end)
-			break;
-		path[0] = 0;
-	}
-	if (path[0])
-		what = path;
 	/* The end of a long path says more than its start. */
 	if (strlen(what) > 60)
 		what += strlen(what) - 60;
@@ -389,7 +371,30 @@ static void name_range(struct wg_snap_source *source, FILE *maps)
 		 what);
 }
 
-static void name_source(struct wg_snap_source *source, FILE *maps)
+/* What is mapped where ranges are, from the maps, once through them: there may
+ * be thousands of both. */
+static void name_ranges(struct weir_heap_snapshot *s)
+{
+	struct wg_snap_source *source = s->sources.entries;
+	FILE *maps = fopen("/proc/self/maps", "re");
+	char line[512], path[256];
+	unsigned long start, end;
+
+	while (maps && fgets(line, sizeof(line), maps)) {
+		path[0] = 0;
+		if (sscanf(line, "%lx-%lx %*s %*s %*s %*s %255[^\n]", &start,
+			   &end, path) < 3)
+			continue;
+		for (size_t i = 0; i < s->sources.count; i++)
+			if (source[i].kind == WEIR_ROOT_RANGE &&
+			    source[i].start >= start && source[i].start < end)
+				name_range(&source[i], path);
+	}
+	if (maps)
+		fclose(maps);
+}
+
+static void name_source(struct wg_snap_source *source)
 {
 	switch (source->kind) {
 	case WEIR_ROOT_STACK:
@@ -401,13 +406,7 @@ static void name_source(struct wg_snap_source *source, FILE *maps)
 			 "registers or second stack of thread %u", source->id);
 		break;
 	case WEIR_ROOT_RANGE:
-		if (maps)
-			name_range(source, maps);
-		else
-			snprintf(source->name, sizeof(source->name),
-				 "range %#lx-%#lx",
-				 (unsigned long)source->start,
-				 (unsigned long)source->end);
+		name_range(source, "memory");
 		break;
 	case WEIR_ROOT_CALLBACK:
 		snprintf(source->name, sizeof(source->name), "root callback %u",
@@ -432,7 +431,6 @@ int wg_snap_finish_roots(struct weir_heap_snapshot *s)
 			    weak_source(s, WEIR_ROOT_LINK)};
 	struct wg_snap_source *all = s->sources.entries;
 	size_t n = 0;
-	FILE *maps;
 
 	if (source[0] == SIZE_MAX || source[1] == SIZE_MAX)
 		goto none;
@@ -445,11 +443,9 @@ int wg_snap_finish_roots(struct weir_heap_snapshot *s)
 	s->links.count = n;
 	if (n)
 		qsort(e, n, sizeof(*e), by_from);
-	maps = fopen("/proc/self/maps", "re");
 	for (size_t i = 0; i < s->sources.count; i++)
-		name_source(&all[i], maps);
-	if (maps)
-		fclose(maps);
+		name_source(&all[i]);
+	name_ranges(s);
 	return 0;
 none:
 	return wr_error(ENOMEM, "no memory for the roots of a heap snapshot; "
