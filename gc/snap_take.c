@@ -236,8 +236,12 @@ static void count(struct weir_heap_snapshot *s)
 		for (size_t i = s->first[sp] * pages; i < end; i++)
 			if (wg_snap_bit(s->have, i))
 				s->info.memory += s->page;
-		s->info.memory += (uint64_t)(s->high[sp] - s->first[sp]) *
-				  WG_BLOCK_GRANULES;
+		/* Of a large object one granule byte was written. */
+		for (uint32_t i = s->first[sp]; i < s->high[sp]; i++)
+			if (s->block[i].state == WG_SNAP_SMALL)
+				s->info.memory += WG_BLOCK_GRANULES;
+			else if (s->block[i].state == WG_SNAP_LARGE)
+				s->info.memory += s->page;
 	}
 }
 

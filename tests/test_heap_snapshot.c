@@ -291,6 +291,21 @@ Test(heap_snapshot, garbage_is_not_in_it, .timeout = 60)
 	heap_close();
 }
 
+/* What was never written takes nothing. */
+Test(heap_snapshot, memory_is_what_it_occupies, .timeout = 60)
+{
+	weir_heap_snapshot *s;
+
+	heap_open("heap-max=1g");
+	cr_assert_eq(weir_root_add(heap, cell, sizeof(cell)), 0);
+	cell[0] = weir_alloc_leaf(self, 256 << 20);
+	s = take();
+	cr_assert_geq(info_of(s).bytes, 256u << 20);
+	cr_assert_lt(info_of(s).memory, 2u << 20);
+	weir_heap_snapshot_free(s);
+	heap_close();
+}
+
 /* ---- Where it cannot be had, and beside other things --------------------- */
 
 Test(heap_snapshot, not_without_cycles, .timeout = 60)
