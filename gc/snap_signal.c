@@ -162,7 +162,9 @@ int wg_dumper_start(struct weir_heap *h)
 	if (err)
 		return err;
 	__atomic_store_n(&quit, false, __ATOMIC_RELEASE);
+	/* It takes the one signal where the program's threads block it. */
 	sigfillset(&all);
+	sigdelset(&all, (int)h->opt.dump_signal);
 	pthread_sigmask(SIG_SETMASK, &all, &saved);
 	err = pthread_create(&thread, NULL, dump_main, h);
 	pthread_sigmask(SIG_SETMASK, &saved, NULL);

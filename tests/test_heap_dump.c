@@ -237,6 +237,29 @@ Test(heap_dump, a_later_handler_stays, .timeout = 60)
 	no_more("dump-signal=10");
 }
 
+/* A program may have all its threads block it, or wait for it with sigwait().
+ */
+Test(heap_dump, a_blocked_signal_asks_too, .timeout = 60)
+{
+	char dir[] = "/tmp/weir-dump.XXXXXX", options[192], path[96];
+	sigset_t usr1;
+
+	cr_assert(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/file", dir);
+	snprintf(options, sizeof(options), "dump-signal=%d,dump-file=%s",
+		 SIGUSR1, path);
+	sigemptyset(&usr1);
+	sigaddset(&usr1, SIGUSR1);
+	cr_assert_eq(pthread_sigmask(SIG_BLOCK, &usr1, NULL), 0);
+	heap_open(options);
+	cr_assert_eq(kill(getpid(), SIGUSR1), 0);
+	while (!is_there(path))
+		weir_safepoint(self);
+	heap_close();
+	unlink(path);
+	cr_assert_eq(rmdir(dir), 0);
+}
+
 static uint64_t full_cycles(void)
 {
 	return heap_stats().cycles_full;
