@@ -24,6 +24,7 @@
 #include "runtime/region.h"
 
 #define PASSES 40  /* at most */
+#define STUCK 2    /* passes in a row that got no further */
 #define FEW 512    /* pages that are not worth a pass: see few() */
 #define FEW_HUGE 8 /* huge ones: each is a call in begin */
 #define RUN 16     /* pages: from here on protecting is cheaper than copying */
@@ -256,7 +257,7 @@ static long pass(struct weir_snapshot *s, struct weir_region *r,
 		wr_mutex_unlock(&s->arming);
 		if (n >= 0)
 			armed += n;
-		if (n > 0 && r->armed_once)
+		if (n > 0 && r->armed_once && !s->hurry)
 			owed = let_writers_run(owed + n * PACE_NS);
 	}
 	if (n < 0)
@@ -272,11 +273,17 @@ static uint64_t faults_now(const struct weir_snapshot *s)
 	return __atomic_load_n(&s->figures.faults, __ATOMIC_RELAXED);
 }
 
-/* Passes until little is opened meanwhile.  When they get no further more is
- * left to begin, up to four times as much; then it is as good as it gets. */
+/*
+ * Passes until little is opened meanwhile.  Where they get no further there are
+ * no more pauses for the writers, as each lets them open more, and a pass opens
+ * a third of the one before; then more is left to begin, up to four times as
+ * much; then, or where that were no help, it is as good as it gets.  One pass
+ * may be out of luck: writers that were held up write all at once afterwards.
+ */
 static int arm(struct weir_snapshot *s)
 {
-	uint64_t room = few(s), most = 4 * room, before = 0, opened;
+	uint64_t room = few(s), most = 4 * room, low = UINT64_MAX, opened;
+	unsigned stuck = 0;
 
 	if (most > s->pool.slots / 4)
 		most = s->pool.slots / 4;
@@ -294,12 +301,23 @@ static int arm(struct weir_snapshot *s)
 		opened = faults_now(s) - s->pass_faults;
 		if (opened <= few(s) / 4)
 			break;
-		if (i > 1 && opened > 2 * few(s) && opened > before / 16 * 15) {
-			if (room >= most)
-				break;
-			room *= 2;
+		if (i == 0)
+			continue; /* it went over everything */
+		if (opened < low / 8 * 7) {
+			low = opened;
+			stuck = 0;
+			continue;
 		}
-		before = opened;
+		if (++stuck < STUCK || opened <= 2 * few(s))
+			continue;
+		if (!s->hurry)
+			s->hurry = true;
+		else if (room >= most || opened > 8 * most)
+			break;
+		else
+			room *= 2;
+		low = opened;
+		stuck = 0;
 	}
 	return 0;
 }
@@ -349,6 +367,7 @@ int weir_snapshot_prepare(weir_snapshot *s, unsigned flags)
 	if (wr_snap_failed(s))
 		return wr_snap_error(s);
 	wr_snap_end_arming(s);
+	s->hurry = false;
 	err = wr_snap_open_pool(s);
 	for (size_t i = 0; i < s->count; i++)
 		__atomic_store_n(&s->regions[i]->phase, WR_PHASE_ARMING,
