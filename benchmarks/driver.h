@@ -66,7 +66,8 @@ struct outcome {
 	char why[256];         /* of OUTCOME_FAILED */
 	struct record *record; /* of OUTCOME_DONE, at least one */
 	size_t records;
-	double foreign; /* CPU time others took meanwhile, of all there was */
+	double foreign;   /* CPU time others took meanwhile, of all there was */
+	double stolen_ms; /* CPU time the hypervisor gave to other machines */
 };
 
 /* Run a peer's program to its end, with its last standard output parsed.

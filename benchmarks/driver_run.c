@@ -2,7 +2,8 @@
 /*
  * One run of one peer: a child process, its standard output
  * read through a pipe, its standard error passed on.  What other processes
- * take of the machine meanwhile is measured too, since it disturbs figures.
+ * take of the machine meanwhile is measured too, and what a hypervisor takes,
+ * since both disturb figures.
  */
 #include <errno.h>
 #include <poll.h>
@@ -19,9 +20,11 @@
 const char *run_directory = ".";
 unsigned run_timeout_s = 900;
 
-/* CPU time that the machine spent not idling, and all, in seconds. */
+/* CPU time of all processors, in seconds: spent by processes and the system,
+ * given to other machines by the hypervisor, and all there was. */
 struct machine {
 	double busy;
+	double stolen;
 	double all;
 };
 
@@ -32,7 +35,7 @@ static void machine_read(struct machine *m)
 	FILE *f = fopen("/proc/stat", "r");
 	int i;
 
-	m->busy = m->all = 0;
+	m->busy = m->stolen = m->all = 0;
 	if (!f)
 		return;
 	/* user nice system idle iowait irq softirq steal */
@@ -40,9 +43,10 @@ static void machine_read(struct machine *m)
 		   &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7]) == 8) {
 		for (i = 0; i < 8; i++) {
 			m->all += (double)v[i] / tick;
-			if (i != 3 && i != 4)
+			if (i != 3 && i != 4 && i != 7)
 				m->busy += (double)v[i] / tick;
 		}
+		m->stolen = (double)v[7] / tick;
 	}
 	fclose(f);
 }
@@ -195,6 +199,7 @@ void run_peer(const struct peer *peer, const char *const *args,
 			       (after.all - before.all);
 	if (out->foreign < 0)
 		out->foreign = 0;
+	out->stolen_ms = 1000 * (after.stolen - before.stolen);
 
 	if (!text) {
 		snprintf(number, sizeof(number), "%u s", run_timeout_s);

@@ -151,7 +151,8 @@ static void trials(const struct series *s, FILE *f)
 	}
 }
 
-static struct spread foreign(const struct series *s)
+/* Of all runs: what others took, or the hypervisor. */
+static struct spread disturbance(const struct series *s, bool stolen)
 {
 	double values[MAX_PEERS * MAX_ROUNDS];
 	size_t n = 0, i;
@@ -159,7 +160,8 @@ static struct spread foreign(const struct series *s)
 
 	for (i = 0; i < s->peers; i++) {
 		for (k = 0; k < s->rounds; k++)
-			values[n++] = s->run[i][k].foreign;
+			values[n++] = stolen ? s->run[i][k].stolen_ms
+					     : s->run[i][k].foreign;
 	}
 	return spread_of(values, n);
 }
@@ -185,7 +187,8 @@ void table_print(const struct series *s, FILE *f)
 {
 	const struct column *const *part;
 	const struct column *c;
-	struct spread busy = foreign(s);
+	struct spread busy = disturbance(s, false);
+	struct spread stolen = disturbance(s, true);
 	char cell[CELL], pair[128];
 	size_t i;
 
@@ -196,6 +199,11 @@ void table_print(const struct series *s, FILE *f)
 		"(%.0f..%.0f)%s\n",
 		100 * busy.median, 100 * busy.min, 100 * busy.max,
 		busy.max > 0.05 ? ": THE FIGURES ARE DISTURBED" : "");
+	if (stolen.max > 0)
+		fprintf(f,
+			"   the hypervisor took %.0f ms (%.0f..%.0f) of a "
+			"run's processors: longest waits may be its\n",
+			stolen.median, stolen.min, stolen.max);
 	trials(s, f);
 	for (part = table_of(s)->rows; *part; part++)
 		rows(s, f, *part);
@@ -238,12 +246,15 @@ static void json_spread(const char *key, struct spread v, FILE *f)
 void table_json(const struct series *s, FILE *f)
 {
 	const struct column *c;
-	struct spread busy = foreign(s);
+	struct spread busy = disturbance(s, false);
+	struct spread stolen = disturbance(s, true);
 	unsigned k;
 	size_t i;
 
 	fprintf(f, "{\"workload\":\"%s\",\"pairs\":%u,", s->args[0], s->rounds);
 	json_spread("foreign_cpu", busy, f);
+	fprintf(f, ",");
+	json_spread("stolen_ms", stolen, f);
 	fprintf(f, ",\"trials\":{");
 	for (i = 0; i < s->trials; i++) {
 		fprintf(f, "%s\"%s\":[", i ? "," : "", s->tried[i]->name);

@@ -70,8 +70,10 @@ enum wr_phase {
 	WR_PHASE_ACTIVE,
 };
 
-/* Units of one byte in `hot`, and what the armer protects at once. */
-#define WR_GROUP 512u
+/* Units of one byte in `hot`: their states are one line of the cache. */
+#define WR_GROUP 64u
+/* Of them the armer sees to at once the first time, and the saver. */
+#define WR_STEP 512u
 
 struct weir_region {
 	uintptr_t start;          /* first byte */
@@ -131,6 +133,7 @@ struct weir_snapshot {
 	uint32_t stop_arming;   /* the armer is to return; atomic */
 	struct wr_mutex arming; /* held by it for a step */
 	uint64_t pass_faults;   /* figures.faults when its last pass began */
+	bool hurry;             /* passes no longer pause for writers */
 	pthread_t armer;        /* WEIR_PREPARE_NOWAIT */
 	bool has_armer;         /* it is to be joined */
 	pid_t saver;            /* thread that reads it now, or 0; atomic */
@@ -189,7 +192,7 @@ bool wr_unit_move(struct weir_region *r, size_t u, unsigned from, unsigned to,
 
 /*
  * Unit u was made OPEN: the armer and begin are to look at its group.  AFTER it
- * was, with release order, which pairs with the exchange in arm_group(): who
+ * was, with release order, which pairs with the exchange in arm_groups(): who
  * takes the mark off sees the unit OPEN.  The other way round the mark could be
  * taken off between the two, and begin pass the unit by.
  */
@@ -252,6 +255,7 @@ int wr_snap_rearm(struct weir_snapshot *s);
 /* In begin, alone: no unit of r is OPEN any more. */
 int wr_snap_turn(struct weir_snapshot *s, struct weir_region *r);
 int wr_snap_pin(struct weir_snapshot *s, const struct weir_snapshot_range *pin);
+void wr_snap_warm(struct weir_snapshot *s);
 
 /* The armer stops and is gone. */
 void wr_snap_end_arming(struct weir_snapshot *s);

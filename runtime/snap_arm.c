@@ -24,7 +24,9 @@
 #include "runtime/region.h"
 
 #define PASSES 40  /* at most */
-#define FEW 512    /* pages that are not worth a pass: see few() */
+#define STUCK 2    /* passes in a row that got no further */
+#define FEW 256    /* pages that are not worth a pass: see few() */
+#define WARM 1024  /* pages at most that begin warms up for */
 #define FEW_HUGE 8 /* huge ones: each is a call in begin */
 #define RUN 16     /* pages: from here on protecting is cheaper than copying */
 #define PACE_NS 2000 /* of a pause, for a page that is protected again */
@@ -33,6 +35,11 @@ static size_t units_now(const struct weir_region *r)
 {
 	/* Acquire: pairs with the release in weir_region_grow(). */
 	return __atomic_load_n(&r->bytes, __ATOMIC_ACQUIRE) >> r->shift;
+}
+
+static size_t groups_of(size_t units)
+{
+	return (units + WR_GROUP - 1) / WR_GROUP;
 }
 
 /* Of group g, in a region of n units. */
@@ -47,9 +54,9 @@ static int protect_failed(int err)
 			strerror(-err));
 }
 
-/* Units that begin can see to in about a millisecond.  To protect a page once
- * more costs its writer a fault, which takes ten times as long as to copy it in
- * begin. */
+/* Units that begin can see to in about a quarter of a millisecond.  To protect
+ * a page once more costs its writer a fault, which takes ten times as long as
+ * to copy it in begin. */
 static uint64_t few(const struct weir_snapshot *s)
 {
 	if (wr_region_unit(s->regions[0]) > (size_t)64 << 10)
@@ -86,6 +93,27 @@ static size_t next_open(const struct weir_region *r, size_t u, size_t end)
 	return u;
 }
 
+/* The first group of [g, groups) that may have OPEN units, or groups. */
+static size_t next_hot(const struct weir_region *r, size_t g, size_t groups)
+{
+	typedef uint64_t __attribute__((may_alias)) eight;
+
+	while (g < groups) {
+		if (g % 8 == 0 && (g + 8) * WR_GROUP <= r->armed_units &&
+		    r->armed_once &&
+		    /* Acquire: pairs with wr_unit_is_open(). */
+		    !__atomic_load_n((const eight *)&r->hot[g],
+				     __ATOMIC_ACQUIRE)) {
+			g += 8;
+			continue;
+		}
+		if (wr_group_is_hot(r, g))
+			break;
+		g++;
+	}
+	return g < groups ? g : groups;
+}
+
 static bool is_open(uint8_t seen)
 {
 	return (seen & (WR_UNIT_STATE | WR_UNIT_LOOSE)) == WR_UNIT_OPEN;
@@ -110,13 +138,12 @@ struct leave {
 /* OPEN units by how often they were armed again. */
 static void count_open(const struct weir_region *r, uint64_t *found)
 {
-	size_t n = units_now(r);
+	size_t n = units_now(r), groups = groups_of(n);
 
-	for (size_t g = 0; g * WR_GROUP < n; g++) {
+	for (size_t g = next_hot(r, 0, groups); g < groups;
+	     g = next_hot(r, g + 1, groups)) {
 		size_t u = g * WR_GROUP, end = group_end(g, n);
 
-		if (!wr_group_is_hot(r, g))
-			continue;
 		while ((u = next_open(r, u, end)) < end)
 			found[times_armed(wr_unit_get(r, u++))]++;
 	}
@@ -175,10 +202,11 @@ static bool arm_run(struct weir_region *r, size_t u, size_t end,
 	return *from < *to;
 }
 
-/* Group g.  Returns how many units were armed, or a negative errno. */
-static long arm_group(struct weir_region *r, size_t g, struct leave *leave)
+/* Groups [g, last).  Returns how many units were armed, or a negative errno. */
+static long arm_groups(struct weir_region *r, size_t g, size_t last,
+		       struct leave *leave)
 {
-	size_t u = g * WR_GROUP, end = u + WR_GROUP, n = units_now(r), to;
+	size_t u = g * WR_GROUP, end = last * WR_GROUP, n = units_now(r), to;
 	/* Care beside writers is for what may not be there yet, or in huge
 	 * pages.  What is OPEN in a group that was armed before was written
 	 * since, so that it is there. */
@@ -190,7 +218,8 @@ static long arm_group(struct weir_region *r, size_t g, struct leave *leave)
 		end = n;
 	/* Before the look: what is opened after it marks it again.  Acquire:
 	 * pairs with wr_unit_is_open(). */
-	__atomic_exchange_n(&r->hot[g], 0, __ATOMIC_ACQ_REL);
+	for (size_t k = g; k < last; k++)
+		__atomic_exchange_n(&r->hot[k], 0, __ATOMIC_ACQ_REL);
 	wr_snap_point();
 	while (arm_run(r, u, end, leave, &u, &to)) {
 		int err;
@@ -203,16 +232,20 @@ static long arm_group(struct weir_region *r, size_t g, struct leave *leave)
 			for (; u < to; u++)
 				wr_unit_move(r, u, WR_UNIT_ARMED, WR_UNIT_OPEN,
 					     WR_UNIT_DIRTY);
-			wr_unit_is_open(r, g * WR_GROUP);
+			for (; g < last; g++)
+				wr_unit_is_open(r, g * WR_GROUP);
 			return protect_failed(err);
 		}
 		armed += (long)(to - u);
 		u = to;
 	}
 	/* What is left, and what is LOOSE, which no ARMED unit is. */
-	u = next_open(r, g * WR_GROUP, end);
-	if (u < end)
-		wr_unit_is_open(r, u);
+	for (; g < last; g++) {
+		end = group_end(g, n);
+		u = next_open(r, g * WR_GROUP, end);
+		if (u < end)
+			wr_unit_is_open(r, u);
+	}
 	return armed;
 }
 
@@ -241,22 +274,23 @@ static long let_writers_run(long ns)
 static long pass(struct weir_snapshot *s, struct weir_region *r,
 		 struct leave *leave)
 {
-	size_t all = units_now(r), groups = (all + WR_GROUP - 1) / WR_GROUP;
+	size_t all = units_now(r), groups = groups_of(all);
+	size_t step = r->armed_once ? 1 : WR_STEP / WR_GROUP, last;
 	long armed = 0, n = 0, owed = 0;
 
-	for (size_t g = 0; g < groups && n >= 0; g++) {
-		if (!wr_group_is_hot(r, g))
-			continue;
+	for (size_t g = next_hot(r, 0, groups); g < groups && n >= 0;
+	     g = next_hot(r, last, groups)) {
+		last = g + step < groups ? g + step : groups;
 		wr_mutex_lock(&s->arming);
 		if (told_to_stop(s)) {
 			wr_mutex_unlock(&s->arming);
 			return armed;
 		}
-		n = arm_group(r, g, leave);
+		n = arm_groups(r, g, last, leave);
 		wr_mutex_unlock(&s->arming);
 		if (n >= 0)
 			armed += n;
-		if (n > 0 && r->armed_once)
+		if (n > 0 && r->armed_once && !s->hurry)
 			owed = let_writers_run(owed + n * PACE_NS);
 	}
 	if (n < 0)
@@ -272,11 +306,17 @@ static uint64_t faults_now(const struct weir_snapshot *s)
 	return __atomic_load_n(&s->figures.faults, __ATOMIC_RELAXED);
 }
 
-/* Passes until little is opened meanwhile.  When they get no further more is
- * left to begin, up to four times as much; then it is as good as it gets. */
+/*
+ * Passes until little is opened meanwhile.  Where they get no further there are
+ * no more pauses for the writers, as each lets them open more, and a pass opens
+ * a third of the one before; then more is left to begin, up to four times as
+ * much; then, or where that were no help, it is as good as it gets.  One pass
+ * may be out of luck: writers that were held up write all at once afterwards.
+ */
 static int arm(struct weir_snapshot *s)
 {
-	uint64_t room = few(s), most = 4 * room, before = 0, opened;
+	uint64_t room = few(s), most = 4 * room, low = UINT64_MAX, opened;
+	unsigned stuck = 0;
 
 	if (most > s->pool.slots / 4)
 		most = s->pool.slots / 4;
@@ -294,12 +334,23 @@ static int arm(struct weir_snapshot *s)
 		opened = faults_now(s) - s->pass_faults;
 		if (opened <= few(s) / 4)
 			break;
-		if (i > 1 && opened > 2 * few(s) && opened > before / 16 * 15) {
-			if (room >= most)
-				break;
-			room *= 2;
+		if (i == 0)
+			continue; /* it went over everything */
+		if (opened < low / 8 * 7) {
+			low = opened;
+			stuck = 0;
+			continue;
 		}
-		before = opened;
+		if (++stuck < STUCK || opened <= 2 * few(s))
+			continue;
+		if (!s->hurry)
+			s->hurry = true;
+		else if (room >= most || opened > 8 * most)
+			break;
+		else
+			room *= 2;
+		low = opened;
+		stuck = 0;
 	}
 	return 0;
 }
@@ -349,6 +400,7 @@ int weir_snapshot_prepare(weir_snapshot *s, unsigned flags)
 	if (wr_snap_failed(s))
 		return wr_snap_error(s);
 	wr_snap_end_arming(s);
+	s->hurry = false;
 	err = wr_snap_open_pool(s);
 	for (size_t i = 0; i < s->count; i++)
 		__atomic_store_n(&s->regions[i]->phase, WR_PHASE_ARMING,
@@ -373,23 +425,30 @@ int weir_snapshot_prepare(weir_snapshot *s, unsigned flags)
 
 /* ---- In begin: the writers are quiet, nobody else looks ------------------ */
 
-/* An OPEN unit into the pool, as the saver would find it there. */
+/* Nobody else counts now.  Relaxed: pairs with who reads the figures. */
+static void count_alone(uint64_t *figure)
+{
+	__atomic_store_n(figure, *figure + 1, __ATOMIC_RELAXED);
+}
+
+/* An OPEN unit into the pool, whose lock is held, as the saver would find it
+ * there. */
 static bool copy_hot(struct weir_snapshot *s, struct weir_region *r, size_t u)
 {
 	struct wr_unit unit = {.region = r->index, .unit = u};
 
-	unit.slot = wr_pool_get(&s->pool);
+	unit.slot = wr_pool_get_locked(&s->pool);
 	if (unit.slot == WR_SLOT_NONE)
 		return false;
 	unit.zero =
 		wr_unit_copy(wr_pool_data(&s->pool, unit.slot),
 			     (void *)wr_unit_address(r, u), wr_region_unit(r));
-	wr_pool_fill(&s->pool, &unit);
+	wr_pool_fill_locked(&s->pool, &unit);
 	/* Writable, so it may have changed when the next one asks. */
 	__atomic_store_n(&r->state[u], WR_UNIT_SAVED | WR_UNIT_NEXT,
 			 __ATOMIC_RELEASE);
-	wr_snap_count(&s->figures.hot, 1);
-	wr_snap_count(&s->figures.kept, 1);
+	count_alone(&s->figures.hot);
+	count_alone(&s->figures.kept);
 	return true;
 }
 
@@ -436,14 +495,6 @@ static int turn_units(struct weir_snapshot *s, struct weir_region *r, size_t u,
 	return 0;
 }
 
-/* The first group of [g, groups) that may have OPEN units, or groups. */
-static size_t next_hot(const struct weir_region *r, size_t g, size_t groups)
-{
-	while (g < groups && !wr_group_is_hot(r, g))
-		g++;
-	return g;
-}
-
 /* The state of what comes after the next, and what is to be copied next as far
  * as the translation and the first lines: in a large region neither is at
  * hand. */
@@ -452,8 +503,8 @@ static void fetch_ahead(const struct weir_region *r, size_t next, size_t after,
 {
 	size_t end = group_end(next, n), u;
 
-	for (u = after * WR_GROUP; u < group_end(after, n); u += 64)
-		__builtin_prefetch(&r->state[u]);
+	if (after * WR_GROUP < n)
+		__builtin_prefetch(&r->state[after * WR_GROUP]);
 	u = next_open(r, next * WR_GROUP, end);
 	for (size_t line = 0; u < end && line < 32; line++)
 		__builtin_prefetch((char *)wr_unit_address(r, u) + line * 64);
@@ -462,7 +513,7 @@ static void fetch_ahead(const struct weir_region *r, size_t next, size_t after,
 int wr_snap_turn(struct weir_snapshot *s, struct weir_region *r)
 {
 	bool huge = wr_region_unit(r) > (size_t)64 << 10;
-	size_t n = units_now(r), groups = (n + WR_GROUP - 1) / WR_GROUP;
+	size_t n = units_now(r), groups = groups_of(n);
 	size_t g, next, after;
 	int err = 0;
 
@@ -484,6 +535,48 @@ int wr_snap_turn(struct weir_snapshot *s, struct weir_region *r)
 	if (!err)
 		r->armed_units = n;
 	return err;
+}
+
+static void fetch_unit(const char *p, bool write)
+{
+	for (size_t line = 0; line < 4096 / 64; line++)
+		if (write)
+			__builtin_prefetch(p + line * 64, 1);
+		else
+			__builtin_prefetch(p + line * 64);
+}
+
+/*
+ * Before the writers are stopped, what wr_snap_turn() is going to use: the
+ * translations and lines of the pages that it copies, and of the slots that
+ * they go to.  In a large region all of that is far away.  Nothing is read, so
+ * that it does not matter what the writers do meanwhile.
+ */
+void wr_snap_warm(struct weir_snapshot *s)
+{
+	uint32_t slots[WARM], n = 0;
+
+	if (wr_region_unit(s->regions[0]) > (size_t)64 << 10)
+		return; /* protected, not copied */
+	for (size_t i = 0; i < s->count; i++) {
+		struct weir_region *r = s->regions[i];
+		size_t units = units_now(r), groups = groups_of(units);
+
+		if (!r->armed_once)
+			continue;
+		for (size_t g = next_hot(r, 0, groups); g < groups && n < WARM;
+		     g = next_hot(r, g + 1, groups)) {
+			size_t end = group_end(g, units), u = g * WR_GROUP;
+
+			for (; (u = next_open(r, u, end)) < end && n < WARM;
+			     u++, n++)
+				fetch_unit((char *)wr_unit_address(r, u),
+					   false);
+		}
+	}
+	n = wr_pool_peek(&s->pool, slots, n);
+	while (n)
+		fetch_unit(wr_pool_data(&s->pool, slots[--n]), true);
 }
 
 int wr_snap_pin(struct weir_snapshot *s, const struct weir_snapshot_range *pin)

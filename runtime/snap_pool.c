@@ -119,15 +119,39 @@ static void note_filled(struct wr_pool *p, uint32_t n)
 	__atomic_store_n(&p->filled_count, n, __ATOMIC_RELAXED);
 }
 
+void wr_pool_lock(struct wr_pool *p)
+{
+	wr_futex_lock(&p->lock);
+}
+
+void wr_pool_unlock(struct wr_pool *p)
+{
+	wr_futex_unlock(&p->lock);
+}
+
+uint32_t wr_pool_get_locked(struct wr_pool *p)
+{
+	uint32_t slot;
+
+	if (!p->free_count)
+		return WR_SLOT_NONE;
+	slot = p->free[--p->free_count];
+	note_used(p);
+	return slot;
+}
+
+void wr_pool_fill_locked(struct wr_pool *p, const struct wr_unit *unit)
+{
+	p->filled[(p->head + p->filled_count) % p->slots] = *unit;
+	note_filled(p, p->filled_count + 1);
+}
+
 uint32_t wr_pool_get(struct wr_pool *p)
 {
-	uint32_t slot = WR_SLOT_NONE;
+	uint32_t slot;
 
 	wr_futex_lock(&p->lock);
-	if (p->free_count) {
-		slot = p->free[--p->free_count];
-		note_used(p);
-	}
+	slot = wr_pool_get_locked(p);
 	wr_futex_unlock(&p->lock);
 	return slot;
 }
@@ -143,9 +167,21 @@ void wr_pool_put(struct wr_pool *p, uint32_t slot)
 void wr_pool_fill(struct wr_pool *p, const struct wr_unit *unit)
 {
 	wr_futex_lock(&p->lock);
-	p->filled[(p->head + p->filled_count) % p->slots] = *unit;
-	note_filled(p, p->filled_count + 1);
+	wr_pool_fill_locked(p, unit);
 	wr_futex_unlock(&p->lock);
+}
+
+uint32_t wr_pool_peek(struct wr_pool *p, uint32_t *slots, uint32_t n)
+{
+	sigset_t saved;
+
+	enter(p, &saved);
+	if (n > p->free_count)
+		n = p->free_count;
+	for (uint32_t i = 0; i < n; i++)
+		slots[i] = p->free[p->free_count - 1 - i];
+	leave(p, &saved);
+	return n;
 }
 
 uint32_t wr_pool_take(struct wr_pool *p, struct wr_unit *units, uint32_t n)

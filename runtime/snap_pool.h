@@ -54,6 +54,16 @@ void wr_pool_put(struct wr_pool *p, uint32_t slot);
 /* It holds what unit->slot says. */
 void wr_pool_fill(struct wr_pool *p, const struct wr_unit *unit);
 
+/* For who gets and fills many: the lock once, signals blocked, and not for each
+ * slot, where it would wait for the stores of the copy before. */
+void wr_pool_lock(struct wr_pool *p);
+void wr_pool_unlock(struct wr_pool *p);
+uint32_t wr_pool_get_locked(struct wr_pool *p);
+void wr_pool_fill_locked(struct wr_pool *p, const struct wr_unit *unit);
+
+/* Up to n slots that are free, those first that are used next; the number. */
+uint32_t wr_pool_peek(struct wr_pool *p, uint32_t *slots, uint32_t n);
+
 /* Up to n filled ones, the oldest first; they stay in use. */
 uint32_t wr_pool_take(struct wr_pool *p, struct wr_unit *units, uint32_t n);
 /* What was taken is free again. */

@@ -224,7 +224,7 @@ static bool next_units(struct saver *v)
 	if (v->region == s->count)
 		return false;
 	r = s->regions[v->region];
-	stop = v->unit + 8 * WR_GROUP;
+	stop = v->unit + 8 * WR_STEP;
 	if (stop > r->snap_units)
 		stop = r->snap_units;
 	from = v->unit;

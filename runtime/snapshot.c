@@ -335,6 +335,7 @@ static int turn(struct weir_snapshot *s)
 	for (size_t i = 0; i < s->count; i++)
 		if (!wr_snap_mutant(WR_SNAP_NO_GRACE))
 			wr_watch_grace(s->regions[i]->watch);
+	wr_pool_lock(&s->pool);
 	for (size_t i = 0; i < s->count && !err; i++) {
 		err = wr_snap_turn(s, s->regions[i]);
 		wr_expensive(err || all_turned(s->regions[i]));
@@ -343,6 +344,7 @@ static int turn(struct weir_snapshot *s)
 	}
 	for (size_t i = 0; i < s->options.pinned_count && !err; i++)
 		err = wr_snap_pin(s, &s->options.pinned[i]);
+	wr_pool_unlock(&s->pool);
 	__atomic_store_n(&s->figures.bytes_total, total, __ATOMIC_RELAXED);
 	for (size_t i = 0; i < s->count; i++)
 		/* Release: pairs with who asks for the phase. */
@@ -359,6 +361,8 @@ static int begin(struct weir_snapshot *s)
 	wr_snap_end_arming(s);
 	if (!err && s->options.stop)
 		err = wr_snap_rearm(s);
+	if (!err)
+		wr_snap_warm(s);
 	if (!err)
 		err = wr_snap_stop(s);
 	if (err)
