@@ -72,7 +72,7 @@ enum wr_phase {
 
 /* Units of one byte in `hot`: their states are one line of the cache. */
 #define WR_GROUP 64u
-/* Of them the armer sees to at once the first time, and the saver. */
+/* Units that are seen to at once, by the armer and the saver. */
 #define WR_STEP 512u
 
 struct weir_region {

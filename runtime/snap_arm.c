@@ -26,7 +26,7 @@
 #define PASSES 40  /* at most */
 #define STUCK 2    /* passes in a row that got no further */
 #define FEW 256    /* pages that are not worth a pass: see few() */
-#define WARM 1024  /* pages at most that begin warms up for */
+#define WARM 1024  /* pages at most: see wr_snap_warm() */
 #define FEW_HUGE 8 /* huge ones: each is a call in begin */
 #define RUN 16     /* pages: from here on protecting is cheaper than copying */
 #define PACE_NS 2000 /* of a pause, for a page that is protected again */
@@ -134,6 +134,17 @@ struct leave {
 	unsigned times;
 	uint64_t some;
 };
+
+/* Hot groups from g on, which is one, that are seen to together: what is OPEN
+ * in them may be one run, and is protected with one call. */
+static size_t hot_end(const struct weir_region *r, size_t g, size_t groups)
+{
+	size_t last = g + 1, most = g + WR_STEP / WR_GROUP;
+
+	while (last < most && last < groups && wr_group_is_hot(r, last))
+		last++;
+	return last;
+}
 
 /* OPEN units by how often they were armed again. */
 static void count_open(const struct weir_region *r, uint64_t *found)
@@ -275,12 +286,12 @@ static long pass(struct weir_snapshot *s, struct weir_region *r,
 		 struct leave *leave)
 {
 	size_t all = units_now(r), groups = groups_of(all);
-	size_t step = r->armed_once ? 1 : WR_STEP / WR_GROUP, last;
 	long armed = 0, n = 0, owed = 0;
+	size_t last;
 
 	for (size_t g = next_hot(r, 0, groups); g < groups && n >= 0;
 	     g = next_hot(r, last, groups)) {
-		last = g + step < groups ? g + step : groups;
+		last = hot_end(r, g, groups);
 		wr_mutex_lock(&s->arming);
 		if (told_to_stop(s)) {
 			wr_mutex_unlock(&s->arming);
@@ -495,26 +506,10 @@ static int turn_units(struct weir_snapshot *s, struct weir_region *r, size_t u,
 	return 0;
 }
 
-/* The state of what comes after the next, and what is to be copied next as far
- * as the translation and the first lines: in a large region neither is at
- * hand. */
-static void fetch_ahead(const struct weir_region *r, size_t next, size_t after,
-			size_t n)
-{
-	size_t end = group_end(next, n), u;
-
-	if (after * WR_GROUP < n)
-		__builtin_prefetch(&r->state[after * WR_GROUP]);
-	u = next_open(r, next * WR_GROUP, end);
-	for (size_t line = 0; u < end && line < 32; line++)
-		__builtin_prefetch((char *)wr_unit_address(r, u) + line * 64);
-}
-
 int wr_snap_turn(struct weir_snapshot *s, struct weir_region *r)
 {
 	bool huge = wr_region_unit(r) > (size_t)64 << 10;
-	size_t n = units_now(r), groups = groups_of(n);
-	size_t g, next, after;
+	size_t n = units_now(r), groups = groups_of(n), last;
 	int err = 0;
 
 	r->snap_units = n;
@@ -523,13 +518,12 @@ int wr_snap_turn(struct weir_snapshot *s, struct weir_region *r)
 		r->armed_units = err ? 0 : n;
 		return err;
 	}
-	g = next_hot(r, 0, groups);
-	for (next = next_hot(r, g + 1, groups); g < groups && !err;
-	     g = next, next = after) {
-		after = next_hot(r, next + 1, groups);
-		fetch_ahead(r, next, after, n);
-		err = turn_units(s, r, g * WR_GROUP, group_end(g, n), huge);
-		if (!err)
+	for (size_t g = next_hot(r, 0, groups); g < groups && !err;
+	     g = next_hot(r, last, groups)) {
+		last = hot_end(r, g, groups);
+		err = turn_units(s, r, g * WR_GROUP, group_end(last - 1, n),
+				 huge);
+		for (; g < last && !err; g++)
 			__atomic_store_n(&r->hot[g], 0, __ATOMIC_RELAXED);
 	}
 	if (!err)
