@@ -133,6 +133,7 @@ struct weir_snapshot {
 	uint32_t stop_arming;   /* the armer is to return; atomic */
 	struct wr_mutex arming; /* held by it for a step */
 	uint64_t pass_faults;   /* figures.faults when its last pass began */
+	bool passed;            /* there was one */
 	bool hurry;             /* passes no longer pause for writers */
 	pthread_t armer;        /* WEIR_PREPARE_NOWAIT */
 	bool has_armer;         /* it is to be joined */

@@ -8,8 +8,8 @@
  * pages that are written all the time (struct leave), which begin copies.  At
  * 8 GiB, 100,000 writes a second: 12,000 pages opened in the first pass, then
  * 6,200, 3,900, 2,500, 1,800, ... 500; while those were protected each time it
- * never was less than 4,000.  A step is a group of units under `arming`, which
- * begin takes to be alone.
+ * never was less than 4,000.  A step is a few neighbouring groups of units,
+ * under `arming`; begin waits for the armer's end before it looks.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -336,6 +336,7 @@ static int arm(struct weir_snapshot *s)
 		struct leave leave = what_to_leave(s, room);
 
 		s->pass_faults = faults_now(s);
+		s->passed = true;
 		for (size_t k = 0; k < s->count && !told_to_stop(s); k++) {
 			long n = pass(s, s->regions[k], &leave);
 
@@ -352,11 +353,12 @@ static int arm(struct weir_snapshot *s)
 			stuck = 0;
 			continue;
 		}
-		if (++stuck < STUCK || opened <= 2 * few(s))
+		if (++stuck < STUCK)
 			continue;
 		if (!s->hurry)
 			s->hurry = true;
-		else if (room >= most || opened > 8 * most)
+		else if (opened <= 2 * few(s) || room >= most ||
+			 opened > 8 * most)
 			break;
 		else
 			room *= 2;
@@ -366,12 +368,25 @@ static int arm(struct weir_snapshot *s)
 	return 0;
 }
 
+/* What the snapshot before this one left. */
+static uint64_t all_open(const struct weir_snapshot *s)
+{
+	uint64_t found[256 / WR_UNIT_AGAIN] = {0}, n = 0;
+
+	for (size_t k = 0; k < s->count; k++)
+		count_open(s->regions[k], found);
+	for (unsigned t = 0; t < 256 / WR_UNIT_AGAIN; t++)
+		n += found[t];
+	return n;
+}
+
 int wr_snap_rearm(struct weir_snapshot *s)
 {
 	for (size_t i = 0; i < s->count; i++)
 		if (!s->regions[i]->armed_once)
 			return 0; /* begin does it with one call */
-	if (faults_now(s) - s->pass_faults <= few(s))
+	if (s->passed ? faults_now(s) - s->pass_faults <= few(s)
+		      : all_open(s) <= few(s))
 		return 0;
 	return arm(s);
 }

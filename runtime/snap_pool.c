@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The pool of a snapshot; snap_pool.h says what holds.  One lock, held for some
- * twenty instructions: handlers of one process come from one listener, or from
- * threads that have just paid for a signal.
+ * twenty instructions, for handlers of one process come from one listener, or
+ * from threads that have just paid for a signal; but begin, when there are no
+ * handlers, holds it for all that it copies.
  */
 #define _GNU_SOURCE
 #include "runtime/snap_pool.h"

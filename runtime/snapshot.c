@@ -361,7 +361,7 @@ static int begin(struct weir_snapshot *s)
 	wr_snap_end_arming(s);
 	if (!err && s->options.stop)
 		err = wr_snap_rearm(s);
-	if (!err)
+	if (!err && s->options.stop)
 		wr_snap_warm(s);
 	if (!err)
 		err = wr_snap_stop(s);

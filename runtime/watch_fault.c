@@ -135,6 +135,10 @@ static void lose_unit(struct weir_region *r, size_t u)
 		switch (seen & WR_UNIT_STATE) {
 		case WR_UNIT_OPEN:
 			next |= WR_UNIT_DIRTY;
+			/* Begin may protect it, before that goes, too.
+			 * Acquire: as below. */
+			lost = __atomic_load_n(&r->phase, __ATOMIC_ACQUIRE) ==
+			       WR_PHASE_TURNING;
 			break;
 		case WR_UNIT_SAVED:
 			next |= WR_UNIT_NEXT;

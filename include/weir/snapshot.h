@@ -281,6 +281,7 @@ struct weir_snapshot_range {
  * - They may be stopped in malloc().  With END the sink is called in the stop
  *   when the pool is full, and must not allocate there: take WEIR_FULL_FAIL,
  *   or a pool large enough for what is written in one pass.
+ * - No fork() in between: it waits for locks that a stopped thread may have.
  *
  * stop: 0; -EINVAL: no such heap; -EDEADLK in a callback of the collector.
  */

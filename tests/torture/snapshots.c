@@ -140,7 +140,7 @@ static bool region(const struct round *r)
 	struct weir_region_options o = {
 		.size = sizeof(o), .flags = r->flags, .barrier = r->barrier};
 	struct writers w = {.bytes = r->bytes,
-			    .hot_pages = choose(3) ? choose(200) : 0,
+			    .hot_pages = choose(3) ? choose(150) : 0,
 			    .pause_us = pauses[choose(4)]};
 	weir_region *region;
 	int err = weir_region_reserve(r->bytes, 0, &o, &region);
@@ -249,7 +249,8 @@ int main(int argc, char **argv)
 			.writers = 1 + choose(MOST_WRITERS),
 			.bytes = manners[m].flags & WEIR_REGION_HUGE
 					 ? LARGEST
-					 : (size_t)1 << (20 + choose(5)),
+					 : ((size_t)1 << (20 + choose(5))) -
+						   choose(100) * 4096,
 		};
 
 		alarm(60);
