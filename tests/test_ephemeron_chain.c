@@ -104,7 +104,7 @@ static double chain_time(weir_heap *h, long n, bool in_value, unsigned flags)
 /* Less under ThreadSanitizer, which takes ten times as long: there the test is
  * for its races. */
 #if defined(__SANITIZE_THREAD__)
-#define PAIRS 5
+#define PAIRS 3
 #define CHAIN 20000
 #else
 #define PAIRS 9
