@@ -32,6 +32,7 @@
 
 #include "gc/cycle.h"
 #include "gc/mark.h"
+#include "runtime/old_handles.h"
 
 #define WG_SNAP_MAGIC 0x70616e7370616568ull
 
@@ -87,13 +88,13 @@ struct wg_snap_kind {
 };
 
 struct weir_heap_snapshot {
-	uint64_t magic; /* atomic: WG_SNAP_MAGIC, or it was freed */
-	struct weir_heap_snapshot *freed; /* snap_handle.c: the next one */
-	const struct wr_sys *sys;         /* the heap's */
-	bool done;      /* under ctl_lock: the cycle is over */
-	int err;        /* a negative errno if it failed */
-	char text[256]; /* what weir_error_text() is to say */
-	uint8_t id[16]; /* random */
+	uint64_t magic;             /* atomic: WG_SNAP_MAGIC, or it was freed */
+	struct wr_old_handle freed; /* snap_handle.c */
+	const struct wr_sys *sys;   /* the heap's */
+	bool done;                  /* under ctl_lock: the cycle is over */
+	int err;                    /* a negative errno if it failed */
+	char text[256];             /* what weir_error_text() is to say */
+	uint8_t id[16];             /* random */
 	struct weir_heap_snapshot_info info; /* what it cost */
 
 	/* Layout, as in the heap. */

@@ -30,6 +30,8 @@ WEIR_SOURCES += \
 	runtime/kernel_abi.h \
 	runtime/lock.c \
 	runtime/lock.h \
+	runtime/old_handles.c \
+	runtime/old_handles.h \
 	runtime/options.c \
 	runtime/options.def \
 	runtime/options.h \

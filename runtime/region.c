@@ -227,7 +227,7 @@ static size_t units(const struct weir_region *r)
 
 static size_t groups(const struct weir_region *r)
 {
-	return (units(r) + WR_GROUP - 1) / WR_GROUP;
+	return wr_groups_of(units(r));
 }
 
 static void destroy(struct weir_region *r)

@@ -47,6 +47,7 @@
 
 #include "runtime/barrier.h"
 #include "runtime/lock.h"
+#include "runtime/old_handles.h"
 #include "runtime/snap_point.h"
 #include "runtime/snap_pool.h"
 #include "runtime/watch.h"
@@ -74,6 +75,11 @@ enum wr_phase {
 #define WR_GROUP 64u
 /* Units that are seen to at once, by the armer and the saver. */
 #define WR_STEP 512u
+
+static inline size_t wr_groups_of(size_t units)
+{
+	return (units + WR_GROUP - 1) / WR_GROUP;
+}
 
 struct weir_region {
 	uintptr_t start;          /* first byte */
@@ -117,11 +123,11 @@ enum wr_snap_state {
 
 struct weir_snapshot {
 	/* These outlast the handle; see snap_handle.c. */
-	uint64_t magic; /* WR_SNAPSHOT_MAGIC; 0: it ended; atomic */
-	int waiting;    /* writers that wait in handlers; atomic */
-	uint32_t wake;  /* futex of theirs: counts what may end
-			 * it */
-	struct weir_snapshot *ended; /* that ended after this one */
+	uint64_t magic;             /* WR_SNAPSHOT_MAGIC; 0: it ended; atomic */
+	int waiting;                /* writers that wait in handlers; atomic */
+	uint32_t wake;              /* futex of theirs: counts what may end
+				     * it */
+	struct wr_old_handle ended; /* snap_handle.c */
 
 	/* Zeroed for each snapshot, from here on. */
 	struct weir_region **regions;         /* own memory */

@@ -37,11 +37,6 @@ static size_t units_now(const struct weir_region *r)
 	return __atomic_load_n(&r->bytes, __ATOMIC_ACQUIRE) >> r->shift;
 }
 
-static size_t groups_of(size_t units)
-{
-	return (units + WR_GROUP - 1) / WR_GROUP;
-}
-
 /* Of group g, in a region of n units. */
 static size_t group_end(size_t g, size_t n)
 {
@@ -54,12 +49,17 @@ static int protect_failed(int err)
 			strerror(-err));
 }
 
+static bool is_huge(const struct weir_region *r)
+{
+	return wr_region_unit(r) > (size_t)64 << 10;
+}
+
 /* Units that begin can see to in about a quarter of a millisecond.  To protect
  * a page once more costs its writer a fault, which takes ten times as long as
  * to copy it in begin. */
 static uint64_t few(const struct weir_snapshot *s)
 {
-	if (wr_region_unit(s->regions[0]) > (size_t)64 << 10)
+	if (is_huge(s->regions[0]))
 		return FEW_HUGE;
 	return s->pool.slots / 4 < FEW ? s->pool.slots / 4 : FEW;
 }
@@ -149,7 +149,7 @@ static size_t hot_end(const struct weir_region *r, size_t g, size_t groups)
 /* OPEN units by how often they were armed again. */
 static void count_open(const struct weir_region *r, uint64_t *found)
 {
-	size_t n = units_now(r), groups = groups_of(n);
+	size_t n = units_now(r), groups = wr_groups_of(n);
 
 	for (size_t g = next_hot(r, 0, groups); g < groups;
 	     g = next_hot(r, g + 1, groups)) {
@@ -285,7 +285,7 @@ static long let_writers_run(long ns)
 static long pass(struct weir_snapshot *s, struct weir_region *r,
 		 struct leave *leave)
 {
-	size_t all = units_now(r), groups = groups_of(all);
+	size_t all = units_now(r), groups = wr_groups_of(all);
 	long armed = 0, n = 0, owed = 0;
 	size_t last;
 
@@ -523,8 +523,8 @@ static int turn_units(struct weir_snapshot *s, struct weir_region *r, size_t u,
 
 int wr_snap_turn(struct weir_snapshot *s, struct weir_region *r)
 {
-	bool huge = wr_region_unit(r) > (size_t)64 << 10;
-	size_t n = units_now(r), groups = groups_of(n), last;
+	bool huge = is_huge(r);
+	size_t n = units_now(r), groups = wr_groups_of(n), last;
 	int err = 0;
 
 	r->snap_units = n;
@@ -565,11 +565,11 @@ void wr_snap_warm(struct weir_snapshot *s)
 {
 	uint32_t slots[WARM], n = 0;
 
-	if (wr_region_unit(s->regions[0]) > (size_t)64 << 10)
+	if (is_huge(s->regions[0]))
 		return; /* protected, not copied */
 	for (size_t i = 0; i < s->count; i++) {
 		struct weir_region *r = s->regions[i];
-		size_t units = units_now(r), groups = groups_of(units);
+		size_t units = units_now(r), groups = wr_groups_of(units);
 
 		if (!r->armed_once)
 			continue;

@@ -20,21 +20,6 @@
 
 #define LEAST 4u
 
-static void enter(struct wr_pool *p, sigset_t *saved)
-{
-	sigset_t all;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, saved);
-	wr_futex_lock(&p->lock);
-}
-
-static void leave(struct wr_pool *p, const sigset_t *saved)
-{
-	wr_futex_unlock(&p->lock);
-	pthread_sigmask(SIG_SETMASK, saved, NULL);
-}
-
 static int no_memory(size_t bytes)
 {
 	return wr_error(ENOMEM,
@@ -176,12 +161,12 @@ uint32_t wr_pool_peek(struct wr_pool *p, uint32_t *slots, uint32_t n)
 {
 	sigset_t saved;
 
-	enter(p, &saved);
+	wr_futex_enter(&p->lock, &saved);
 	if (n > p->free_count)
 		n = p->free_count;
 	for (uint32_t i = 0; i < n; i++)
 		slots[i] = p->free[p->free_count - 1 - i];
-	leave(p, &saved);
+	wr_futex_leave(&p->lock, &saved);
 	return n;
 }
 
@@ -189,14 +174,14 @@ uint32_t wr_pool_take(struct wr_pool *p, struct wr_unit *units, uint32_t n)
 {
 	sigset_t saved;
 
-	enter(p, &saved);
+	wr_futex_enter(&p->lock, &saved);
 	if (n > p->filled_count)
 		n = p->filled_count;
 	for (uint32_t i = 0; i < n; i++)
 		units[i] = p->filled[(p->head + i) % p->slots];
 	p->head = (p->head + n) % p->slots;
 	note_filled(p, p->filled_count - n);
-	leave(p, &saved);
+	wr_futex_leave(&p->lock, &saved);
 	return n;
 }
 
@@ -204,9 +189,9 @@ void wr_pool_drop(struct wr_pool *p, const struct wr_unit *units, uint32_t n)
 {
 	sigset_t saved;
 
-	enter(p, &saved);
+	wr_futex_enter(&p->lock, &saved);
 	for (uint32_t i = 0; i < n; i++)
 		p->free[p->free_count++] = units[i].slot;
 	note_used(p);
-	leave(p, &saved);
+	wr_futex_leave(&p->lock, &saved);
 }

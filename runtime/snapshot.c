@@ -359,10 +359,11 @@ static int begin(struct weir_snapshot *s)
 	int err = wr_snap_open_pool(s);
 
 	wr_snap_end_arming(s);
-	if (!err && s->options.stop)
+	if (!err && s->options.stop) {
 		err = wr_snap_rearm(s);
-	if (!err && s->options.stop)
-		wr_snap_warm(s);
+		if (!err)
+			wr_snap_warm(s);
+	}
 	if (!err)
 		err = wr_snap_stop(s);
 	if (err)

@@ -221,20 +221,15 @@ Test(heap_dump, a_bad_signal_is_refused)
 	}
 }
 
-static void no_more(const char *options)
+Test(heap_dump, a_later_handler_stays, .timeout = 60)
 {
 	struct sigaction other = {.sa_handler = mine}, after;
 
-	heap_open(options);
+	heap_open("dump-signal=10");
 	cr_assert_eq(sigaction(SIGUSR1, &other, NULL), 0);
 	heap_close();
 	cr_assert_eq(sigaction(SIGUSR1, NULL, &after), 0);
 	cr_assert(after.sa_handler == mine);
-}
-
-Test(heap_dump, a_later_handler_stays, .timeout = 60)
-{
-	no_more("dump-signal=10");
 }
 
 /* A program may have all its threads block it, or wait for it with sigwait().
