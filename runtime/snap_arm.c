@@ -25,11 +25,14 @@
 
 #define PASSES 40  /* at most */
 #define STUCK 2    /* passes in a row that got no further */
-#define FEW 256    /* pages that are not worth a pass: see few() */
+#define FEW 128    /* pages that are not worth a pass: see few() */
 #define WARM 1024  /* pages at most: see wr_snap_warm() */
 #define FEW_HUGE 8 /* huge ones: each is a call in begin */
 #define RUN 16     /* pages: from here on protecting is cheaper than copying */
+#define BATCH 128  /* pages, more or less: see struct batch */
 #define PACE_NS 2000 /* of a pause, for a page that is protected again */
+
+typedef uint64_t __attribute__((may_alias)) eight;
 
 static size_t units_now(const struct weir_region *r)
 {
@@ -54,7 +57,7 @@ static bool is_huge(const struct weir_region *r)
 	return wr_region_unit(r) > (size_t)64 << 10;
 }
 
-/* Units that begin can see to in about a quarter of a millisecond.  To protect
+/* Units that begin can see to in a tenth of a millisecond.  To protect
  * a page once more costs its writer a fault, which takes ten times as long as
  * to copy it in begin. */
 static uint64_t few(const struct weir_snapshot *s)
@@ -69,49 +72,73 @@ static bool open_at(const struct weir_region *r, size_t u)
 	return (wr_unit_get(r, u) & WR_UNIT_STATE) == WR_UNIT_OPEN;
 }
 
-/* The first OPEN unit of [u, end), or end.  Most are not: eight at a time. */
+/* Bit 0 of each byte of `seen`, eight units' states, that is OPEN. */
+static uint64_t open_of(uint64_t seen)
+{
+	return ~(seen | seen >> 1) & ~0ull / 255;
+}
+
+/* Which byte in memory has the lowest of these bits. */
+static unsigned first_of(uint64_t bits)
+{
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+	bits = __builtin_bswap64(bits);
+#endif
+	return (unsigned)__builtin_ctzll(bits) / 8;
+}
+
+/* Unit u, a multiple of 8, and the seven after it.  Acquire: as
+ * wr_unit_get(). */
+static uint64_t eight_units(const struct weir_region *r, size_t u)
+{
+	return __atomic_load_n((const eight *)&r->state[u], __ATOMIC_ACQUIRE);
+}
+
+/* The first OPEN unit of [u, end), or end. */
 static size_t next_open(const struct weir_region *r, size_t u, size_t end)
 {
-	typedef uint64_t __attribute__((may_alias)) eight;
-	const uint64_t ones = ~0ull / 255;
-
-	while (u < end) {
-		if (u % 8 == 0 && end - u >= 8) {
-			/* Relaxed: looked at again, one by one. */
-			uint64_t seen = __atomic_load_n(
-				(const eight *)&r->state[u], __ATOMIC_RELAXED);
-
-			if (!(~(seen | seen >> 1) & ones)) {
-				u += 8;
-				continue;
-			}
-		}
+	for (; u < end && u % 8; u++)
 		if (open_at(r, u))
-			break;
-		u++;
+			return u;
+	/* What is in the last eight behind the end is there, if not used. */
+	for (; u < end; u += 8) {
+		uint64_t bits = open_of(eight_units(r, u));
+
+		if (!bits)
+			continue;
+		u += first_of(bits);
+		break;
 	}
-	return u;
+	return u < end ? u : end;
+}
+
+/* Groups [g, g + 64), g a multiple of 8, that none has OPEN units. */
+static bool are_cold(const struct weir_region *r, size_t g)
+{
+	uint64_t any = 0;
+
+	for (size_t k = 0; k < 64; k += 8)
+		/* Acquire: pairs with wr_unit_is_open(). */
+		any |= __atomic_load_n((const eight *)&r->hot[g + k],
+				       __ATOMIC_ACQUIRE);
+	return !any;
 }
 
 /* The first group of [g, groups) that may have OPEN units, or groups. */
 static size_t next_hot(const struct weir_region *r, size_t g, size_t groups)
 {
-	typedef uint64_t __attribute__((may_alias)) eight;
+	/* Of these, hot[] says so. */
+	size_t known = r->armed_once ? r->armed_units / WR_GROUP : 0;
 
 	while (g < groups) {
-		if (g % 8 == 0 && (g + 8) * WR_GROUP <= r->armed_units &&
-		    r->armed_once &&
-		    /* Acquire: pairs with wr_unit_is_open(). */
-		    !__atomic_load_n((const eight *)&r->hot[g],
-				     __ATOMIC_ACQUIRE)) {
-			g += 8;
-			continue;
-		}
-		if (wr_group_is_hot(r, g))
-			break;
-		g++;
+		if (g % 8 == 0 && g + 64 <= known && are_cold(r, g))
+			g += 64;
+		else if (wr_group_is_hot(r, g))
+			return g;
+		else
+			g++;
 	}
-	return g < groups ? g : groups;
+	return groups;
 }
 
 static bool is_open(uint8_t seen)
@@ -493,10 +520,41 @@ static int protect_hot(struct weir_snapshot *s, struct weir_region *r,
 	return 0;
 }
 
+/* Units that are copied together: first all are found, then the loads of one
+ * page's copy overlap with what it takes to get to the next. */
+struct batch {
+	struct weir_region *r;
+	unsigned n;
+	size_t unit[BATCH + RUN];
+};
+
+static int copy_batch(struct weir_snapshot *s, struct batch *b)
+{
+	int err = 0;
+
+	for (unsigned i = 0; i < b->n && !err; i++) {
+		size_t u = b->unit[i];
+
+		if (i + 1 < b->n)
+			__builtin_prefetch((const void *)wr_unit_address(
+				b->r, b->unit[i + 1]));
+		if (!copy_hot(s, b->r, u))
+			err = protect_hot(s, b->r, u, u + 1);
+	}
+	b->n = 0;
+	return err;
+}
+
+static bool is_room(const struct weir_snapshot *s, const struct batch *b)
+{
+	return wr_pool_used(&s->pool) + b->n < s->pool.slots / 2;
+}
+
 /* The OPEN units of [u, end): copied if they are few and there is room. */
-static int turn_units(struct weir_snapshot *s, struct weir_region *r, size_t u,
+static int turn_units(struct weir_snapshot *s, struct batch *b, size_t u,
 		      size_t end, bool huge)
 {
+	struct weir_region *r = b->r;
 	size_t to;
 
 	for (; (u = next_open(r, u, end)) < end; u = to) {
@@ -508,13 +566,11 @@ static int turn_units(struct weir_snapshot *s, struct weir_region *r, size_t u,
 		while (to < end && open_at(r, to))
 			to++;
 		if (!huge && to - u < RUN)
-			while (u < to &&
-			       wr_pool_used(&s->pool) < s->pool.slots / 2 &&
-			       copy_hot(s, r, u))
-				u++;
-		if (u == to)
-			continue;
-		err = protect_hot(s, r, u, to);
+			while (u < to && is_room(s, b))
+				b->unit[b->n++] = u++;
+		err = u < to ? protect_hot(s, r, u, to) : 0;
+		if (!err && b->n > BATCH)
+			err = copy_batch(s, b);
 		if (err)
 			return err;
 	}
@@ -523,69 +579,64 @@ static int turn_units(struct weir_snapshot *s, struct weir_region *r, size_t u,
 
 int wr_snap_turn(struct weir_snapshot *s, struct weir_region *r)
 {
+	struct batch batch = {.r = r};
 	bool huge = is_huge(r);
 	size_t n = units_now(r), groups = wr_groups_of(n), last;
 	int err = 0;
 
 	r->snap_units = n;
 	if (!r->armed_once) {
-		err = turn_units(s, r, 0, n, huge);
-		r->armed_units = err ? 0 : n;
-		return err;
+		err = turn_units(s, &batch, 0, n, huge);
+		groups = 0;
 	}
 	for (size_t g = next_hot(r, 0, groups); g < groups && !err;
 	     g = next_hot(r, last, groups)) {
 		last = hot_end(r, g, groups);
-		err = turn_units(s, r, g * WR_GROUP, group_end(last - 1, n),
-				 huge);
+		err = turn_units(s, &batch, g * WR_GROUP,
+				 group_end(last - 1, n), huge);
 		for (; g < last && !err; g++)
 			__atomic_store_n(&r->hot[g], 0, __ATOMIC_RELAXED);
 	}
 	if (!err)
+		err = copy_batch(s, &batch);
+	if (!err)
 		r->armed_units = n;
+	else if (!r->armed_once)
+		r->armed_units = 0;
 	return err;
 }
 
-static void fetch_unit(const char *p, bool write)
-{
-	for (size_t line = 0; line < 4096 / 64; line++)
-		if (write)
-			__builtin_prefetch(p + line * 64, 1);
-		else
-			__builtin_prefetch(p + line * 64);
-}
-
 /*
- * Before the writers are stopped, what wr_snap_turn() is going to use: the
- * translations and lines of the pages that it copies, and of the slots that
- * they go to.  In a large region all of that is far away.  Nothing is read, so
- * that it does not matter what the writers do meanwhile.
+ * Before the writers are stopped, once for nothing what wr_snap_turn() is going
+ * to do: the pages that it copies, into the slots that they go to.  In a large
+ * region all of that is far away: lines, translations and, where a hypervisor
+ * keeps page tables of its own, those.  What writers do meanwhile does not
+ * matter, for nobody looks at it.
  */
 void wr_snap_warm(struct weir_snapshot *s)
 {
-	uint32_t slots[WARM], n = 0;
+	uint32_t slots[WARM], most, n = 0;
 
 	if (is_huge(s->regions[0]))
 		return; /* protected, not copied */
+	most = wr_pool_peek(&s->pool, slots, WARM);
 	for (size_t i = 0; i < s->count; i++) {
 		struct weir_region *r = s->regions[i];
 		size_t units = units_now(r), groups = wr_groups_of(units);
 
 		if (!r->armed_once)
 			continue;
-		for (size_t g = next_hot(r, 0, groups); g < groups && n < WARM;
+		for (size_t g = next_hot(r, 0, groups); g < groups;
 		     g = next_hot(r, g + 1, groups)) {
 			size_t end = group_end(g, units), u = g * WR_GROUP;
 
-			for (; (u = next_open(r, u, end)) < end && n < WARM;
-			     u++, n++)
-				fetch_unit((char *)wr_unit_address(r, u),
-					   false);
+			for (; n < most && (u = next_open(r, u, end)) < end;
+			     u++)
+				wr_unit_copy(wr_pool_data(&s->pool, slots[n++]),
+					     (void *)wr_unit_address(r, u),
+					     wr_region_unit(r));
 		}
 	}
-	n = wr_pool_peek(&s->pool, slots, n);
-	while (n)
-		fetch_unit(wr_pool_data(&s->pool, slots[--n]), true);
 }
 
 int wr_snap_pin(struct weir_snapshot *s, const struct weir_snapshot_range *pin)

@@ -28,6 +28,12 @@ static int no_memory(size_t bytes)
 			bytes);
 }
 
+static void touch_by_hand(void *memory, size_t bytes)
+{
+	for (size_t at = 0; at < bytes; at += 4096)
+		((volatile char *)memory)[at] = 0;
+}
+
 /* Now and not in a handler, where there would be nobody to tell that there is
  * no memory.  Where the kernel cannot do it at once (before 5.14), by hand. */
 static int touch(void *memory, size_t bytes)
@@ -38,8 +44,7 @@ static int touch(void *memory, size_t bytes)
 	if (errno != EINVAL)
 		return -errno;
 #endif
-	for (size_t at = 0; at < bytes; at += 4096)
-		((volatile char *)memory)[at] = 0;
+	touch_by_hand(memory, bytes);
 	return 0;
 }
 
@@ -70,11 +75,14 @@ int wr_pool_open(struct wr_pool *p, size_t bytes, unsigned shift)
 	/* Not in the children of fork(): they have no use for it. */
 	madvise(memory, p->bytes, MADV_DONTFORK);
 	madvise(memory, p->bytes, MADV_HUGEPAGE);
-	if (touch(memory, p->bytes)) {
+	if (touch(memory, p->bytes) ||
+	    touch(p->filled, slots * sizeof(*p->filled))) {
 		bytes = p->bytes;
 		wr_pool_close(p);
 		return no_memory(bytes);
 	}
+	/* Begin uses it: also what a hypervisor makes of the first access. */
+	touch_by_hand(p->filled, slots * sizeof(*p->filled));
 	for (size_t i = 0; i < slots; i++)
 		p->free[i] = (uint32_t)(slots - 1 - i);
 	p->free_count = p->slots;
