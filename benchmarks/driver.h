@@ -175,9 +175,11 @@ typedef void snapshot_tell_fn(const struct series *s);
 bool snapshot_targets(unsigned rounds, snapshot_judge_fn *judge,
 		      snapshot_tell_fn *tell);
 
-/* weir and fork at one rate of writes after the other: from where on fork is
- * the better one.  args: parameters of all runs.  False if it could not be. */
-bool snapshot_rates(unsigned rounds, const char *const *args, bool json);
+/* Peer `mine`, which is one of weir's, and fork at one rate of writes after the
+ * other: from where on fork is the better one.  args: parameters of all runs.
+ * False if it could not be. */
+bool snapshot_rates(unsigned rounds, const char *mine, const char *const *args,
+		    bool json);
 
 /* ---- driver_targets.c ---------------------------------------------------- */
 

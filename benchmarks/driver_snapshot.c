@@ -40,6 +40,7 @@ static const struct column cost[] = {
 	{"kops/s in save", "throughput", 1e3, 1},
 	{"faults", "faults", 1, 0},
 	{"waits for the pool", "waits", 1, 0},
+	{"MiB again", "again_bytes", 1 << 20, 1},
 	{"extra MiB", "extra_bytes", 1 << 20, 1},
 	{"of page tables", "extra_tables", 1 << 20, 1},
 	{NULL, NULL, 0, 0},
@@ -64,15 +65,16 @@ const struct table snapshot_table = {rows, ratios};
 
 /* ---- What is promised ---------------------------------------------------- */
 
-/* weir, then fork. */
-static struct series pair_of(unsigned rounds, const char *const *args)
+/* One of weir's methods, then fork. */
+static struct series pair_of(unsigned rounds, const char *mine,
+			     const char *const *args)
 {
 	struct series s = {.args = args,
 			   .rounds = rounds,
 			   .peers = 2,
 			   .table = &snapshot_table};
 
-	s.peer[0] = peer_find("snapshot-weir");
+	s.peer[0] = peer_find(mine);
 	s.peer[1] = peer_find("snapshot-fork");
 	return s;
 }
@@ -82,8 +84,9 @@ static bool stall(unsigned rounds, snapshot_judge_fn *judge,
 		  snapshot_tell_fn *tell)
 {
 	const char *args[] = {"snapshot", "--size", "4g", NULL};
-	struct series s = pair_of(rounds, args);
+	struct series s = pair_of(rounds, "snapshot-weir", args);
 
+	s.peer[s.peers++] = peer_find("snapshot-end");
 	if (!series_run(&s))
 		return false;
 	tell(&s);
@@ -91,6 +94,10 @@ static bool stall(unsigned rounds, snapshot_judge_fn *judge,
 	      series_ratio(&s, 0, 1, "begin_ns"), 1.0 / 20);
 	judge("snapshot 4 GiB", "longest response / fork's",
 	      series_ratio(&s, 0, 1, "longest_ns"), 1.0 / 10);
+	judge("end kind, 4 GiB", "held off / fork's",
+	      series_ratio(&s, 2, 1, "begin_ns"), 1.0 / 20);
+	judge("end kind, 4 GiB", "longest response / fork's",
+	      series_ratio(&s, 2, 1, "longest_ns"), 1.0 / 10);
 	return true;
 }
 
@@ -101,7 +108,7 @@ static bool memory(unsigned rounds, snapshot_judge_fn *judge,
 {
 	const char *args[] = {"snapshot", "--size",      "1g",   "--where",
 			      "uniform",  "--sink-rate", "200m", NULL};
-	struct series s = pair_of(rounds, args);
+	struct series s = pair_of(rounds, "snapshot-weir", args);
 	double mib[MAX_ROUNDS];
 	unsigned i;
 
@@ -171,8 +178,8 @@ static void rates_head(const struct series *s)
 {
 	size_t i;
 
-	printf("== snapshot-rates: weir/fork, medians of %u pair%s: %s\n",
-	       s->rounds, s->rounds == 1 ? "" : "s",
+	printf("== snapshot-rates: %s/fork, medians of %u pair%s: %s\n",
+	       s->peer[0]->name, s->rounds, s->rounds == 1 ? "" : "s",
 	       record_text(&s->run[0][0].record[0], "params"));
 	printf("%-12s", "writes/s");
 	for (i = 0; i < COMPARED; i++)
@@ -215,7 +222,8 @@ static void crossover(const double (*ratio)[COMPARED], size_t figure)
 		       strcmp(rates[i], "0") ? rates[i] : "unlimited");
 }
 
-bool snapshot_rates(unsigned rounds, const char *const *given, bool json)
+bool snapshot_rates(unsigned rounds, const char *mine, const char *const *given,
+		    bool json)
 {
 	static double ratio[RATES][COMPARED];
 	const char *args[32] = {"snapshot", "--rate", NULL};
@@ -228,7 +236,7 @@ bool snapshot_rates(unsigned rounds, const char *const *given, bool json)
 		printf("[");
 	for (i = 0; i < RATES; i++) {
 		args[2] = rates[i];
-		s = pair_of(rounds, args);
+		s = pair_of(rounds, mine, args);
 		if (!series_run(&s))
 			return false;
 		for (k = 0; k < COMPARED; k++)

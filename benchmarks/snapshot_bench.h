@@ -137,6 +137,8 @@ struct snap_sink *snap_sink_open(void);
  * cannot be written. */
 int snap_sink_take(struct snap_sink *s, uint64_t offset, const void *data,
 		   size_t bytes);
+/* That was the last.  Unless pages may come again it knows that itself. */
+void snap_sink_end(struct snap_sink *s);
 /* Compare with what the memory held.  Writes all of `memory`, which nobody uses
  * any more.  Exits if it differs. */
 void snap_verify(struct snap_sink *s, char *memory);
@@ -172,6 +174,7 @@ struct snap_result {
 	uint64_t hot;            /* of them, in begin */
 	uint64_t hot_protected;  /* units protected in begin */
 	uint64_t waits;          /* writes that found the pool full */
+	uint64_t again;          /* end: bytes that came more than once */
 	uint64_t pool_peak;      /* bytes of the pool in use */
 	struct snap_memory base; /* before the snapshot */
 	struct snap_memory full; /* when the sink had taken the last page */
@@ -184,5 +187,8 @@ char *snap_method_memory(void);
 /* The snapshot, writers running: phases PREPARE to AFTER. */
 void snap_method_run(struct snap_sink *sink, struct snap_result *result);
 bool snap_method_is_fork(void);
+/* weir's other kind: the image is of when the save ends, and until then pages
+ * that were written meanwhile come again. */
+bool snap_method_is_end(void);
 
 #endif

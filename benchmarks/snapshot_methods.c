@@ -31,6 +31,11 @@ bool snap_method_is_fork(void)
 	return !strcmp(snap_want.method, "fork");
 }
 
+bool snap_method_is_end(void)
+{
+	return !strcmp(snap_want.method, "end");
+}
+
 static char *plain_memory(void)
 {
 	char *p = mmap(NULL, snap_want.size + HUGE, PROT_READ | PROT_WRITE,
@@ -56,6 +61,8 @@ static char *weir_memory(void)
 	} else if (!strcmp(snap_want.method, "sigbus")) {
 		o.barrier = WEIR_REGION_SIGBUS;
 		o.flags |= WEIR_REGION_USER_WRITES;
+	} else if (snap_method_is_end()) {
+		o.barrier = WEIR_REGION_ASYNC;
 	} else {
 		/* The writers are no system calls. */
 		o.flags |= WEIR_REGION_USER_WRITES;
@@ -104,10 +111,13 @@ static int on_stop(void *arg)
 {
 	struct weir_run *run = arg;
 
-	run->result->prepare_cpu_ns = snap_cpu(false) - run->cpu_ns;
-	snap_phase_set(SNAP_SAVE);
+	if (!snap_method_is_end()) {
+		run->result->prepare_cpu_ns = snap_cpu(false) - run->cpu_ns;
+		snap_phase_set(SNAP_SAVE);
+	}
 	snap_writers_stop();
-	run->save_cpu_ns = snap_cpu(true);
+	if (!snap_method_is_end())
+		run->save_cpu_ns = snap_cpu(true);
 	run->cpu_ns = snap_cpu(false);
 	return 0;
 }
@@ -120,6 +130,14 @@ static void on_resume(void *arg)
 	snap_writers_resume();
 }
 
+/* The sink has all. */
+static void is_saved(struct weir_run *run)
+{
+	snap_phase_set(SNAP_AFTER);
+	run->result->save_cpu_ns = snap_cpu(true) - run->save_cpu_ns;
+	snap_memory_add(&run->result->full, getpid());
+}
+
 static int on_pages(void *arg, const struct weir_snapshot_run *runs,
 		    size_t count)
 {
@@ -130,11 +148,8 @@ static int on_pages(void *arg, const struct weir_snapshot_run *runs,
 	for (i = 0; i < count && !err; i++)
 		err = snap_sink_take(run->sink, runs[i].offset, runs[i].data,
 				     runs[i].bytes);
-	if (run->sink->end_ns && !run->result->full.anonymous) {
-		snap_phase_set(SNAP_AFTER);
-		run->result->save_cpu_ns = snap_cpu(true) - run->save_cpu_ns;
-		snap_memory_add(&run->result->full, getpid());
-	}
+	if (run->sink->end_ns && !run->result->full.anonymous)
+		is_saved(run);
 	return err;
 }
 
@@ -161,6 +176,7 @@ static void take_figures(const weir_snapshot *s, struct snap_result *r)
 	r->hot = p.hot;
 	r->hot_protected = p.hot_protected;
 	r->waits = p.waits;
+	r->again = p.bytes_again;
 	r->pool_peak = p.pool_peak;
 }
 
@@ -177,6 +193,8 @@ static void run_weir(struct snap_sink *sink, struct snap_result *result)
 		.tv_nsec = (long)(snap_want.gap_ms % 1000 * 1000000)};
 	weir_snapshot *s;
 
+	if (snap_method_is_end())
+		o.kind = WEIR_SNAPSHOT_END;
 	if (weir_snapshot_create(&region, 1, &o, &s))
 		bench_die("snapshot: %s", weir_error_text());
 	snap_phase_set(SNAP_PREPARE);
@@ -186,8 +204,16 @@ static void run_weir(struct snap_sink *sink, struct snap_result *result)
 	nanosleep(&gap, NULL);
 	if (weir_snapshot_begin(s))
 		bench_die("begin: %s", weir_error_text());
+	if (snap_method_is_end()) {
+		snap_phase_set(SNAP_SAVE);
+		run.save_cpu_ns = snap_cpu(true);
+	}
 	if (weir_snapshot_read(s, on_pages, &run))
 		bench_die("read: %s", weir_error_text());
+	if (snap_method_is_end()) {
+		snap_sink_end(sink);
+		is_saved(&run);
+	}
 	result->barrier = barrier_name();
 	result->prepare_ns =
 		snap_phase_ns[SNAP_SAVE] - snap_phase_ns[SNAP_PREPARE];

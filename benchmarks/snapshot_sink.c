@@ -119,7 +119,7 @@ int snap_sink_take(struct snap_sink *s, uint64_t offset, const void *data,
 		s->taken++;
 		if (page == victim() && planted("lost"))
 			continue;
-		if (s->sum[page])
+		if (s->sum[page] && !snap_method_is_end())
 			s->twice++;
 		if (s->fd >= 0)
 			s->sum[page] = 1; /* it is in the file */
@@ -130,11 +130,15 @@ int snap_sink_take(struct snap_sink *s, uint64_t offset, const void *data,
 		return err;
 	if (snap_want.sink_rate)
 		keep_rate(s);
-	if (s->taken == s->pages) {
-		s->cpu_ns = snap_cpu(true);
-		s->end_ns = bench_now();
-	}
+	if (s->taken == s->pages && !snap_method_is_end())
+		snap_sink_end(s);
 	return 0;
+}
+
+void snap_sink_end(struct snap_sink *s)
+{
+	s->cpu_ns = snap_cpu(true);
+	s->end_ns = bench_now();
 }
 
 /* ---- Whether it is right ------------------------------------------------- */

@@ -197,6 +197,17 @@ static bool run_workload(const char *const *args)
 	return true;
 }
 
+/* The one that snapshot-rates compares with fork. */
+static const char *rates_peer(void)
+{
+	if (!want.peers)
+		return "snapshot-weir";
+	if (!peer_find(want.peers) || strncmp(want.peers, "snapshot-", 9) != 0)
+		die("snapshot-rates wants one of the snapshot peers, not ",
+		    want.peers);
+	return want.peers;
+}
+
 static int run_all(void)
 {
 	const char *hot[] = {"graph-latency", "--shape", "hot", NULL};
@@ -287,7 +298,10 @@ int main(int argc, char **argv)
 		return rc;
 	}
 	if (!strcmp(args[0], "snapshot-rates"))
-		return snapshot_rates(want.pairs, args + 1, want.json) ? 0 : 2;
+		return snapshot_rates(want.pairs, rates_peer(), args + 1,
+				      want.json)
+			       ? 0
+			       : 2;
 	if (strcmp(args[0], "snapshot") != 0 &&
 	    !is_one_of(workloads, args[0]) &&
 	    !is_one_of(guile_workloads, args[0]))
