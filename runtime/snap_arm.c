@@ -541,7 +541,8 @@ static int copy_batch(struct weir_snapshot *s, struct batch *b)
 		if (!copy_hot(s, b->r, u))
 			err = protect_hot(s, b->r, u, u + 1);
 	}
-	b->n = 0;
+	if (!err)
+		b->n = 0;
 	return err;
 }
 
@@ -603,6 +604,9 @@ int wr_snap_turn(struct weir_snapshot *s, struct weir_region *r)
 		r->armed_units = n;
 	else if (!r->armed_once)
 		r->armed_units = 0;
+	/* After an error they are OPEN still, and the next one must know. */
+	while (batch.n)
+		wr_unit_is_open(r, batch.unit[--batch.n]);
 	return err;
 }
 
