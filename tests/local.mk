@@ -348,7 +348,7 @@ mostlyclean-local:
 
 # Not under a sanitizer, whose malloc() is the program's.
 EXTRA_DIST += tests/test_jemalloc.c tests/snapshot_scene.h \
-	tests/snapshot_util.h tests/test_snapshot.h
+	tests/snapshot_util.h tests/test_snapshot.h tests/short.h
 if WEIR_JEMALLOC
 if !WEIR_SANITIZED
 WEIR_UNIT_TESTS += tests/test_jemalloc

@@ -7,10 +7,11 @@
 #include <stdatomic.h>
 #include <time.h>
 
+#include "tests/short.h"
 #include "tests/test_barrier.h"
 
 /* Under sanitizers every access takes many times as long. */
-#define ROUNDS (SANITIZED ? 12 : 60)
+#define ROUNDS ((unsigned)rounds(SANITIZED ? 12 : 60))
 #define WRITERS 2
 #define LOOKERS 2
 #define AREA (6 * HUGE_PAGE)
@@ -145,8 +146,9 @@ ParameterizedTest(struct variant *v, barrier, concurrent_writers)
 					  &members[i]));
 	}
 	/* More rounds where the machine is so slow that too little was done. */
-	for (int round = 0; round < ROUNDS || (round < 50 * ROUNDS &&
-					       race.written <= ROUNDS * 64);
+	for (unsigned round = 0;
+	     round < ROUNDS ||
+	     (round < 50 * ROUNDS && race.written <= ROUNDS * 64);
 	     round++) {
 		struct timespec ms = {.tv_nsec = 1000000 * (round % 8 + 1)};
 

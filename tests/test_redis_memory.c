@@ -21,6 +21,7 @@
 #include <weir/weir.h>
 
 #include "tests/must.h"
+#include "tests/short.h"
 
 #define THREADS 3
 #define MIB ((size_t)1 << 20)
@@ -191,7 +192,7 @@ static void children_see_their_moments(void)
 		must(!pthread_create(&thread[i], NULL, write_main, (void *)i));
 	wait_for_writes(5000);
 	/* Folded to the end, in part, not at all. */
-	for (unsigned i = 0; i < 12; i++)
+	for (int i = 0; i < rounds(12); i++)
 		once(i % 3 == 0 ? 100 : i % 3 == 1 ? 3 : 0);
 	fold_all(100);
 	cr_assert_eq(memory.split, 0);
@@ -223,7 +224,7 @@ Test(redis_memory, folding_loses_no_write)
 	open_or_skip();
 	for (uintptr_t i = 0; i < THREADS; i++)
 		must(!pthread_create(&thread[i], NULL, write_main, (void *)i));
-	for (unsigned i = 0; i < 60; i++) {
+	for (int i = 0; i < rounds(60); i++) {
 #ifdef __SANITIZE_THREAD__ /* it takes mmap() for a write of it all */
 		stop();
 		must(!wr_memory_split(&memory, BYTES));
@@ -276,7 +277,7 @@ Test(redis_memory, holes_are_filled_beside_it)
 	open_or_skip();
 	for (uintptr_t i = 0; i < THREADS; i++)
 		must(!pthread_create(&thread[i], NULL, write_main, (void *)i));
-	for (unsigned i = 0; i < 15; i++) {
+	for (int i = 0; i < rounds(15); i++) {
 		stop();
 		for (unsigned k = 0; k < 100; k++) {
 			size_t at = random_of(&state) % (BYTES / 4096 - 40);

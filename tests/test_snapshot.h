@@ -7,6 +7,7 @@
 #include <criterion/parameterized.h>
 #include <sys/prctl.h>
 
+#include "tests/short.h"
 #include "tests/snapshot_util.h"
 
 #define NOBODY 65534
@@ -19,13 +20,6 @@ static inline void drop_privileges(void)
 	}
 	/* As after an execve(): changing the user took this away. */
 	cr_assert(!prctl(PR_SET_DUMPABLE, 1));
-}
-
-/* How often a test does something, or how much of it there is: a third with
- * WEIR_TEST_SHORT, for guests that are emulated. */
-static inline int rounds(int n)
-{
-	return getenv("WEIR_TEST_SHORT") ? (n + 2) / 3 : n;
 }
 
 /* A region, or the test is skipped where the kernel has no such barrier. */
