@@ -117,7 +117,7 @@ build()
 	if [ ! -f "$dir/Makefile" ]; then
 		(cd "$dir" && "$source/configure" --disable-shared \
 			--enable-sanitizer="$1" --enable-checking=2 \
-			--enable-werror CFLAGS='-g -O1') || return 1
+			--enable-werror CFLAGS='-g1 -O1') || return 1
 	fi
 	$MAKE -C "$dir" -j "$jobs" unit-tests
 }
