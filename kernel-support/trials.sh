@@ -38,7 +38,7 @@ plan_trial()
 	plan 60 /bin/weir-info
 	case ${TRY:-} in
 	short)
-		tests=$short_tests seconds=3 short=WEIR_TEST_SHORT=1
+		tests=$short_tests seconds=6 short=WEIR_TEST_SHORT=1
 		case $kernel in
 		*-6.1 | *-6.1-*) tests="$tests $short_tests_old" ;;
 		esac ;;
