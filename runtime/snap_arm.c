@@ -630,7 +630,7 @@ void wr_snap_warm(struct weir_snapshot *s)
 
 		if (!r->armed_once)
 			continue;
-		for (size_t g = next_hot(r, 0, groups); g < groups;
+		for (size_t g = next_hot(r, 0, groups); g < groups && n < most;
 		     g = next_hot(r, g + 1, groups)) {
 			size_t end = group_end(g, units), u = g * WR_GROUP;
 
