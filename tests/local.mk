@@ -275,6 +275,7 @@ tests_torture_torture_SOURCES = \
 	tests/torture/beside.c \
 	tests/torture/dump.c \
 	tests/torture/graph.c \
+	tests/torture/hang.c \
 	tests/torture/node.c \
 	tests/torture/outside.c \
 	tests/torture/setup.c \

@@ -17,7 +17,7 @@ trap 'rm -rf "$work"' EXIT
 one()
 {
 	what="$1: $3 seconds from seed $2"
-	timeout -k 10 $(($3 + 150)) "$torture" --barrier "$1" --seed "$2" \
+	timeout -k 10 $(($3 + 210)) "$torture" --barrier "$1" --seed "$2" \
 		--seconds "$3" >"$work/log" 2>&1
 	case $? in
 	0)
@@ -29,7 +29,7 @@ one()
 	*)
 		tap_not_ok "$what"
 		# The last line is for a run that could not say it itself.
-		tail -n 20 "$work/log" >&2
+		tail -n 300 "$work/log" >&2
 		echo "replay: $torture --barrier $1 --seed $2 --seconds $3" >&2
 		;;
 	esac

@@ -28,8 +28,6 @@
 
 #include "tests/torture/torture.h"
 
-enum { HANG_SECONDS = 60 };
-
 struct config cfg = {.seed = 1, .threads = 4, .seconds = 5, .live = 32 << 20};
 weir_heap *heap;
 bool in_child;
@@ -246,31 +244,6 @@ static void *worker_main(void *arg)
 {
 	self = arg;
 	work(arg);
-	return NULL;
-}
-
-/* Tells a hang from slowness: every thread must make steps. */
-static void *watchdog_main(void *arg)
-{
-	uint64_t beat[MAX_WORKERS] = {0}, since[MAX_WORKERS];
-	const struct timespec t = {0, 250000000};
-
-	for (unsigned i = 0; i < cfg.threads; i++)
-		since[i] = now_ns();
-	while (!__atomic_load_n((bool *)arg, __ATOMIC_RELAXED)) {
-		nanosleep(&t, NULL);
-		for (unsigned i = 0; i < cfg.threads; i++) {
-			if (beat[i] != workers[i].beat) {
-				beat[i] = workers[i].beat;
-				since[i] = now_ns();
-			}
-			if (now_ns() - since[i] >
-				    HANG_SECONDS * 1000000000ull &&
-			    strcmp(workers[i].action, "end"))
-				fail(&workers[i], "no step in %d seconds",
-				     HANG_SECONDS);
-		}
-	}
 	return NULL;
 }
 

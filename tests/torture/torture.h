@@ -8,6 +8,7 @@
  *   watch.c    weak references, finalizers, ephemerons
  *   beside.c   references outside of the heap, links
  *   dump.c     snapshots of the heap
+ *   hang.c     the watchdog
  *   outside.c  the system: read(2), blocking regions, signals, fork, churn
  *   setup.c    the heap and its options, the account at the end
  *   torture.c  the command line, threads, failures
@@ -144,6 +145,8 @@ void fail(struct worker *w, const char *format, ...)
 	__attribute__((noreturn, format(printf, 2, 3)));
 void worker_init(struct worker *w, unsigned index, uint64_t stream);
 bool over(void); /* time is up */
+/* A thread's: fails if a worker makes no step; ends when the bool `arg` is. */
+void *watchdog_main(void *arg);
 
 /* ---- Random numbers: xoroshiro128+ (Blackman and Vigna, 2018) ----------- */
 
