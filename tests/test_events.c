@@ -35,7 +35,7 @@ static void teardown(void)
 	unlink(name);
 }
 
-TestSuite(events, .init = setup, .fini = teardown);
+TestSuite(events, .init = setup, .fini = teardown, .timeout = 120);
 
 static struct wr_events *open_events(const char *log, const char *log_file,
 				     const char *trace)
@@ -314,7 +314,12 @@ Test(events, fork_leaves_the_trace_to_the_parent)
 		wr_events_fork_prepare(e);
 		wr_events_fork_done(e, false);
 		wr_events_close(e);
+/* The search for leaks hangs where the trace's thread was just starting. */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+		_exit(0);
+#else
 		exit(0);
+#endif
 	}
 	cr_assert_eq(waitpid(pid, &status, 0), pid);
 	cr_assert_eq(status, 0);
