@@ -39,12 +39,14 @@ plan_trial()
 	case ${TRY:-} in
 	short)
 		tests=$short_tests seconds=6 short=WEIR_TEST_SHORT=1
+		barriers="async sync sigbus" # the others need no userfaultfd
 		case $kernel in
 		*-6.1 | *-6.1-*) tests="$tests $short_tests_old" ;;
 		esac ;;
 	*)
 		short=
 		tests=$(cd "$user/tests" && echo test_*.o | sed 's/\.o//g')
+		barriers="async sync sigbus mprotect none"
 		seconds=20 ;;
 	esac
 	# What tests open by the name it has in the build.
@@ -62,7 +64,7 @@ plan_trial()
 		fi
 	done
 	add "$user/tests/torture/torture" /bin/torture
-	for b in async sync sigbus mprotect none; do
+	for b in $barriers; do
 		plan $((seconds * 10 + 120)) /bin/torture --barrier "$b" \
 			--seed 1 --seconds "$seconds" --live 4m --threads 2
 	done

@@ -23,6 +23,7 @@
 
 #include "tests/must.h"
 #include "tests/need.h"
+#include "tests/short.h"
 
 typedef long hidden_fn(weir_heap *heap, weir_mutator *m, void *arg);
 
@@ -100,13 +101,14 @@ static inline void some_cycle(weir_heap *h, long n)
  * busy machine, and is full by the time. */
 #ifdef __SANITIZE_THREAD__
 #define RACE_HEAP "heap-max=64m"
-#define RACE_CYCLES 14
+#define RACE_CYCLES 21
 #else
 #define RACE_HEAP "heap-max=512m"
 #define RACE_CYCLES 30
 #endif
 
-/* Such cycles for two seconds, and RACE_CYCLES at the least; how many. */
+/* Such cycles for two seconds, and RACE_CYCLES at the least (less where tests
+ * are to be short); how many. */
 static inline long many_cycles(weir_heap *h)
 {
 	struct timespec begin, now;
@@ -116,7 +118,8 @@ static inline long many_cycles(weir_heap *h)
 	do {
 		some_cycle(h, cycles++);
 		clock_gettime(CLOCK_MONOTONIC, &now);
-	} while (cycles < RACE_CYCLES || now.tv_sec - begin.tv_sec < 2);
+	} while (cycles < rounds(RACE_CYCLES) ||
+		 now.tv_sec - begin.tv_sec < rounds(2));
 	return cycles;
 }
 

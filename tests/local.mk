@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 # Tests.  To add
 #
-#   a unit test   tests/test_x.c:  one line in WEIR_UNIT_TESTS.  It is compiled
+#   a unit test   tests/test_x.c:  one line in WEIR_UNIT_TESTS (if it has one
+#                 thread, WEIR_SEQUENTIAL_TESTS).  It is compiled
 #                 from tests/test_x.c and linked with libweir-internal and
 #                 Criterion.  Only if it has more sources than that:
 #                 tests_test_x_SOURCES = tests/test_x.c tests/fake.c
@@ -20,7 +21,6 @@ WEIR_UNIT_TESTS += \
 	tests/test_barrier_signal \
 	tests/test_big \
 	tests/test_block \
-	tests/test_cgroup \
 	tests/test_cycle \
 	tests/test_deque \
 	tests/test_dirty \
@@ -45,11 +45,8 @@ WEIR_UNIT_TESTS += \
 	tests/test_heap_system \
 	tests/test_histogram \
 	tests/test_hold \
-	tests/test_input \
 	tests/test_invariants \
-	tests/test_json \
 	tests/test_kind \
-	tests/test_latency \
 	tests/test_limits \
 	tests/test_link \
 	tests/test_link_race \
@@ -57,18 +54,13 @@ WEIR_UNIT_TESTS += \
 	tests/test_locked \
 	tests/test_lost \
 	tests/test_mark \
-	tests/test_meta \
 	tests/test_mutator \
 	tests/test_object_kind \
-	tests/test_options \
-	tests/test_pace \
 	tests/test_poison \
 	tests/test_preclean \
-	tests/test_probe \
 	tests/test_read \
 	tests/test_redis_hooks \
 	tests/test_redis_memory \
-	tests/test_redis_refused \
 	tests/test_roots \
 	tests/test_rootscan \
 	tests/test_scan \
@@ -90,6 +82,22 @@ WEIR_UNIT_TESTS += \
 	tests/test_verify \
 	tests/test_walk \
 	tests/test_weak
+
+# In these one thread does everything: there is nothing in them for the thread
+# sanitizer, which takes long.
+WEIR_SEQUENTIAL_TESTS = \
+	tests/test_cgroup \
+	tests/test_input \
+	tests/test_json \
+	tests/test_latency \
+	tests/test_meta \
+	tests/test_options \
+	tests/test_pace \
+	tests/test_probe \
+	tests/test_redis_refused
+if !WEIR_THREAD_SANITIZED
+WEIR_UNIT_TESTS += $(WEIR_SEQUENTIAL_TESTS)
+endif
 
 tests_test_barrier_SOURCES = \
 	tests/test_barrier.c tests/test_barrier.h tests/memory.h \
@@ -162,12 +170,13 @@ tests_test_weak_SOURCES = tests/test_weak.c tests/hidden.h
 # Snapshot files.  They link the library's objects, internals reachable; the
 # engine that fills them is a fake.
 WEIR_IMAGE_TESTS = \
+	tests/test_image_heap \
+	tests/test_image_live
+WEIR_SEQUENTIAL_IMAGE_TESTS = \
 	tests/test_image \
 	tests/test_image_fuzz \
-	tests/test_image_heap \
 	tests/test_image_hostile \
 	tests/test_image_index \
-	tests/test_image_live \
 	tests/test_image_map \
 	tests/test_image_write
 WEIR_IMAGE_TEST_LDADD = libweir-image-internal.la $(LDADD)
@@ -207,6 +216,9 @@ tests_test_image_write_LDADD = $(WEIR_IMAGE_TEST_LDADD)
 
 if WEIR_IMAGE
 WEIR_UNIT_TESTS += $(WEIR_IMAGE_TESTS)
+if !WEIR_THREAD_SANITIZED
+WEIR_UNIT_TESTS += $(WEIR_SEQUENTIAL_IMAGE_TESTS)
+endif
 WEIR_SCRIPT_TESTS += tests/weir_snap.sh
 
 # The fuzzer without an end; docs/SNAPSHOT-FORMAT.md.

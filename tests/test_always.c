@@ -17,6 +17,7 @@
 
 #include "gc/always.h"
 #include "tests/heap_util.h"
+#include "tests/short.h"
 #include "tests/must.h"
 
 #define MANY 1000
@@ -559,7 +560,7 @@ static void beside_cycles(const char *options)
 	on_thread(make_things, NULL);
 	for (int i = 0; i < 2; i++)
 		must(!pthread_create(&t[i], NULL, job_main, &job[i]));
-	for (int i = 0; i < 40; i++)
+	for (int i = 0; i < rounds(40); i++)
 		collect(i % 4 == 3   ? WEIR_COLLECT_FULL
 			: i % 8 == 4 ? WEIR_COLLECT_STOPPED
 				     : WEIR_COLLECT_MINOR);

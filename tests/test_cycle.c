@@ -7,6 +7,7 @@
 
 #include "gc/heap.h"
 #include "tests/heap_util.h"
+#include "tests/short.h"
 
 struct node {
 	struct node *next;
@@ -47,7 +48,7 @@ Test(cycle, lists_survive_and_garbage_goes)
 	heap_open("verify=on,poison=on,heap-min=4m");
 	cr_assert_eq(weir_root_add(heap, &root, sizeof(root)), 0);
 	root = make_list(200000);
-	for (int i = 0; i < 12; i++) {
+	for (int i = 0; i < rounds(12); i++) {
 		make_list(100000);
 		cr_assert_eq(weir_collect(heap, all_kinds[i % 3]), 0);
 		check_list(root, 200000);
@@ -120,7 +121,7 @@ Test(cycle, interior_pointers_keep_objects)
 #ifdef __SANITIZE_THREAD__
 #define LIST_LINKS 1000000
 #else
-#define LIST_LINKS 5000000
+#define LIST_LINKS ((size_t)rounds(5000000))
 #endif
 /* The size of a test, which tests/large.sh makes larger. */
 static size_t size_of(const char *variable, size_t usual)
@@ -220,7 +221,7 @@ Test(cycle, overflow_loses_nothing)
 			*(uint64_t *)node[k] = i + k;
 		}
 	}
-	for (int round = 0; round < 2; round++) {
+	for (int round = 0; round < rounds(2); round++) {
 		weir_collect(heap,
 			     round ? WEIR_COLLECT_STOPPED : WEIR_COLLECT_FULL);
 		for (size_t i = 0; i < n; i++)
@@ -275,7 +276,7 @@ Test(cycle, a_small_heap_lives_on)
 	heap_open("heap-max=32m,heap-min=1m,poison=on");
 	cr_assert_eq(weir_root_add(heap, &root, sizeof(root)), 0);
 	root = make_list(500000);
-	for (int i = 0; i < 40; i++)
+	for (int i = 0; i < rounds(40); i++)
 		make_list(200000);
 	check_list(root, 500000);
 	cr_assert_leq(heap_stats().heap_peak, 32 << 20);

@@ -17,6 +17,7 @@
 #include "runtime/events.h"
 #include "runtime/lock.h"
 #include "tests/json.h"
+#include "tests/short.h"
 
 static char name[64]; /* a file of this test's own */
 
@@ -234,15 +235,16 @@ static void run_crowd(struct crowd *c)
 
 Test(events, threads_lose_nothing)
 {
-	struct crowd c = {open_events("", "", name), 4000};
+	unsigned n = (unsigned)rounds(4000);
+	struct crowd c = {open_events("", "", name), n};
 	char *text;
 
 	run_crowd(&c);
 	wr_events_close(c.e);
 	text = read_trace();
-	cr_assert_eq(json_count(text, "\"ph\":\"X\""), 4 * 4000);
+	cr_assert_eq(json_count(text, "\"ph\":\"X\""), 4 * n);
 	cr_assert_eq(json_count(text, "dropped"), 0);
-	for (unsigned i = 0; i < 4000; i += 333) {
+	for (unsigned i = 0; i < n; i += 333) {
 		char expected[64];
 
 		snprintf(expected, sizeof expected, "{\"bytes\":%u}", i);
@@ -253,7 +255,8 @@ Test(events, threads_lose_nothing)
 
 Test(events, full_ring_is_counted)
 {
-	struct crowd c = {open_events("", "", name), 200000};
+	unsigned n = (unsigned)rounds(60000);
+	struct crowd c = {open_events("", "", name), n};
 	unsigned long long dropped = 0;
 	size_t written;
 	char *text, *s;
@@ -267,7 +270,7 @@ Test(events, full_ring_is_counted)
 		cr_assert_eq(
 			sscanf(strchr(s, '{'), "{\"events\":%llu", &dropped),
 			1);
-	cr_assert_eq(written + dropped, THREADS * 200000, "%zu + %llu", written,
+	cr_assert_eq(written + dropped, THREADS * n, "%zu + %llu", written,
 		     dropped);
 	cr_assert_geq(written, 16384);
 	free(text);

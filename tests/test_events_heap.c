@@ -13,6 +13,7 @@
 #include "runtime/events.h"
 #include "tests/heap_util.h"
 #include "tests/json.h"
+#include "tests/short.h"
 
 static char name[64]; /* a file of this test's own */
 
@@ -64,7 +65,8 @@ static struct weir_stats busy_heap(const char *more)
 		weir_collect(heap, i / 1000 % 2 ? WEIR_COLLECT_MINOR
 						: WEIR_COLLECT_FULL);
 		s = heap_stats();
-	} while (!s.assist.count || !s.handshake.count || i < 6000);
+	} while (!s.assist.count || !s.handshake.count ||
+		 i < (unsigned)rounds(6000));
 	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
 	for (int k = 0; k < 2; k++)
 		pthread_join(t[k], NULL);

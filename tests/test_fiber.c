@@ -16,6 +16,7 @@
 
 #include "gc/heap.h"
 #include "tests/fiber.h"
+#include "tests/short.h"
 
 #define OBJECTS 64
 #define OPTIONS "verify=on,poison=on,heap-min=64m,heap-max=512m"
@@ -529,7 +530,7 @@ Test(fiber, only_the_own_mutator)
 
 #define THREADS 4
 #define FIBERS 8
-#define SECONDS 3
+#define SECONDS rounds(3)
 
 struct runner {
 	struct fiber own;           /* of the thread */

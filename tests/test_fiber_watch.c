@@ -16,6 +16,7 @@
 
 #include "gc/heap.h"
 #include "tests/fiber.h"
+#include "tests/short.h"
 
 #define OBJECTS 64 /* of each stack */
 #define OPTIONS "verify=on,poison=on,heap-min=64m,heap-max=512m"
@@ -213,7 +214,7 @@ ParameterizedTest(struct way *w, fiber_watch, both_stacks_are_scanned)
 /* ---- A program that switches as fast as it can --------------------------- */
 
 #define FIBERS 8
-#define SECONDS 3
+#define SECONDS rounds(3)
 
 static struct fiber many[FIBERS + 1]; /* the last is the thread's own */
 static void *bases[FIBERS + 1];

@@ -567,8 +567,8 @@ Test(finalize, races_with_collections, .timeout = 240)
 	do {
 		some_cycle(s.heap, cycles++);
 		clock_gettime(CLOCK_MONOTONIC, &now);
-	} while (now.tv_sec - begin.tv_sec < 2 ||
-		 (cycles < 20 && now.tv_sec - begin.tv_sec < 50));
+	} while (now.tv_sec - begin.tv_sec < rounds(2) ||
+		 (cycles < rounds(20) && now.tv_sec - begin.tv_sec < 50));
 	cr_assert_geq(cycles, 7, "not one of each kind");
 	s.stop = true;
 	for (int i = 0; i < STRESS_THREADS; i++)

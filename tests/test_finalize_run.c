@@ -31,7 +31,7 @@ Test(finalize_run, the_queue_keeps_what_waits_in_it)
 	long total = 0, made = 0;
 
 	/* More in than out, then all out: the queue moves and wraps. */
-	for (int i = 0; i < 12; i++) {
+	for (int i = 0; i < rounds(12); i++) {
 		cr_assert_eq(hidden(h, make_queue, (void *)QUEUED), 0);
 		made += QUEUED;
 		i % 3 == 0 ? full(h) : i % 3 == 1 ? minor(h) : stopped(h);

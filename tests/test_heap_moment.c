@@ -20,6 +20,7 @@
 
 #include "tests/heap_snapshot.h"
 #include "tests/must.h"
+#include "tests/short.h"
 
 #define ACCOUNTS 20000
 #define WRITERS 2
@@ -149,14 +150,14 @@ static void *take_here(void *arg)
 	return NULL;
 }
 
-static void one_moment(const char *options, int rounds)
+static void one_moment(const char *options, int n)
 {
 	char text[128];
 	pthread_t thread[WRITERS];
 	uint64_t before;
 
 #ifdef __SANITIZE_THREAD__
-	rounds /= 4; /* it sees a race the first time */
+	n /= 4; /* it sees a race the first time */
 #endif
 	snprintf(text, sizeof(text), "stop=safepoints%s%s", *options ? "," : "",
 		 options);
@@ -169,7 +170,7 @@ static void one_moment(const char *options, int rounds)
 		cr_assert_eq(pthread_create(&thread[i], NULL, transfer_main,
 					    (void *)i),
 			     0);
-	for (int i = 0; i < rounds; i++) {
+	for (int i = 0; i < rounds(n); i++) {
 		weir_heap_snapshot *s;
 		struct audit a;
 

@@ -19,6 +19,7 @@
 #include "tests/heap_util.h"
 #include "tests/must.h"
 #include "tests/quiet.h"
+#include "tests/short.h"
 
 #define MANY 100
 #define VALUE 0x5eed5eed5eedu
@@ -443,7 +444,7 @@ static void hide_beside_cycles(const char *options)
 	for (int i = 0; i < 2; i++)
 		cr_assert_eq(pthread_create(&t[i], NULL, hides, NULL), 0);
 	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += 2;
+	until.tv_sec += rounds(2);
 	do {
 		int err = weir_collect(heap, WEIR_COLLECT_FULL);
 

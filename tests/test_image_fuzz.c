@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "tests/image_fuzz.h"
+#include "tests/short.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define SECONDS 10
@@ -18,7 +19,7 @@ Test(image_fuzz, mutations)
 	const char *text = getenv("WEIR_FUZZ_SECONDS");
 	struct fuzz_result result;
 
-	fuzz_loop(text ? atof(text) : SECONDS, 1, &result);
+	fuzz_loop(text ? atof(text) : rounds(SECONDS), 1, &result);
 	fprintf(stderr, "%llu files, %llu opened\n",
 		(unsigned long long)result.inputs,
 		(unsigned long long)result.opened);

@@ -6,13 +6,14 @@
 
 #include "gc/heap.h"
 #include "tests/heap_util.h"
+#include "tests/short.h"
 
 #define OBJECTS ((size_t)24 * 1024) /* of a page each: 96 MiB */
 #define SIZE 4080
 #ifdef __SANITIZE_THREAD__
 #define CYCLES 1 /* which take their time there */
 #else
-#define CYCLES 6
+#define CYCLES rounds(6)
 #endif
 
 static void ***table;

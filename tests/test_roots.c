@@ -19,6 +19,7 @@
 
 #include "runtime/roots.h"
 #include "runtime/thread.h"
+#include "tests/short.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define RAW __attribute__((no_sanitize_address, no_sanitize_thread))
@@ -635,12 +636,12 @@ Test(roots, objects_come_and_go_in_pauses)
 		with += loaded;
 		pause_us(200);
 		clock_gettime(CLOCK_MONOTONIC, &now);
-		/* Four seconds, and longer on a machine so slow that too little
+		/* Some seconds, and longer on a machine so slow that too little
 		 * was done; but it must come to an end. */
 		enough = with > 0;
 		for (int i = 0; i < N; i++)
 			enough &= LOAD(loaders[i].rounds) > 10;
-	} while (now.tv_sec - begin.tv_sec < (enough ? 4 : 120));
+	} while (now.tv_sec - begin.tv_sec < (enough ? rounds(4) : 120));
 	STORE(stop_all, 1);
 	for (int i = 0; i < N; i++) {
 		pthread_join(id[i], NULL);

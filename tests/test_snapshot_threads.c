@@ -112,11 +112,23 @@ static bool consistent(const char *image)
 	return true;
 }
 
+static void await_steps(uint64_t n)
+{
+	for (unsigned w = 0; w < WRITERS; w++) {
+		uint64_t from = __atomic_load_n(&steps[w], __ATOMIC_RELAXED);
+
+		while (__atomic_load_n(&steps[w], __ATOMIC_RELAXED) < from + n)
+			usleep(1000);
+	}
+}
+
 static int nobody_stopped; /* atomic */
 
+/* There is something to hand over: every writer has written. */
 static int stop_nobody(void *arg)
 {
 	(void)arg;
+	await_steps(128);
 	__atomic_store_n(&nobody_stopped, 1, __ATOMIC_RELAXED);
 	return 0;
 }
@@ -126,21 +138,13 @@ static void resume_nobody(void *arg)
 	(void)arg;
 }
 
-/* What is handed over after nobody was stopped comes late: every writer has
- * written all its words meanwhile. */
+/* And that comes late: every writer has written all its words meanwhile. */
 static void wait_for_writers(void *arg, unsigned calls)
 {
 	(void)arg;
 	(void)calls;
-	if (!__atomic_load_n(&nobody_stopped, __ATOMIC_RELAXED))
-		return;
-	for (unsigned w = 0; w < WRITERS; w++) {
-		uint64_t from = __atomic_load_n(&steps[w], __ATOMIC_RELAXED);
-
-		while (__atomic_load_n(&steps[w], __ATOMIC_RELAXED) <
-		       from + WORDS)
-			usleep(1000);
-	}
+	if (__atomic_load_n(&nobody_stopped, __ATOMIC_RELAXED))
+		await_steps(WORDS);
 }
 
 struct job {
@@ -249,7 +253,7 @@ static struct weir_snapshot_options options_of(unsigned kind)
 	};
 }
 
-static void stopped(unsigned flags, unsigned barrier, unsigned kind, int rounds)
+static void stopped(unsigned flags, unsigned barrier, unsigned kind, int n)
 {
 	struct job j;
 	pthread_t other;
@@ -257,7 +261,7 @@ static void stopped(unsigned flags, unsigned barrier, unsigned kind, int rounds)
 	start_writers(flags, barrier, &j);
 	j.options = options_of(kind);
 	cr_assert_eq(pthread_create(&other, NULL, disturb, NULL), 0);
-	for (int i = 0; i < rounds; i++) {
+	for (int i = 0; i < n; i++) {
 		void *(*how[])(void *) = {take, take_attached, take_running};
 
 		j.was_consistent = false;
@@ -271,18 +275,18 @@ static void stopped(unsigned flags, unsigned barrier, unsigned kind, int rounds)
 
 Test(snapshot_threads, sync, .timeout = 180)
 {
-	stopped(0, WEIR_REGION_SYNC, WEIR_SNAPSHOT_BEGIN, 30);
+	stopped(0, WEIR_REGION_SYNC, WEIR_SNAPSHOT_BEGIN, rounds(30));
 }
 
 Test(snapshot_threads, sigbus, .timeout = 180)
 {
 	stopped(WEIR_REGION_USER_WRITES, WEIR_REGION_SIGBUS,
-		WEIR_SNAPSHOT_BEGIN, 30);
+		WEIR_SNAPSHOT_BEGIN, rounds(30));
 }
 
 Test(snapshot_threads, async, .timeout = 180)
 {
-	stopped(0, WEIR_REGION_ASYNC, WEIR_SNAPSHOT_END, 30);
+	stopped(0, WEIR_REGION_ASYNC, WEIR_SNAPSHOT_END, rounds(30));
 }
 
 /* The control: what the others show is not so by itself. */

@@ -84,7 +84,7 @@ static void *count_slowly(void *arg)
 EACH_MODE(thread, no_release_is_lost)
 {
 	static struct mutator m[2];
-	time_t end = time(NULL) + 3;
+	time_t end = time(NULL) + rounds(3);
 
 	make(*mode, NULL);
 	start_all(m, 2, count_slowly);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "runtime/thread.h"
+#include "tests/short.h"
 
 /* Most tests run once for each way to stop.  ThreadSanitizer puts a signal off
  * until the thread calls into the C library, so there a thread that computes

@@ -622,7 +622,7 @@ EACH_MODE(thread_churn, random_lives_and_stops)
 
 	make(*mode, NULL);
 	clock_gettime(CLOCK_MONOTONIC, &deadline);
-	deadline.tv_sec += 3;
+	deadline.tv_sec += rounds(3);
 	for (uintptr_t i = 0; i < 5; i++)
 		pthread_create(&id[i], NULL, live_at_random, (void *)(i + 1));
 	keep_stopping = 1;
