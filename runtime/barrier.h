@@ -69,10 +69,12 @@ typedef void wr_run_fn(void *arg, const struct wr_run *runs, size_t count);
  * protection there) or reclaimed. */
 #define WR_FETCH_VACANT 4u
 
-/* async: instead of dirty pages, places that have no page, and no protection
- * waiting for one.  (Where whole page tables are missing, as after a huge page
- * was given back, HOLES finds nothing.) */
+/* async: with the dirty pages, in one walk, places that have no page, and no
+ * protection waiting for one; in the start of their runs WR_RUN_ABSENT is set.
+ * (Where whole page tables are missing, as after a huge page was given back,
+ * HOLES finds nothing.) */
 #define WR_FETCH_ABSENT 8u
+#define WR_RUN_ABSENT ((uintptr_t)1)
 
 struct wr_barrier_stats {
 	uint64_t

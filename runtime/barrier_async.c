@@ -88,7 +88,30 @@ static const struct which vacant = {.inverted = WR_PAGE_IS_WRITTEN,
 				    .mask = WR_PAGE_IS_WRITTEN |
 					    WR_PAGE_IS_SWAPPED};
 
-static const struct which absent = {.inverted = POPULATED, .mask = POPULATED};
+/* What is swapped out and not written is sorted out afterwards. */
+static const struct which written_or_absent = {.inverted = WR_PAGE_IS_PRESENT,
+					       .anyof = WR_PAGE_IS_WRITTEN |
+							WR_PAGE_IS_PRESENT};
+
+/* Of a walk's regions, the runs that are told.  Returns how many. */
+static size_t runs_of(const struct wr_page_region *regions, size_t n,
+		      bool absent, struct wr_run *runs)
+{
+	size_t told = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		uintptr_t mark = 0;
+
+		if (absent && !(regions[i].categories & WR_PAGE_IS_WRITTEN)) {
+			if (regions[i].categories & POPULATED)
+				continue;
+			mark = WR_RUN_ABSENT;
+		}
+		runs[told++] = (struct wr_run){regions[i].start | mark,
+					       regions[i].end};
+	}
+	return told;
+}
 
 static int walk(struct wr_barrier *b, uintptr_t start, uintptr_t end,
 		const struct which *which, uint64_t flags, wr_run_fn *fn,
@@ -106,7 +129,9 @@ static int walk(struct wr_barrier *b, uintptr_t start, uintptr_t end,
 		.category_inverted = which->inverted,
 		.category_mask = which->mask,
 		.category_anyof_mask = which->anyof,
-		.return_mask = WR_PAGE_IS_WRITTEN,
+		.return_mask = which == &written_or_absent
+				       ? WR_PAGE_IS_WRITTEN | POPULATED
+				       : WR_PAGE_IS_WRITTEN,
 	};
 	uint64_t calls = 0;
 	int err = 0;
@@ -125,10 +150,10 @@ static int walk(struct wr_barrier *b, uintptr_t start, uintptr_t end,
 		}
 		if (!n || !fn)
 			continue;
-		for (long i = 0; i < n; i++)
-			runs[i] = (struct wr_run){regions[i].start,
-						  regions[i].end};
-		fn(arg, runs, (size_t)n);
+		n = (long)runs_of(regions, (size_t)n,
+				  which == &written_or_absent, runs);
+		if (n)
+			fn(arg, runs, (size_t)n);
 	}
 	wr_barrier_count_calls(b, calls);
 	return err;
@@ -151,7 +176,7 @@ static int async_fetch(struct wr_barrier *b, uintptr_t start, uintptr_t end,
 	if (flags & WR_FETCH_VACANT)
 		return walk(b, start, end, &vacant, 0, fn, arg);
 	if (flags & WR_FETCH_ABSENT)
-		return walk(b, start, end, &absent, 0, fn, arg);
+		return walk(b, start, end, &written_or_absent, 0, fn, arg);
 	/* WRITTEN alone is the kernel's fast path, twice as fast, but it
 	 * cannot tell holes from dirty pages. */
 	return walk(b, start, end,

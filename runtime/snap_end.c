@@ -50,7 +50,8 @@ struct copier {
 	void *arg;                   /* its argument */
 	char *buffer;                /* BUFFER bytes */
 	struct list list;            /* written, to be handed over */
-	struct list found;           /* what the fetch under way reports */
+	struct list found;           /* what a look reports as written, */
+	struct list gone;            /* and where it finds no page */
 	uint64_t *held[64];          /* a region's pages that were not zero, a
 				      * bit each */
 	struct wr_pace pace;         /* rate and progress */
@@ -330,19 +331,29 @@ static void add_gone(struct copier *c, const struct wr_run *run)
 			add(&c->list, p, p + c->page);
 }
 
-/* What is reported of region r goes to f. */
-static int look(struct copier *c, struct weir_region *r, unsigned flags,
-		void (*f)(struct copier *c, const struct wr_run *run))
+static void sort_out(void *arg, const struct wr_run *runs, size_t count)
 {
-	int err;
+	struct copier *c = arg;
 
+	for (size_t i = 0; i < count; i++)
+		add(runs[i].start & WR_RUN_ABSENT ? &c->gone : &c->found,
+		    runs[i].start & ~WR_RUN_ABSENT, runs[i].end);
+}
+
+/* What is reported of region r, into c->found and c->gone. */
+static int look(struct copier *c, struct weir_region *r, unsigned flags)
+{
 	c->found.count = c->found.bytes = 0;
-	err = wr_barrier_fetch(r->async, (void *)r->start,
-			       r->snap_units << r->shift, flags, report,
-			       &c->found);
-	for (size_t i = 0; i < c->found.count && !err; i++)
-		f(c, &c->found.runs[i]);
-	return err;
+	c->gone.count = c->gone.bytes = 0;
+	return wr_barrier_fetch(r->async, (void *)r->start,
+				r->snap_units << r->shift, flags, sort_out, c);
+}
+
+static void each(struct copier *c, const struct list *l,
+		 void (*f)(struct copier *c, const struct wr_run *run))
+{
+	for (size_t i = 0; i < l->count; i++)
+		f(c, &l->runs[i]);
 }
 
 /* The writers are quiet.  Pages that were written, and those that were given
@@ -357,11 +368,16 @@ static int last_look(struct copier *c)
 
 		if (!r->snap_units)
 			continue;
-		err = look(c, r, 0, add_written);
-		if (!err)
-			err = look(c, r, WR_FETCH_ABSENT, add_held);
-		if (!err && r->shared)
-			err = look(c, r, WR_FETCH_VACANT, add_gone);
+		err = look(c, r, WR_FETCH_ABSENT);
+		if (!err) {
+			each(c, &c->found, add_written);
+			each(c, &c->gone, add_held);
+		}
+		if (!err && r->shared) {
+			err = look(c, r, WR_FETCH_VACANT);
+			if (!err)
+				each(c, &c->found, add_gone);
+		}
 		/* So that the next delta knows; holes stay holes. */
 		if (!err && r->flags & WEIR_REGION_TRACK)
 			err = wr_barrier_arm(r->async, (void *)r->start,
@@ -378,7 +394,8 @@ static int last_look(struct copier *c)
 	}
 	if (err)
 		return failed(c->s, err);
-	return c->found.lost || c->list.lost ? no_memory(c->s) : 0;
+	return c->found.lost || c->gone.lost || c->list.lost ? no_memory(c->s)
+							     : 0;
 }
 
 /* Into the pool what fits it; returns how many runs of the list did. */
@@ -559,5 +576,6 @@ int wr_snap_read_end(struct weir_snapshot *s, weir_snapshot_sink_fn *sink,
 			    wr_held_bytes(pages_of(&c, s->regions[i])));
 	drop(&c.list);
 	drop(&c.found);
+	drop(&c.gone);
 	return wr_snap_failed(s);
 }
