@@ -159,6 +159,27 @@ repeat_results()
 	fi
 }
 
+# A minute of the fuzzer of snapshot files, beside what comes next.
+fuzz_begin()
+{
+	fuzz=$dir/tests/test_image_fuzz
+	[ -x "$fuzz" ] || return
+	{
+		LSAN_OPTIONS=suppressions=$WEIR_SRCDIR/tests/leaks.supp \
+			WEIR_FUZZ_SECONDS=60 nice -n 19 timeout -k 10 300 "$fuzz" \
+			>"$top/fuzz.log" 2>&1
+		echo $? >"$top/fuzz.status"
+	} &
+}
+
+fuzz_end()
+{
+	[ -x "${fuzz:-}" ] || return
+	wait
+	tap_run "a minute of the fuzzer of snapshot files under $fuzzed" \
+		sh -c "cat '$top/fuzz.log'; test \$(cat '$top/fuzz.status') = 0"
+}
+
 for sanitizer in ${WEIR_SANITIZERS:-address+undefined thread}; do
 	dir=$top/$sanitizer
 	mkdir -p "$dir"
@@ -178,5 +199,12 @@ for sanitizer in ${WEIR_SANITIZERS:-address+undefined thread}; do
 		continue
 	fi
 	repeat_results "$sanitizer"
+	case $sanitizer in
+	address*)
+		fuzzed=$sanitizer
+		fuzz_begin
+		;;
+	esac
 done
+fuzz_end
 tap_done

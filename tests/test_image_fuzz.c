@@ -1,25 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /* A few seconds of the fuzzer of snapshot files (WEIR_FUZZ_SECONDS), always the
- * same; `make fuzz-image` goes on for longer. */
+ * same; tests/sanitizers.sh has a minute of it, `make fuzz-image` goes on for
+ * longer. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "tests/image_fuzz.h"
-#include "tests/short.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#define SECONDS 10
-#else
-#define SECONDS 5
-#endif
+#define SECONDS 3
 
 Test(image_fuzz, mutations)
 {
 	const char *text = getenv("WEIR_FUZZ_SECONDS");
 	struct fuzz_result result;
 
-	fuzz_loop(text ? atof(text) : rounds(SECONDS), 1, &result);
+	fuzz_loop(text ? atof(text) : SECONDS, 1, &result);
 	fprintf(stderr, "%llu files, %llu opened\n",
 		(unsigned long long)result.inputs,
 		(unsigned long long)result.opened);

@@ -8,6 +8,7 @@
 #include "gc/heap.h"
 #include "tests/heap_util.h"
 #include "tests/memory.h"
+#include "tests/short.h"
 
 #define MIB ((size_t)1 << 20)
 
@@ -197,7 +198,7 @@ static size_t peak_of(const char *options, size_t mib)
 		*(size_t *)root[i] = i;
 	}
 	/* Each piece of garbage takes the place of a live object at times. */
-	for (size_t i = 0; i < 400 << 10; i++) {
+	for (size_t i = 0; i < (size_t)rounds(400) << 10; i++) {
 		size_t *p = weir_alloc(self, 1024);
 
 		cr_assert_not_null(p, "%s", weir_error_text());
@@ -244,7 +245,7 @@ static void *take_and_drop(void *arg)
 	struct greedy *g = arg;
 	weir_mutator *m;
 
-	for (int i = 0; i < 4000; i++) {
+	for (int i = 0; i < rounds(4000); i++) {
 		if (weir_thread_attach(heap, &m))
 			abort();
 		for (int k = 0; k < (g->comes_back ? 1 : 64); k++)

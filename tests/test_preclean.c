@@ -8,11 +8,12 @@
 #include "tests/heap_util.h"
 #include "tests/short.h"
 
-#define OBJECTS ((size_t)24 * 1024) /* of a page each: 96 MiB */
 #define SIZE 4080
 #ifdef __SANITIZE_THREAD__
+#define OBJECTS ((size_t)12 * 1024)
 #define CYCLES 1 /* which take their time there */
 #else
+#define OBJECTS ((size_t)24 * 1024) /* of a page each: 96 MiB */
 #define CYCLES rounds(6)
 #endif
 

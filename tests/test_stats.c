@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "tests/heap_util.h"
+#include "tests/short.h"
 
 static uint64_t sum(const struct weir_histogram *h)
 {
@@ -76,7 +77,7 @@ Test(stats, pressure_makes_assists)
 
 	heap_open("heap-max=16m,heap-min=1m");
 	cr_assert_eq(weir_root_add(heap, kept, sizeof(kept)), 0);
-	for (int i = 0; i < 40000; i++) {
+	for (int i = 0; i < rounds(40000); i++) {
 		kept[i % 1024] = weir_alloc(self, 8192);
 		cr_assert_not_null(kept[i % 1024], "%s", weir_error_text());
 	}

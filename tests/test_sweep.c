@@ -2,6 +2,7 @@
 /* The sweep of one block at a time, its claim, and what it counts. */
 #include "gc/heap.h"
 #include "tests/heap_util.h"
+#include "tests/short.h"
 
 #define OBJECTS 64
 
@@ -221,7 +222,7 @@ Test(sweep, blocks_of_all_sorts)
 	unsigned got;
 
 	open_quiet("heap-max=64m,barrier=none");
-	for (unsigned n = 0; n < 20000; n++) {
+	for (unsigned n = 0; n < (unsigned)rounds(20000); n++) {
 		const struct wg_block *b;
 		uint8_t *meta;
 

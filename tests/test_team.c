@@ -5,6 +5,7 @@
 
 #include "gc/team.h"
 #include "tests/marked.h"
+#include "tests/short.h"
 
 static unsigned ran[WG_MAX_MARKERS];
 
@@ -75,7 +76,8 @@ Test(team, marking_is_shared_and_ends)
 
 	heap_open("heap-max=256m,barrier=none,heap-min=192m,markers=4");
 	t = tree(18);
-	for (int round = 0; round < 20; round++) {
+	for (int round = 0; round < rounds(20) || (round < 20 && !shared);
+	     round++) {
 		uint64_t objects = 0;
 
 		heap->colour ^= WG_BLACK_A ^ WG_BLACK_B;

@@ -198,7 +198,7 @@ static void beside(const char *options)
 	full(h);
 	pthread_create(&t[0], NULL, churns, h);
 	pthread_create(&t[1], NULL, collects, h);
-	for (int k = 0; k < RACE_CYCLES / 2; k++) {
+	for (int k = 0; k < rounds(RACE_CYCLES / 2); k++) {
 		if (k % 2)
 			cr_assert(hidden(h, walk_attached, NULL));
 		else

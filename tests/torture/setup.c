@@ -137,6 +137,33 @@ void create_heap(void)
 }
 
 /* What the run did; what it should have done and did not is a failure. */
+/* One that is to be used and was not yet. */
+static bool is_unused(const struct counters *n)
+{
+	return (cfg.on[F_share] && !n->shared) ||
+	       (cfg.on[F_read] && !n->reads) ||
+	       (cfg.on[F_block] && !n->blocks) ||
+	       (cfg.on[F_churn] && !n->threads) ||
+	       (cfg.on[F_fork] && !n->forks) ||
+	       (cfg.on[F_weak] && !n->weak_kept) ||
+	       (cfg.on[F_ephemeron] && !n->eph_kept) ||
+	       (cfg.on[F_beside] && !n->beside) ||
+	       (cfg.on[F_snapshot] && !n->snapshots);
+}
+
+bool features_are_missing(const struct worker *pest)
+{
+	struct counters n = pest->n;
+
+	/* Relaxed: each thread counts on; a figure that is old is as good. */
+	for (unsigned i = 0; i < cfg.threads; i++) {
+#define X(name) n.name += __atomic_load_n(&workers[i].n.name, __ATOMIC_RELAXED);
+		COUNTERS(X)
+#undef X
+	}
+	return is_unused(&n);
+}
+
 void run_report(uint64_t began)
 {
 	struct weir_stats st = {.size = sizeof(st)};
@@ -172,12 +199,7 @@ void run_report(uint64_t began)
 		return;
 	if (!st.cycles_full)
 		fail(NULL, "no full cycle in %.1f seconds", cfg.seconds);
-	if ((cfg.on[F_share] && !n.shared) || (cfg.on[F_read] && !n.reads) ||
-	    (cfg.on[F_block] && !n.blocks) || (cfg.on[F_churn] && !n.threads) ||
-	    (cfg.on[F_fork] && !n.forks) || (cfg.on[F_weak] && !n.weak_kept) ||
-	    (cfg.on[F_ephemeron] && !n.eph_kept) ||
-	    (cfg.on[F_beside] && !n.beside) ||
-	    (cfg.on[F_snapshot] && !n.snapshots))
+	if (is_unused(&n))
 		fail(NULL, "a feature was never used");
 	/* Not for a run that the machine or `delay` made slow. */
 	if (n.weak_kept + n.eph_kept < 3000 || st.cycles_full < 10)

@@ -311,6 +311,8 @@ void pest_signal(struct worker *w, struct worker *victim);
 
 void choose_options(void);
 void create_heap(void);
+/* Whether one that is on was not used yet. */
+bool features_are_missing(const struct worker *pest);
 /* What the run did; what it should have done and did not is a failure. */
 void run_report(uint64_t began);
 
