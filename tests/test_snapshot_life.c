@@ -6,8 +6,10 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "tests/seccomp.h"
 #include "tests/snapshot_scene.h"
 
 /* ---- Full pools --------------------------------------------------------- */
@@ -76,6 +78,52 @@ ParameterizedTest(struct manner *m, snapshot_life, aborting_frees_who_waits)
 	must(weir_snapshot_read(c.snapshot, image_sink, &c.image) ==
 	     -ECANCELED);
 	must(weir_snapshot_end(c.snapshot) == -ECANCELED);
+	scene_close(&c);
+}
+
+/* ---- A begin that fails in the middle ------------------------------------ */
+
+/* In a thread that may not protect pages any more. */
+static void *begin_denied(void *arg)
+{
+	struct scene *c = arg;
+	int err;
+
+	must(!seccomp_deny(SYS_ioctl, ENOMEM));
+	err = weir_snapshot_begin(c->snapshot);
+	must(err == -ENOMEM);
+	must(strstr(weir_error_text(), "cannot be protected"));
+	return NULL;
+}
+
+ParameterizedTestParameters(snapshot_life, begin_fails_in_the_middle)
+{
+	return MANNERS();
+}
+
+/* Some pages are to be copied, then many in a row protected, which fails.  The
+ * next one has all of them. */
+ParameterizedTest(struct manner *m, snapshot_life, begin_fails_in_the_middle)
+{
+	static const size_t pages[] = {3, 70, 71, 200, 900};
+	pthread_t thread;
+	struct scene c;
+
+	scene_open(&c, m->barrier, m->flags | WEIR_REGION_TRACK);
+	scene_snapshot(&c);
+	cr_assert_eq(weir_snapshot_prepare(c.snapshot, 0), 0);
+	for (size_t i = 0; i < sizeof(pages) / sizeof(*pages); i++)
+		c.memory[pages[i] * PAGE]++;
+	memset(c.memory + 512 * PAGE, 1, 40 * PAGE);
+	cr_assert_eq(pthread_create(&thread, NULL, begin_denied, &c), 0);
+	pthread_join(thread, NULL);
+	cr_assert_eq(weir_snapshot_end(c.snapshot), -ENOMEM);
+	c.memory[5 * PAGE]++;
+	memcpy(c.shadow, c.memory, BYTES);
+	scene_begin(&c);
+	all_writable(&c);
+	scene_read(&c);
+	cr_assert_eq(weir_snapshot_end(c.snapshot), 0);
 	scene_close(&c);
 }
 
