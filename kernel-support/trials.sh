@@ -21,7 +21,7 @@ left_out()
 # In a short trial only these unit tests: what asks most of the kernel's
 # userfaultfd, and of the rest what is quick.
 short_tests="test_barrier test_dirty test_probe test_sys
-	test_snapshot test_snapshot_delta test_snapshot_life
+	test_snapshot test_snapshot_delta test_snapshot_end test_snapshot_life
 	test_redis_hooks test_redis_memory"
 # And where holes cannot be protected.
 short_tests_old="test_snapshot_memory"

@@ -102,11 +102,12 @@ static size_t runs_of(const struct wr_page_region *regions, size_t n,
 	for (size_t i = 0; i < n; i++) {
 		uintptr_t mark = 0;
 
-		if (absent && !(regions[i].categories & WR_PAGE_IS_WRITTEN)) {
-			if (regions[i].categories & POPULATED)
-				continue;
+		/* An empty entry counts as written in some kernels. */
+		if (absent && !(regions[i].categories & POPULATED))
 			mark = WR_RUN_ABSENT;
-		}
+		else if (absent &&
+			 !(regions[i].categories & WR_PAGE_IS_WRITTEN))
+			continue;
 		runs[told++] = (struct wr_run){regions[i].start | mark,
 					       regions[i].end};
 	}

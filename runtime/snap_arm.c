@@ -551,6 +551,15 @@ static bool is_room(const struct weir_snapshot *s, const struct batch *b)
 	return wr_pool_used(&s->pool) + b->n < s->pool.slots / 2;
 }
 
+/* Where the run of OPEN units that begins with u ends. */
+static size_t open_end(const struct weir_region *r, size_t u, size_t end)
+{
+	do
+		u++;
+	while (u < end && open_at(r, u));
+	return u;
+}
+
 /* The OPEN units of [u, end): copied if they are few and there is room. */
 static int turn_units(struct weir_snapshot *s, struct batch *b, size_t u,
 		      size_t end, bool huge)
@@ -564,8 +573,7 @@ static int turn_units(struct weir_snapshot *s, struct batch *b, size_t u,
 		to = u + 1;
 		if (u % 7 == 3 && wr_snap_mutant(WR_SNAP_SKIP_HOT))
 			continue;
-		while (to < end && open_at(r, to))
-			to++;
+		to = open_end(r, u, end);
 		if (!huge && to - u < RUN)
 			while (u < to && is_room(s, b))
 				b->unit[b->n++] = u++;
@@ -610,20 +618,37 @@ int wr_snap_turn(struct weir_snapshot *s, struct weir_region *r)
 	return err;
 }
 
+/* Units [u, to) into slots from the n-th on; the first that is free then. */
+static uint32_t warm_units(struct weir_snapshot *s, const struct weir_region *r,
+			   size_t u, size_t to, const uint32_t *slots,
+			   uint32_t n, uint32_t most)
+{
+	for (; u < to && n < most; u++)
+		wr_unit_copy(wr_pool_data(&s->pool, slots[n++]),
+			     (void *)wr_unit_address(r, u), wr_region_unit(r));
+	return n;
+}
+
 /*
  * Before the writers are stopped, once for nothing what wr_snap_turn() is going
  * to do: the pages that it copies, into the slots that they go to.  In a large
  * region all of that is far away: lines, translations and, where a hypervisor
  * keeps page tables of its own, those.  What writers do meanwhile does not
- * matter, for nobody looks at it.
+ * matter, for nobody looks at it.  No signals: a handler that forks would have
+ * the child go on with it, which has no pool.
  */
 void wr_snap_warm(struct weir_snapshot *s)
 {
 	uint32_t slots[WARM], most, n = 0;
+	sigset_t all, saved;
 
 	if (is_huge(s->regions[0]))
 		return; /* protected, not copied */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &saved);
 	most = wr_pool_peek(&s->pool, slots, WARM);
+	if (most > s->pool.slots / 2)
+		most = s->pool.slots / 2;
 	for (size_t i = 0; i < s->count; i++) {
 		struct weir_region *r = s->regions[i];
 		size_t units = units_now(r), groups = wr_groups_of(units);
@@ -632,15 +657,18 @@ void wr_snap_warm(struct weir_snapshot *s)
 			continue;
 		for (size_t g = next_hot(r, 0, groups); g < groups && n < most;
 		     g = next_hot(r, g + 1, groups)) {
-			size_t end = group_end(g, units), u = g * WR_GROUP;
+			size_t end = group_end(g, units), u = g * WR_GROUP, to;
 
 			for (; n < most && (u = next_open(r, u, end)) < end;
-			     u++)
-				wr_unit_copy(wr_pool_data(&s->pool, slots[n++]),
-					     (void *)wr_unit_address(r, u),
-					     wr_region_unit(r));
+			     u = to) {
+				to = open_end(r, u, end);
+				if (to - u < RUN)
+					n = warm_units(s, r, u, to, slots, n,
+						       most);
+			}
 		}
 	}
+	pthread_sigmask(SIG_SETMASK, &saved, NULL);
 }
 
 int wr_snap_pin(struct weir_snapshot *s, const struct weir_snapshot_range *pin)

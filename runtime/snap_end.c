@@ -35,10 +35,11 @@
 #define ROUNDS 30             /* at most */
 #define FEW ((size_t)1 << 20) /* bytes that are little enough to stop for */
 
-/* Runs of pages of the regions. */
+/* Runs of pages of the regions, each in one of them, though they may touch. */
 struct list {
 	struct wr_run *runs; /* own memory */
 	size_t count;        /* entries in use */
+	size_t sealed;       /* of these, of other regions than the next */
 	size_t capacity;     /* entries allocated */
 	size_t bytes;        /* their sum */
 	bool lost;           /* no memory for one */
@@ -59,15 +60,20 @@ struct copier {
 	bool stopped;                /* the writers are quiet: no pace */
 };
 
-static void add(struct list *l, uintptr_t start, uintptr_t end)
+static void empty(struct list *l)
 {
-	struct wr_run *last = l->count ? &l->runs[l->count - 1] : NULL;
+	l->count = l->sealed = l->bytes = 0;
+}
 
+/* What comes next is of another region. */
+static void seal(struct list *l)
+{
+	l->sealed = l->count;
+}
+
+static void append(struct list *l, uintptr_t start, uintptr_t end)
+{
 	l->bytes += end - start;
-	if (last && last->end == start) {
-		last->end = end;
-		return;
-	}
 	if (l->count == l->capacity) {
 		size_t n = l->capacity ? 2 * l->capacity : 1024;
 		struct wr_run *p = wr_own_grow(
@@ -81,6 +87,19 @@ static void add(struct list *l, uintptr_t start, uintptr_t end)
 		l->capacity = n;
 	}
 	l->runs[l->count++] = (struct wr_run){start, end};
+}
+
+static void add(struct list *l, uintptr_t start, uintptr_t end)
+{
+	struct wr_run *last =
+		l->count > l->sealed ? &l->runs[l->count - 1] : NULL;
+
+	if (last && last->end == start) {
+		last->end = end;
+		l->bytes += end - start;
+	} else {
+		append(l, start, end);
+	}
 }
 
 static void drop(struct list *l)
@@ -112,11 +131,12 @@ static int failed(struct weir_snapshot *s, int err)
 /* What was written since the last look, into c->list; armed again. */
 static int fetch(struct copier *c, unsigned flags)
 {
-	c->list.count = c->list.bytes = 0;
+	empty(&c->list);
 	for (size_t i = 0; i < c->s->count; i++) {
 		struct weir_region *r = c->s->regions[i];
 		int err = 0;
 
+		seal(&c->list);
 		if (r->snap_units)
 			err = wr_barrier_fetch(r->async, (void *)r->start,
 					       r->snap_units << r->shift, flags,
@@ -232,6 +252,7 @@ static int list_from(struct copier *c, const struct weir_region *r, size_t from)
 	err = wr_barrier_arm(r->async, (void *)start, end - start);
 	if (err)
 		return failed(c->s, err);
+	seal(&c->list);
 	add(&c->list, start, end);
 	return 0;
 }
@@ -242,7 +263,7 @@ static int first_pass(struct copier *c, bool delta)
 {
 	struct weir_snapshot *s = c->s;
 
-	c->list.count = c->list.bytes = 0;
+	empty(&c->list);
 	if (delta && fetch(c, WR_FETCH_REARM))
 		return -1;
 	for (size_t i = 0; i < s->count; i++)
@@ -319,6 +340,39 @@ static void add_written(struct copier *c, const struct wr_run *run)
 	add_new(c, run);
 }
 
+/* Of run, where the page tables have nothing, what held something; it is zero
+ * now.  But shared memory is in its file all the same: the entry may have been
+ * dropped after a write, and what was zero before has become something.  Its
+ * holes are not read, or they would be filled; of adopted memory there is no
+ * file to ask. */
+static void add_absent(struct copier *c, const struct wr_run *run)
+{
+	const struct weir_region *r = region_of(c->s, run->start);
+	off_t at = (off_t)(run->start - r->start);
+	off_t end = (off_t)(run->end - r->start);
+
+	add_held(c, run);
+	while (r->shared && at < end) {
+		off_t data = at, hole = end;
+
+		if (r->memfd >= 0) {
+			data = lseek(r->memfd, at, SEEK_DATA);
+			if (data < 0 && errno == ENXIO)
+				break; /* there is no more */
+			if (data < 0)
+				data = at;
+			else
+				hole = lseek(r->memfd, data, SEEK_HOLE);
+		}
+		if (hole < 0 || hole > end)
+			hole = end;
+		if (data < hole)
+			add_new(c, &(struct wr_run){r->start + (size_t)data,
+						    r->start + (size_t)hole});
+		at = hole;
+	}
+}
+
 /* Of run, where no page is, what held something and is zero now.  Shared memory
  * that was given back. */
 static void add_gone(struct copier *c, const struct wr_run *run)
@@ -343,8 +397,8 @@ static void sort_out(void *arg, const struct wr_run *runs, size_t count)
 /* What is reported of region r, into c->found and c->gone. */
 static int look(struct copier *c, struct weir_region *r, unsigned flags)
 {
-	c->found.count = c->found.bytes = 0;
-	c->gone.count = c->gone.bytes = 0;
+	empty(&c->found);
+	empty(&c->gone);
 	return wr_barrier_fetch(r->async, (void *)r->start,
 				r->snap_units << r->shift, flags, sort_out, c);
 }
@@ -362,16 +416,17 @@ static int last_look(struct copier *c)
 {
 	int err = 0;
 
-	c->list.count = c->list.bytes = 0;
+	empty(&c->list);
 	for (size_t i = 0; i < c->s->count && !err; i++) {
 		struct weir_region *r = c->s->regions[i];
 
+		seal(&c->list);
 		if (!r->snap_units)
 			continue;
 		err = look(c, r, WR_FETCH_ABSENT);
 		if (!err) {
 			each(c, &c->found, add_written);
-			each(c, &c->gone, add_held);
+			each(c, &c->gone, add_absent);
 		}
 		if (!err && r->shared) {
 			err = look(c, r, WR_FETCH_VACANT);
@@ -389,6 +444,7 @@ static int last_look(struct copier *c)
 			&c->s->options.pinned[i];
 		uintptr_t p = (uintptr_t)pin->start & ~(c->page - 1);
 
+		seal(&c->list);
 		for (; p < (uintptr_t)pin->start + pin->bytes; p += c->page)
 			add(&c->list, p, p + c->page);
 	}
@@ -463,13 +519,7 @@ static int split(struct list *l)
 		while (p < end) {
 			uintptr_t stop = end - p > BUFFER ? p + BUFFER : end;
 
-			if (out.count == out.capacity) {
-				add(&out, p, stop);
-			} else {
-				out.runs[out.count++] =
-					(struct wr_run){p, stop};
-				out.bytes += stop - p;
-			}
+			append(&out, p, stop);
 			p = stop;
 		}
 	}

@@ -67,6 +67,7 @@ WEIR_UNIT_TESTS += \
 	tests/test_segments \
 	tests/test_snapshot \
 	tests/test_snapshot_delta \
+	tests/test_snapshot_end \
 	tests/test_snapshot_life \
 	tests/test_snapshot_memory \
 	tests/test_snapshot_threads \

@@ -181,7 +181,9 @@ enum weir_snapshot_kind {
 	/* What they hold at a moment towards the end of weir_snapshot_read():
 	 * everything is read while the program runs, then again what it wrote
 	 * meanwhile, until little is left; for that, and that only, the writers
-	 * must be quiet: `stop` is called.  Takes async. */
+	 * must be quiet: `stop` is called.  That takes a walk over the regions'
+	 * page tables, which grows with them: some 0.9 ms a GiB of 4 KiB pages.
+	 * Takes async. */
 	WEIR_SNAPSHOT_END,
 };
 
