@@ -173,6 +173,12 @@ static void reset_block(struct weir_heap *h, uint32_t i)
 		}
 		wg_block_set(b, WG_USED);
 		break;
+	case WG_LARGE_HEAD:
+		/* Made, and its START not yet there (publish_large()): like one
+		 * that was not finished. */
+		if (h->meta[(size_t)i * WG_BLOCK_GRANULES] & WEIR_META_COLOUR)
+			break;
+		/* fall through */
 	case WG_LARGE_NEW:
 		h->meta[(size_t)i * WG_BLOCK_GRANULES] = 0;
 		wg_blocks_free(h, i, b->blocks);

@@ -494,6 +494,37 @@ Test(fork, a_child_without_its_barrier_says_so)
 	heap_close();
 }
 
+/* Another thread was about to publish a large object: its blocks are taken, and
+ * it has no START.  The child, which has not that thread, frees them. */
+Test(fork, a_large_object_not_yet_published)
+{
+	const size_t size = 1 << 20;
+	uintptr_t p;
+	uint8_t *start, was;
+	pid_t pid;
+
+	need_fork();
+	open_with("async", ",verify=on");
+	p = (uintptr_t)weir_alloc(self, size);
+	cr_assert(p);
+	start = &heap->meta[wg_granule_of(heap, p)];
+	was = *start;
+	*start = 0;
+	pid = fork();
+	if (!pid) {
+		alarm(120);
+		CHILD(wg_block_state(&heap->blocks[wg_block_of(heap, p)]) ==
+		      WG_FREE);
+		CHILD(!weir_collect(heap, WEIR_COLLECT_FULL));
+		CHILD(list_is(roots.list, NODES));
+		_exit(0);
+	}
+	*start = was;
+	child_did_well(pid);
+	cr_assert_eq(weir_collect(heap, WEIR_COLLECT_FULL), 0);
+	heap_close();
+}
+
 Test(fork, without_a_heap)
 {
 	int status;
