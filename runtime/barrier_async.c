@@ -75,6 +75,7 @@ struct which {
 	uint64_t inverted; /* category_inverted */
 	uint64_t mask;     /* category_mask */
 	uint64_t anyof;    /* category_anyof_mask */
+	bool absent;       /* tell WR_RUN_ABSENT apart */
 };
 
 #define POPULATED (WR_PAGE_IS_PRESENT | WR_PAGE_IS_SWAPPED)
@@ -89,9 +90,11 @@ static const struct which vacant = {.inverted = WR_PAGE_IS_WRITTEN,
 					    WR_PAGE_IS_SWAPPED};
 
 /* What is swapped out and not written is sorted out afterwards. */
-static const struct which written_or_absent = {.inverted = WR_PAGE_IS_PRESENT,
-					       .anyof = WR_PAGE_IS_WRITTEN |
-							WR_PAGE_IS_PRESENT};
+static const struct which written_or_absent = {
+	.inverted = WR_PAGE_IS_PRESENT,
+	.anyof = WR_PAGE_IS_WRITTEN | WR_PAGE_IS_PRESENT,
+	.absent = true,
+};
 
 /* Of a walk's regions, the runs that are told.  Returns how many. */
 static size_t runs_of(const struct wr_page_region *regions, size_t n,
@@ -130,9 +133,8 @@ static int walk(struct wr_barrier *b, uintptr_t start, uintptr_t end,
 		.category_inverted = which->inverted,
 		.category_mask = which->mask,
 		.category_anyof_mask = which->anyof,
-		.return_mask = which == &written_or_absent
-				       ? WR_PAGE_IS_WRITTEN | POPULATED
-				       : WR_PAGE_IS_WRITTEN,
+		.return_mask =
+			WR_PAGE_IS_WRITTEN | (which->absent ? POPULATED : 0),
 	};
 	uint64_t calls = 0;
 	int err = 0;
@@ -151,8 +153,7 @@ static int walk(struct wr_barrier *b, uintptr_t start, uintptr_t end,
 		}
 		if (!n || !fn)
 			continue;
-		n = (long)runs_of(regions, (size_t)n,
-				  which == &written_or_absent, runs);
+		n = (long)runs_of(regions, (size_t)n, which->absent, runs);
 		if (n)
 			fn(arg, runs, (size_t)n);
 	}

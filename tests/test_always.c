@@ -17,8 +17,8 @@
 
 #include "gc/always.h"
 #include "tests/heap_util.h"
-#include "tests/short.h"
 #include "tests/must.h"
+#include "tests/short.h"
 
 #define MANY 1000
 #define WORDS 8 /* of what a reference leads to */

@@ -7,17 +7,12 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 
-#include "tests/test_snapshot.h"
+#include "tests/snapshot_scene.h"
 
 static int nobody(void *arg)
 {
 	(void)arg;
 	return 0;
-}
-
-static void on_they_go(void *arg)
-{
-	(void)arg;
 }
 
 static struct weir_snapshot_options options_with(int (*stop)(void *arg),
@@ -29,7 +24,7 @@ static struct weir_snapshot_options options_with(int (*stop)(void *arg),
 		.flags = flags,
 		.pool = 1 << 20,
 		.stop = stop,
-		.resume = on_they_go,
+		.resume = nothing,
 		.stop_arg = arg,
 	};
 }
@@ -115,8 +110,6 @@ Test(snapshot_end, regions_side_by_side)
 }
 
 /* ---- Entries that were dropped ------------------------------------------ */
-
-#define BYTES ((size_t)4 * MIB)
 
 struct shared {
 	char *memory;

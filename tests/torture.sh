@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: MIT
 #
 # The torture program on every back end.  In `make check` two seeds each, one for
-# those without userfaultfd, six seconds long; with TORTURE_SECONDS=3600 (make torture) new seeds, 20
-# seconds each, until the time is over.  TORTURE_SEED is the first seed.
+# those without userfaultfd, six seconds long; with TORTURE_SECONDS=3600 (make
+# torture) new seeds, 20 seconds each, until the time is over.  TORTURE_SEED is
+# the first seed.
 #
 # A failure shows the program's report, with the command that replays it.
 set -u

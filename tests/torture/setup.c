@@ -136,7 +136,20 @@ void create_heap(void)
 	weir_thread_detach(m);
 }
 
-/* What the run did; what it should have done and did not is a failure. */
+/* What all threads did.  Relaxed: while they run it may be old, and each figure
+ * of another moment. */
+static struct counters all_counters(void)
+{
+	struct counters n = {0};
+
+	for (unsigned i = 0; i < cfg.threads; i++) {
+#define X(name) n.name += __atomic_load_n(&workers[i].n.name, __ATOMIC_RELAXED);
+		COUNTERS(X)
+#undef X
+	}
+	return n;
+}
+
 /* One that is to be used and was not yet. */
 static bool is_unused(const struct counters *n)
 {
@@ -153,29 +166,22 @@ static bool is_unused(const struct counters *n)
 
 bool features_are_missing(const struct worker *pest)
 {
-	struct counters n = pest->n;
+	struct counters n = all_counters();
 
-	/* Relaxed: each thread counts on; a figure that is old is as good. */
-	for (unsigned i = 0; i < cfg.threads; i++) {
-#define X(name) n.name += __atomic_load_n(&workers[i].n.name, __ATOMIC_RELAXED);
-		COUNTERS(X)
+#define X(name) n.name += pest->n.name;
+	COUNTERS(X)
 #undef X
-	}
 	return is_unused(&n);
 }
 
+/* What the run did; what it should have done and did not is a failure. */
 void run_report(uint64_t began)
 {
 	struct weir_stats st = {.size = sizeof(st)};
-	struct counters n = {0};
+	struct counters n = all_counters();
 
 	if (weir_heap_stats(heap, &st))
 		fail(NULL, "weir_heap_stats: %s", weir_error_text());
-	for (unsigned i = 0; i < cfg.threads; i++) {
-#define X(name) n.name += workers[i].n.name;
-		COUNTERS(X)
-#undef X
-	}
 	printf("torture: %.1f s, seed %llu, %s\n",
 	       (double)(now_ns() - began) / 1e9, (unsigned long long)cfg.seed,
 	       cfg.heap_options);
